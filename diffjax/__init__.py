@@ -1,0 +1,18 @@
+"""diffjax: diffusion, score, flow, consistency, bridge and energy-based generative models in one functional algebra.
+
+    denoise, process, config = diffjax.load('runs/demo')
+
+The rooms are imported by name: `from diffjax import schedules, solvers, guidance, exact`.
+"""
+
+from typing import Any
+
+__all__ = ['load']
+__version__ = '0.1.0'
+
+
+def load(workdir: str) -> tuple[Any, Any, Any]:
+  """The trained network of a run as a denoiser, its process and its config: see `diffjax.run.load`."""
+  from diffjax import run  # the trainer's imports are paid for by those who need them
+
+  return run.load(workdir)

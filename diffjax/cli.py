@@ -1,0 +1,82 @@
+"""diffjax train | sample | evaluate."""
+
+import argparse
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from diffjax.commands import evaluate, sample, train
+
+__all__ = ['main']
+
+COMMANDS = dict(train=train, sample=sample, evaluate=evaluate)
+
+EPILOG = """\
+The main job, and what one does with it:
+
+  diffjax train --config=experiments/configs/digits.py --workdir=runs/demo
+  diffjax evaluate --workdir=runs/demo
+  diffjax sample --workdir=runs/demo --labels=0,1,2 --config.sampling.steps=10 --config.sampling.scale=3
+
+Any value of a config is overridden by --config.section.key=value; a section that has a name takes the options of what
+it names (--config.sampling.solver.name=unipc --config.sampling.solver.order=3). The same train command resumes a run
+that was stopped. `diffjax COMMAND --help` explains each."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Run one command; the exit status is 2 where the input was refused, with one line that says why."""
+  options, rest = _parser().parse_known_args(arguments)
+  with refusals() as status:
+    overrides = [argument for argument in rest if argument.startswith('--config.')]
+    unknown = [argument for argument in rest if argument not in overrides]
+    if unknown:
+      raise ValueError(f'argument: got {unknown[0]!r}; allowed: see diffjax {options.command} --help')
+    COMMANDS[options.command].run(options, overrides)
+  return status[0]
+
+
+def _parser() -> argparse.ArgumentParser:
+  shape = argparse.RawDescriptionHelpFormatter
+  parser = argparse.ArgumentParser(
+    'diffjax',
+    description='Train, sample and evaluate diffusion models.',
+    epilog=EPILOG,
+    formatter_class=shape,
+    allow_abbrev=False,
+  )
+  commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+  for name, command in COMMANDS.items():
+    sub = commands.add_parser(
+      name,
+      help=command.TEXT.split('\n\n')[0].replace('\n', ' '),
+      description=command.TEXT,
+      epilog='--config.section.key=value overrides any value of the config.',
+      formatter_class=shape,
+      allow_abbrev=False,
+    )
+    sub.add_argument('--workdir', required=True, metavar='DIR', help='the run: a local path, gs:// and the like')
+    command.arguments(sub)
+  return parser
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[list[int]]:
+  """Bad input, a ValueError raised by diffjax itself, becomes one line and status 2; all else keeps its traceback."""
+  status = [0]
+  try:
+    yield status
+  except ValueError as error:
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    if Path(__file__).parent not in raised_in.parents or 'DIFFJAX_TRACEBACK' in os.environ:
+      raise
+    print(f'diffjax: {" ".join(str(error).split())}', file=sys.stderr)
+    status[0] = 2
+  except BrokenPipeError:
+    status[0] = 1
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,58 @@
+"""Drawing from a trained run, shared by the commands that do."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from diffjax.commands.start import refused
+
+__all__ = ['draw', 'picture', 'sampler', 'write_npz']
+
+
+def sampler(workdir: str, overrides: Sequence[str]) -> tuple[Any, Any, Any, Any]:
+  """The experiment of a run, its guided denoiser, its solver and the mesh, after overrides of how to sample."""
+  from diffjax import config as configs
+  from diffjax import experiment, run
+  from diffjax.train import sharding
+
+  trained = run.read_config(workdir)
+  config = configs.override(trained, overrides)
+  moved = [k for k in ('data', 'process', 'net', 'loss', 'train') if config[k].to_dict() != trained[k].to_dict()]
+  if moved:
+    raise ValueError(f'config.{moved[0]}: differs from the run in {workdir}; allowed here: config.sampling, '
+                     'config.evaluation, config.mesh, config.seed')  # fmt: skip
+  what = experiment.build(config)
+  mesh = refused('mesh', sharding.make_mesh, **config.mesh.to_dict())
+  state = run.restored(what, workdir, mesh)
+  return what, what.guided(what.denoiser(run.weights(what, state))), what.solver(), mesh
+
+
+def draw(what: Any, denoise: Any, solver: Any, mesh: Any, n: int, labels: Any, seed: int) -> Any:
+  """Samples on the host; images are clipped to the range of the data."""
+  import numpy as np
+
+  from diffjax.generate import generate
+
+  drawn = generate(denoise, solver, what.shape, n, labels, seed, what.config.sampling.batch, mesh)
+  return np.clip(drawn, -1, 1) if len(what.shape) == 3 else drawn
+
+
+def write_npz(path: str, samples: Any, labels: Any) -> None:
+  import io
+
+  import numpy as np
+  from etils import epath
+
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, samples=samples, **({} if labels is None else dict(labels=labels)))
+  epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
+  epath.Path(path).write_bytes(buffer.getvalue())
+
+
+def picture(path: str, drawn: Any, labels: Any, held: Any = None) -> None:
+  """A grid of images, or a scatter plot of points beside the held-out ones."""
+  from diffjax import plots
+
+  if drawn.ndim == 4:
+    plots.image_grid(path, drawn, labels)
+  else:
+    plots.points(path, {'samples': drawn} if held is None else {'held out': held, 'samples': drawn})

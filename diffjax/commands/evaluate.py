@@ -1,0 +1,133 @@
+"""diffjax evaluate."""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from diffjax.commands.draw import draw, picture, sampler, write_npz
+from diffjax.commands.start import start
+
+__all__ = ['TEXT', 'arguments', 'run']
+
+TEXT = """\
+Sample with the held-out labels and hold the samples against the held-out data.
+
+Leaves in WORKDIR: report.json (every figure with its floor and interval), samples.npz (what they were computed from),
+samples.png and trajectory.png."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+  """It takes nothing beside --workdir."""
+
+
+def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+  """Sample with the held-out labels; figures, report and pictures."""
+  from diffjax import run as runs
+
+  runs.read_config(options.workdir)
+  start()
+  from etils import epath
+
+  from diffjax import metrics
+
+  began = time.perf_counter()
+  what, denoise, solver, mesh = sampler(options.workdir, overrides)
+  c = what.config
+  held, known = runs.arrays(what, c.evaluation.split)
+  n = min(c.evaluation.n, len(held))
+  held, known = held[:n], None if known is None else known[:n]
+  seen = runs.arrays(what, 'train')
+  first = min(n, c.sampling.batch)
+  draw(what, denoise, solver, mesh, first, None if known is None else known[:first], c.seed)  # compiles
+  ready = time.perf_counter()
+  drawn = draw(what, denoise, solver, mesh, n, known, c.seed)
+  sampled = time.perf_counter()
+  features, classify = metrics.features_for(c.data.name, seen[0])
+  figures = metrics.evaluate(drawn, known, (held, known), seen, features, classify)
+  write_npz(f'{options.workdir}/samples.npz', drawn, known)
+  _pictures(options.workdir, what, denoise, solver, drawn, known, held)
+  seconds = dict(compile=ready - began, sample=sampled - ready, evaluate=time.perf_counter() - sampled)
+  report = {**figures, **_circumstances(options.workdir, what, denoise, solver, n, seconds)}
+  (epath.Path(options.workdir) / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
+  _tell(options.workdir, report)
+
+
+def _pictures(workdir: str, what: Any, denoise: Any, solver: Any, drawn: Any, known: Any, held: Any) -> None:
+  """samples.png, a row a class, and for images trajectory.png."""
+  import numpy as np
+
+  from diffjax import plots
+  from diffjax.generate import trajectories
+
+  if len(what.shape) != 3:
+    picture(f'{workdir}/samples.png', drawn, None, held=held)
+    return
+  order = np.arange(min(100, len(drawn))) if known is None else _by_class(known, what.classes)
+  picture(f'{workdir}/samples.png', drawn[order], None if known is None else known[order])
+  few = None if known is None else np.arange(min(4, what.classes))
+  x, x0 = trajectories(denoise, solver, what.shape, few, 4 if few is None else len(few), what.config.seed)
+  kept = np.unique(np.linspace(0, len(x) - 1, 11).round().astype(int))
+  times = np.append(np.asarray(solver.rows.t), 0.0)
+  plots.trajectory(f'{workdir}/trajectory.png', x[kept], x0[kept], times[kept])
+
+
+def _circumstances(workdir: str, what: Any, denoise: Any, solver: Any, n: int, seconds: dict[str, float]) -> dict:
+  """What the figures were measured with: solver, cost, speed, time spent and versions."""
+  import importlib.metadata
+
+  import jax
+  import numpy as np
+  from etils import epath
+
+  from diffjax import guidance
+
+  path = epath.Path(workdir) / 'timings.json'
+  spent = json.loads(path.read_text()) if path.exists() else {}
+  install = os.environ.get('DIFFJAX_INSTALL_SECONDS')
+  live = np.asarray(solver.rows.t)[np.asarray(solver.rows.live)]
+  c = what.config
+  packages = ('diffjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
+  return dict(
+    nfe=solver.nfe,
+    cost=sum(guidance.cost(denoise, t) for t in live),
+    scale=c.sampling.scale,
+    seed=c.seed,
+    solver=c.sampling.solver.to_dict(),
+    grid=c.sampling.grid.to_dict(),
+    train_steps=c.train.steps,
+    train_steps_per_s=spent.get('steps_per_s'),
+    sample_images_per_s=n / seconds['sample'],
+    wall_s=dict(
+      install=float(install) if install else None,
+      data=spent.get('data'),
+      compile=spent.get('compile', 0.0) + seconds['compile'],
+      train=spent.get('train'),
+      sample=seconds['sample'],
+      evaluate=seconds['evaluate'],
+    ),
+    device=f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+    versions={name: importlib.metadata.version(name) for name in packages},
+  )
+
+
+def _by_class(labels: Any, classes: int, each: int = 10) -> Any:
+  """Places of the first few samples of each class in turn: a row a class."""
+  import numpy as np
+
+  return np.concatenate([np.flatnonzero(labels == k)[:each] for k in range(min(classes, 10))])
+
+
+def _tell(workdir: str, report: dict[str, Any]) -> None:
+  """The report's main figures as a table."""
+  print(f'{"":22}{"value":>9}  {"floor":>9}  95% interval')
+  for name in ('frechet', 'kernel_distance', 'precision', 'recall', 'density', 'coverage', 'label_consistency',
+               'near_copies', 'nearer_to_train'):  # fmt: skip
+    if report.get(name) is not None:
+      floor = report.get(f'{name}_floor', report.get(f'{name}_heldout'))
+      low, high = report[f'{name}_interval']
+      print(f'{name:22}{report[name]:9.4f}  {floor:9.4f}  {low:.4f} to {high:.4f}')
+  print(f'{report["n"]} samples, {report["nfe"]} evaluations, scale {report["scale"]:g}, '
+        f'{report["sample_images_per_s"]:.0f} images a second: {workdir}/report.json')  # fmt: skip

@@ -1,0 +1,73 @@
+"""diffjax train."""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from diffjax.commands.start import refused, start
+
+__all__ = ['TEXT', 'arguments', 'run']
+
+TEXT = """\
+Train as a config says, from the start or from the last checkpoint of the directory.
+
+Leaves in WORKDIR: config.json (resolved), metrics.csv, checkpoints/, loss.png, TensorBoard events where tensorboardX
+is installed. SIGTERM saves and ends with status 0; the same command goes on from there, bit for bit."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+  """What the command takes beside --workdir."""
+  parser.add_argument('--config', required=True, metavar='FILE', help='a Python file with get_config()')
+  parser.add_argument(
+    '--distributed', metavar='auto', help='one process of several: auto, or HOST:PORT,PROCESSES,INDEX'
+  )
+
+
+def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+  """Build, claim the directory, train."""
+  from diffjax import config as configs
+
+  began = time.perf_counter()
+  start(options.distributed)
+  import jax
+
+  from diffjax import experiment, plots
+  from diffjax import run as runs
+  from diffjax.train import loop, sharding
+
+  what = experiment.build(configs.override(configs.from_file(options.config), overrides))
+  c = what.config
+  mesh = refused('mesh', sharding.make_mesh, **c.mesh.to_dict())
+  refused('train.batch', sharding.check_batch, mesh, c.train.batch, c.train.accumulate)
+  source = runs.dataset(what, 'train')
+  runs.claim(options.workdir, c)
+  batches = runs.stream(what, source)
+  data_s = time.perf_counter() - began
+  done = loop.fit(
+    what.method, what.init, batches, steps=c.train.steps, key=jax.random.key(c.seed), workdir=options.workdir,
+    mesh=mesh, ema=what.averages, accumulate=c.train.accumulate, bins=runs.time_bins(what.process),
+    log_every=c.train.log_every, save_every=c.train.save_every, keep=c.train.keep, limit=c.train.max_skipped,
+    config=json.loads(json.dumps(c.to_dict())), profile=tuple(c.train.profile) or None,
+  )  # fmt: skip
+  if jax.process_index() == 0 and done.steps_per_s:
+    _timings(options.workdir, done, data_s)
+    from diffjax.train.log import read_csv
+
+    rows = read_csv(f'{options.workdir}/metrics.csv')
+    series = {k: [float(r[k] or 'nan') for r in rows] for k in rows[0] if k == 'loss' or k.startswith('error_bin')}
+    plots.losses(f'{options.workdir}/loss.png', [int(r['step']) for r in rows], series)
+    print(f'trained {c.train.steps} steps, {done.steps_per_s:.1f} a second; next: '
+          f'diffjax evaluate --workdir={options.workdir}')  # fmt: skip
+
+
+def _timings(workdir: str, done: Any, data_s: float) -> None:
+  """Seconds spent by the run so far, added up over the times it was resumed."""
+  from etils import epath
+
+  path = epath.Path(workdir) / 'timings.json'
+  before = json.loads(path.read_text()) if path.exists() else {}
+  now = dict(data=data_s, **done.seconds)
+  spent = {k: before.get(k, 0.0) + v for k, v in now.items()}
+  path.write_text(json.dumps(spent | dict(steps_per_s=done.steps_per_s), indent=2) + '\n')

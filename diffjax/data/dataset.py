@@ -1,0 +1,120 @@
+"""What a data set is: random access to examples {'x': float32, 'cond': int32}, and the checks every example passes."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ['Arrays', 'DataSet', 'check', 'scaled']
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+  """A source held in memory: x (n, ...) float32 and cond (n,) int32 or None."""
+
+  x: np.ndarray
+  cond: np.ndarray | None = None
+
+  def __len__(self) -> int:
+    return len(self.x)
+
+  def __getitem__(self, index) -> dict[str, np.ndarray]:
+    """Example `index`, or a batch where `index` is an array."""
+    example = {'x': self.x[index]}
+    if self.cond is not None:
+      example['cond'] = self.cond[index]
+    return example
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+  """`source` (anything with len and [i] -> {'x', 'cond'}), the shape of one x and the number of classes.
+
+  x is float32, an (H, W, C) image in [-1, 1] or a (d,) vector; cond is an int32 label in 0..classes-1 and is missing
+  where `classes` is None. A source that has `__getitems__(indices)` is read many examples at a time.
+  """
+
+  name: str
+  source: Any
+  shape: tuple[int, ...]
+  classes: int | None = None
+
+  @property
+  def size(self) -> int:
+    """The number of examples."""
+    return len(self.source)
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes of all x together, in float32."""
+    return 4 * self.size * math.prod(self.shape)
+
+  def take(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+    """The examples `indices` stacked: x (b, ...) float32 and cond (b,) int32.
+
+    Raises:
+      ValueError: for an example of another shape, not finite, out of range or with a label that does not exist.
+    """
+    if isinstance(self.source, Arrays):
+      return self.source[np.asarray(indices)]
+    indices = [int(i) for i in indices]
+    read = getattr(self.source, '__getitems__', None)
+    examples = read(indices) if read else [self.source[i] for i in indices]
+    for i, example in zip(indices, examples, strict=True):
+      if np.shape(example['x']) != self.shape:
+        raise ValueError(f'{self.name}, example {i}: x has shape {np.shape(example["x"])}, must be {self.shape}')
+    batch: dict[str, np.ndarray] = {'x': np.stack([e['x'] for e in examples], dtype=np.float32)}
+    if self.classes is not None:
+      batch['cond'] = np.asarray([e['cond'] for e in examples], np.int32)
+    check(self.name, batch['x'], batch.get('cond'), self.classes, indices)
+    return batch
+
+  def loaded(self, chunk: int = 1024) -> 'DataSet':
+    """The same set read once into one contiguous array; itself where it is one already."""
+    if isinstance(self.source, Arrays):
+      return self
+    x = np.empty((self.size, *self.shape), np.float32)
+    cond = None if self.classes is None else np.empty(self.size, np.int32)
+    for i in range(0, self.size, chunk):
+      part = self.take(range(i, min(i + chunk, self.size)))
+      x[i : i + chunk] = part['x']
+      if cond is not None:
+        cond[i : i + chunk] = part['cond']
+    return dataclasses.replace(self, source=Arrays(x, cond))
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """All examples in order: {'x': (n, ...), 'cond': (n,)}."""
+    return self.loaded().source[:]
+
+
+def scaled(x: np.ndarray, levels: int) -> np.ndarray:
+  """Integers 0..levels to float32 in [-1, 1]: 2 x / levels - 1."""
+  return np.asarray(x, np.float32) * np.float32(2 / levels) - 1
+
+
+def check(
+  name: str,
+  x: np.ndarray,
+  cond: np.ndarray | None = None,
+  classes: int | None = None,
+  indices: Sequence[int] | None = None,
+) -> None:
+  """Refuse what training would only choke on later: not finite, images outside [-1, 1], labels outside 0..classes-1.
+
+  Raises:
+    ValueError: names the set, the first offending example, its value and what is allowed.
+  """
+
+  def refuse(bad, values, field, allowed):
+    where = np.unravel_index(np.argmax(bad), bad.shape)
+    row = int(where[0]) if indices is None else indices[int(where[0])]
+    raise ValueError(f'{name}, example {row}: {field} has the value {values[where]}, allowed: {allowed}')
+
+  if not np.isfinite(x).all():
+    refuse(~np.isfinite(x), x, 'x', 'finite numbers')
+  if x.ndim == 4 and x.size and (x.min() < -1 or x.max() > 1):
+    refuse((x < -1) | (x > 1), x, 'x', '-1 to 1 (images; give uint8 for 0 to 255)')
+  if cond is not None and classes is not None and cond.size and (cond.min() < 0 or cond.max() >= classes):
+    refuse((cond < 0) | (cond >= classes), cond, 'label', f'0 to {classes - 1}')

@@ -1,0 +1,126 @@
+"""Data of the user's own: npz files and image folders, read through epath so that gs:// works with credentials."""
+
+import dataclasses
+import io
+import zipfile
+
+import numpy as np
+from etils import epath
+
+from diffjax.data.dataset import Arrays, DataSet, check, scaled
+
+__all__ = ['folder', 'npz']
+
+IMAGES = ('.bmp', '.jpeg', '.jpg', '.png', '.webp')
+
+
+def npz(split: str, path: str, classes: int | None = None) -> DataSet:
+  """An npz file with x and, for labelled data, y (n,) integers. '{split}' in the path is replaced by the split.
+
+  x is (n, H, W, C) uint8 (scaled to [-1, 1]), (n, H, W, C) floats in [-1, 1] already, or (n, d) floats of any range.
+  `classes` defaults to max(y) + 1.
+
+  Raises:
+    ValueError: no such file, no x, wrong shape or type, NaN, images outside [-1, 1], labels outside 0..classes-1.
+  """
+  place = at(path, split)
+  if not place.is_file():
+    raise ValueError(
+      f'data.path {str(place)!r}: no such file; an npz file with arrays x and, for labels, y is expected'
+    )
+  try:
+    with place.open('rb') as stream, np.load(stream, allow_pickle=False) as file:
+      arrays = {k: file[k] for k in ('x', 'y') if k in file}
+  except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as e:  # TypeError: a plain npy file
+    raise ValueError(f'data.path {str(place)!r}: not an npz file of plain arrays ({e})') from e
+  x, y = arrays.get('x'), arrays.get('y')
+  if x is None or x.ndim not in (2, 4) or not len(x):
+    got = 'missing' if x is None else f'of shape {x.shape}'
+    raise ValueError(f'{place}: array x is {got}, must be images (n, H, W, C) or vectors (n, d)')
+  if x.dtype == np.uint8 and x.ndim == 4:
+    x = scaled(x, 255)
+  elif not np.issubdtype(x.dtype, np.floating):
+    raise ValueError(f'{place}: array x is {x.dtype}, must be floating, or uint8 for images of 0 to 255')
+  x = np.ascontiguousarray(x, np.float32)
+  if y is None and classes is not None:
+    raise ValueError(f'{place}: array y is missing, but classes={classes} was asked for')
+  if y is not None:
+    if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
+      raise ValueError(f'{place}: array y is {y.dtype} of shape {y.shape}, must be integers of shape {x.shape[:1]}')
+    classes = max(int(y.max()) + 1, 1) if classes is None else classes
+    check(str(place), x[:0], y, classes)
+    y = y.astype(np.int32)
+  check(str(place), x)
+  return DataSet(str(place), Arrays(x, y), x.shape[1:], classes)
+
+
+def folder(split: str, path: str, size: int, channels: int = 3) -> DataSet:
+  """Images of a folder, cropped about the centre to a square and resized to size x size. '{split}' is replaced.
+
+  Sub-directories are classes, numbered in sorted order; images lying directly in the folder have no labels.
+
+  Raises:
+    ValueError: no such folder, no images, images both beside and inside sub-directories, channels not 1 or 3.
+  """
+  if channels not in (1, 3) or size < 1:
+    raise ValueError(f'folder: size={size}, channels={channels}; size must be at least 1 and channels 1 or 3')
+  place = at(path, split)
+  if not place.is_dir():
+    raise ValueError(
+      f'data.path {str(place)!r}: no such folder; one with a sub-directory of images a class is expected'
+    )
+  entries = sorted(p for p in place.iterdir() if not p.name.startswith('.'))
+  classes = [p for p in entries if p.is_dir()]
+  loose = [p for p in entries if p.suffix.lower() in IMAGES]
+  if classes and loose:
+    raise ValueError(
+      f'{place}: image {loose[0].name!r} lies beside class folder {classes[0].name!r}; allowed: one kind'
+    )
+  files = [(p, None) for p in loose]
+  for label, directory in enumerate(classes):
+    inside = [(p, label) for p in sorted(directory.iterdir()) if p.suffix.lower() in IMAGES]
+    if not inside:
+      raise ValueError(f'{directory}: class folder without images; allowed endings: {", ".join(IMAGES)}')
+    files += inside
+  if not files:
+    raise ValueError(f'{place}: no images; allowed endings: {", ".join(IMAGES)}')
+  return DataSet(str(place), Images(tuple(files), size, channels), (size, size, channels), len(classes) or None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+  """Image files and their labels, decoded when asked for."""
+
+  files: tuple[tuple[epath.Path, int | None], ...]
+  size: int
+  channels: int
+
+  def __len__(self) -> int:
+    return len(self.files)
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    path, label = self.files[index]
+    try:
+      x = scaled(square(io.BytesIO(path.read_bytes()), self.size, self.channels), 255)
+    except OSError as e:
+      raise ValueError(f'{path}: not a readable image ({e})') from e
+    return {'x': x} if label is None else {'x': x, 'cond': np.asarray(label, np.int32)}
+
+
+def square(image, size: int, channels: int) -> np.ndarray:
+  """The centre square of an image file (or a uint8 array), antialiased to (size, size, channels) uint8."""
+  from PIL import Image, ImageOps
+
+  if isinstance(image, np.ndarray):
+    image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+  else:
+    image = ImageOps.exif_transpose(Image.open(image))
+  image, side = image.convert('RGB' if channels == 3 else 'L'), min(image.size)
+  left, top = (image.width - side) // 2, (image.height - side) // 2
+  # Cropped before it is resized: the filter of ImageOps.fit would reach into what is cut off.
+  image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
+  return np.asarray(image, np.uint8).reshape(size, size, channels)
+
+
+def at(path: str, split: str) -> epath.Path:
+  return epath.Path(str(path).replace('{split}', split)).expanduser()

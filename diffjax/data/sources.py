@@ -1,0 +1,72 @@
+"""Data sets by name."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from diffjax.data import files, toys
+from diffjax.data.dataset import Arrays, DataSet
+
+__all__ = ['digits', 'load', 'synthetic']
+
+
+def load(name: str, split: str = 'train', data_dir: str | None = None, **options) -> DataSet:
+  """The data set `name`, one split of it.
+
+  Names: 'digits' (needs no download), any name of tensorflow_datasets ('cifar10', 'imagenet_resized/64x64';
+  option size), 'folder' (path, size, channels), 'npz' (path, classes), the toys (n, seed) and 'synthetic' (shape, n,
+  classes). `data_dir` is where tfds sets lie, by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+  Raises:
+    ValueError: unknown name or option (with the nearest), set not found or not prepared (with the command), bad data.
+  """
+  reader = own(name, data_dir) if name in OWN else partial(tfds_set, name, data_dir=data_dir)
+  allowed = [p for p in inspect.signature(reader).parameters.values() if p.name not in ('name', 'split', 'data_dir')]
+  for key in options:
+    if key not in [p.name for p in allowed]:
+      known = ', '.join(p.name for p in allowed) or 'none'
+      raise ValueError(f'option {key!r} of data set {name!r} does not exist, allowed: {known}')
+  for p in allowed:
+    if p.default is p.empty and p.name not in options:
+      raise ValueError(f'data set {name!r} needs the option {p.name!r}')
+  return reader(split=split, **options)
+
+
+def own(name: str, data_dir: str | None) -> Callable:
+  """The reader of a set that is not tfds'."""
+  if name in toys.__all__:
+    return partial(toys.toy, name)
+  if name in files.__all__:
+    return getattr(files, name)
+  return partial(digits, data_dir=data_dir) if name == 'digits' else synthetic
+
+
+def digits(split: str, data_dir: str | None = None) -> DataSet:
+  """See data/digits.py, which imports tfds and is therefore imported when used."""
+  from diffjax.data import digits as module
+
+  return module.digits(split, data_dir)
+
+
+def synthetic(split: str, shape: tuple[int, ...], n: int = 1024, classes: int | None = None) -> DataSet:
+  """Uniform noise of a given shape, to measure with."""
+  rng = np.random.RandomState(0)
+  cond = None if classes is None else rng.randint(classes, size=n).astype(np.int32)
+  return DataSet('synthetic', Arrays(rng.uniform(-1, 1, (n, *shape)).astype(np.float32), cond), tuple(shape), classes)
+
+
+def tfds_set(name: str, split: str, data_dir: str | None = None, size: int | None = None) -> DataSet:
+  from diffjax.data import records
+
+  try:
+    return records.read(name, split, data_dir, size=size)
+  except records.tfds.core.DatasetNotFoundError:
+    near = difflib.get_close_matches(str(name), [*OWN, *records.names()], n=1, cutoff=0)[0]
+    allowed = f'{", ".join(OWN)}, or a set of tensorflow_datasets prepared in {str(records.data_home(data_dir))!r}'
+    raise ValueError(f'data set {name!r} is not known, did you mean {near!r}? Allowed: {allowed}') from None
+
+
+OWN = ('digits', 'folder', 'npz', *toys.__all__, 'synthetic')

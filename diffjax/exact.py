@@ -1,0 +1,218 @@
+"""Targets whose every noise level is known in closed form: the truth that methods are accepted on.
+
+A mixture of Gaussians with full covariances stays one under the forward process, under a linear-Gaussian observation
+and under an exponential-quadratic reward. One Gaussian is a mixture of one.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+from diffjax import keys as draws
+from diffjax.prediction import Pred
+from diffjax.process import Process
+
+__all__ = ['Mixture', 'ExactDenoiser', 'mixture', 'gaussian', 'ring8', 'gaussian_flow']
+
+
+@struct.dataclass
+class Mixture:
+  """sum_k w_k N(mean_k, U_k diag(var_k) U_k^T) in d dimensions.
+
+  Covariances are kept by their eigenvectors, so a noise level only moves `var`: alpha^2 var + sigma^2.
+
+  Attributes:
+    log_weights: (K,), normalised.
+    means: (K, d).
+    basis: (K, d, d), the columns of basis[k] are the eigenvectors of covariance k.
+    var: (K, d), their eigenvalues.
+    labels: (K,) int32, the class of each component, for conditional targets.
+  """
+
+  log_weights: Array
+  means: Array
+  basis: Array
+  var: Array
+  labels: Array
+
+  @property
+  def covariances(self) -> Array:
+    """(K, d, d)."""
+    return jnp.einsum('kij,kj,klj->kil', self.basis, self.var, self.basis)
+
+  def mean(self) -> Array:
+    """(d,)."""
+    return jnp.exp(self.log_weights) @ self.means
+
+  def covariance(self) -> Array:
+    """(d, d): within plus between components."""
+    w, shift = jnp.exp(self.log_weights), self.means - self.mean()
+    return jnp.einsum('k,kij->ij', w, self.covariances) + jnp.einsum('k,ki,kj->ij', w, shift, shift)
+
+  def sample(self, keys: Array, cond: Array | None = None) -> Array:
+    """Exact draws (B, d), one a key; of the classes `cond` (B,) when given."""
+    k_part, k_noise = draws.split(keys, 2)
+    logits = jnp.broadcast_to(self._prior(cond), (keys.shape[0], self.log_weights.shape[0]))
+    part = jax.vmap(jax.random.categorical)(k_part, logits)
+    z = draws.normal(k_noise, self.means[part])
+    return self.means[part] + jnp.einsum('bij,bj->bi', self.basis[part], jnp.sqrt(self.var[part]) * z)
+
+  def log_density(self, x: Array, alpha: Any = 1.0, sigma: Any = 0.0, cond: Array | None = None) -> Array:
+    """log p_t(x) in nats, (B,), at the level (alpha, sigma), each () or (B,); the data's own density by default."""
+    return jax.nn.logsumexp(self._joint(x, alpha, sigma, cond)[0], axis=-1)
+
+  def predict(self, x: Array, alpha: Any, sigma: Any, cond: Array | None = None) -> Pred:
+    """Exact E[x0 | x_t] and E[eps | x_t], consistent at every level including sigma = 0 and alpha = 0."""
+    joint, y, noisy = self._joint(x, alpha, sigma, cond)
+    r = jax.nn.softmax(joint, axis=-1)
+    alpha, sigma = _column(alpha), _column(sigma)
+    whitened = jnp.einsum('kij,bkj->bki', self.basis, y / noisy)
+    clean = self.means + alpha[..., None] * jnp.einsum('kij,bkj->bki', self.basis, self.var * y / noisy)
+    return Pred(jnp.einsum('bk,bki->bi', r, clean), sigma * jnp.einsum('bk,bki->bi', r, whitened))
+
+  def given(self, x: Array, alpha: Array, sigma: Array) -> tuple[Array, Array, Array]:
+    """The law of x0 given x_t = x: log responsibilities (B, K), means (B, K, d), variances (K, d) along the basis.
+
+    For sampling and posterior moments at one level: alpha and sigma are scalars.
+    """
+    joint, y, noisy = self._joint(x, alpha, sigma, None)
+    means = self.means + alpha * jnp.einsum('kij,bkj->bki', self.basis, self.var * y / noisy)
+    return jax.nn.log_softmax(joint, axis=-1), means, self.var * sigma**2 / noisy[0]
+
+  def observe(self, matrix: Any, y: Any, noise_cov: Any) -> 'Mixture':
+    """The posterior of x0 given y = H x0 + n, n ~ N(0, R); H (m, d), y (m,), R (m, m)."""
+    matrix, y = jnp.asarray(matrix), jnp.asarray(y)
+    weighted = jnp.linalg.solve(jnp.asarray(noise_cov), matrix)
+    return self.tilt(weighted.T @ y, matrix.T @ weighted)[0]
+
+  def tilt(self, linear: Any, quadratic: Any = None) -> tuple['Mixture', Array]:
+    """The law p(x) exp(a.x - x.Q x / 2) / Z and log Z; a (d,), Q (d, d) positive semi-definite or None for 0.
+
+    Component by component C' = (I + C Q)^{-1} C and m' = (I + C Q)^{-1} (m + C a), also for singular C.
+    """
+    a = jnp.asarray(linear)
+    d = self.means.shape[1]
+    q = jnp.zeros((d, d), self.means.dtype) if quadratic is None else jnp.asarray(quadratic)
+    cov = self.covariances
+    grow = jnp.eye(d) + cov @ q
+    new_cov = jnp.linalg.solve(grow, cov)
+    new_mean = jnp.linalg.solve(grow, (self.means + cov @ a)[..., None])[..., 0]
+    # log of E_k exp(a.x - x.Qx/2), completed about m: b = a - Q m is what is left of the slope there
+    slope = a - self.means @ q
+    log_z = (
+      self.means @ a
+      - jnp.einsum('ki,ij,kj->k', self.means, q, self.means) / 2
+      + jnp.einsum('ki,kij,kj->k', slope, new_cov, slope) / 2
+      - jnp.linalg.slogdet(grow)[1] / 2
+    )
+    joint = self.log_weights + log_z
+    total = jax.nn.logsumexp(joint)
+    var, basis = jnp.linalg.eigh((new_cov + jnp.swapaxes(new_cov, -1, -2)) / 2)
+    return Mixture(joint - total, new_mean, basis, jnp.maximum(var, 0), self.labels), total
+
+  def denoiser(self, process: Process) -> 'ExactDenoiser':
+    """The perfect network for this target; a condition (B,) chooses the components of that class, -1 all of them."""
+    return ExactDenoiser(self, process)
+
+  def reverse(self, keys: Array, process: Process, x: Array, t: Any, s: Any) -> Array:
+    """An exact draw of x_s given x_t, s < t: a reverse step of any length without discretisation error."""
+    k_part, k_clean, k_step = draws.split(keys, 3)
+    alpha, sigma = process.schedule(jnp.asarray(t))
+    log_r, means, var = self.given(x, alpha, sigma)
+    part = jax.vmap(jax.random.categorical)(k_part, log_r)
+    z = draws.normal(k_clean, x)
+    mean = jnp.take_along_axis(means, part[:, None, None], 1)[:, 0]
+    x0 = mean + jnp.einsum('bij,bj->bi', self.basis[part], jnp.sqrt(var[part]) * z)
+    mean, std = process.posterior(x, x0, t, s)
+    return mean + std * draws.normal(k_step, x)
+
+  def _prior(self, cond: Array | None) -> Array:
+    if cond is None:
+      return self.log_weights
+    chosen = (self.labels == jnp.asarray(cond)[:, None]) | (jnp.asarray(cond)[:, None] < 0)
+    return jax.nn.log_softmax(jnp.where(chosen, self.log_weights, -jnp.inf), axis=-1)
+
+  def _joint(self, x: Array, alpha: Any, sigma: Any, cond: Array | None) -> tuple[Array, Array, Array]:
+    """log w_k N_k(x) (B, K), x - alpha m_k in the eigenbasis (B, K, d) and the noisy variances (1 or B, K, d)."""
+    alpha, sigma = _column(alpha)[..., None], _column(sigma)[..., None]
+    noisy = alpha**2 * self.var + sigma**2
+    y = jnp.einsum('kij,bki->bkj', self.basis, x[:, None] - alpha * self.means)
+    log_n = -0.5 * jnp.sum(y**2 / noisy + jnp.log(2 * jnp.pi * noisy), axis=-1)
+    return self._prior(cond) + log_n, y, noisy
+
+
+def _column(level: Any) -> Array:
+  return jnp.reshape(jnp.asarray(level), (-1, 1))
+
+
+@struct.dataclass
+class ExactDenoiser:
+  """The exact denoiser of a mixture under a process."""
+
+  target: Mixture
+  process: Process
+  null: int = struct.field(pytree_node=False, default=-1)
+
+  def __call__(self, x: Array, t: Any, cond: Array | None = None, memory: Any = None) -> Pred:
+    return self.target.predict(x, *self.process.schedule(jnp.asarray(t)), cond)
+
+
+def mixture(weights: Any, means: Any, covariances: Any, labels: Any = None) -> Mixture:
+  """A mixture from weights (K,), means (K, d) and covariances: (K, d, d) full, (K, d) diagonal, or (K,) isotropic.
+
+  Raises:
+    ValueError: shapes disagree, a weight is negative, a mean not finite, or a covariance not positive semi-definite.
+  """
+  w, m, c = (np.asarray(v, float) for v in (weights, means, covariances))
+  if m.ndim != 2 or w.shape != m.shape[:1] or c.shape[:1] != w.shape:
+    raise ValueError(f'mixture: got shapes {w.shape}, {m.shape}, {c.shape}; allowed: (K,), (K, d), (K[, d[, d]])')
+  if (w < 0).any() or w.sum() == 0:
+    raise ValueError(f'weights: got {weights}; allowed: non-negative numbers, not all 0')
+  names = np.arange(len(w)) if labels is None else np.asarray(labels)
+  if names.shape != w.shape:
+    raise ValueError(f'labels: got shape {names.shape}; allowed: one a component, {w.shape}')
+  if not np.isfinite(m).all():
+    raise ValueError(f'means: got {means}; allowed: finite numbers')
+  d = m.shape[1]
+  if c.ndim < 3:
+    var = np.broadcast_to(c.reshape(c.shape + (1,) * (2 - c.ndim)), m.shape)
+    basis = np.broadcast_to(np.eye(d), (len(w), d, d))
+  else:
+    if not np.allclose(c, np.swapaxes(c, 1, 2)):
+      raise ValueError('covariances: got a matrix that is not symmetric or finite; allowed: symmetric matrices')
+    var, basis = np.linalg.eigh(c)
+  if not (var >= -1e-12).all():
+    raise ValueError(f'covariances: got an eigenvalue {var.min():.3g}; allowed: positive semi-definite matrices')
+  with np.errstate(divide='ignore'):
+    log_w = np.log(w / w.sum())
+  arrays = (jnp.asarray(v, float) for v in (log_w, m, basis, np.maximum(var, 0)))
+  return Mixture(*arrays, jnp.asarray(names, jnp.int32))
+
+
+def gaussian(mean: Any, covariance: Any) -> Mixture:
+  """N(mean, covariance): a mixture of one; mean (d,), covariance (d, d), (d,) or a number."""
+  return mixture([1.0], np.asarray(mean, float)[None], np.asarray(covariance, float)[None])
+
+
+def ring8(radius: float = 2.0, std: float = 0.15) -> Mixture:
+  """Eight equal Gaussians on a circle, one class each."""
+  angle = 2 * np.pi * np.arange(8) / 8
+  return mixture(np.full(8, 1 / 8), radius * np.stack([np.cos(angle), np.sin(angle)], 1), np.full(8, std**2))
+
+
+def gaussian_flow(target: Mixture, process: Process, x: Array, t: Any, s: Any) -> Array:
+  """The probability-flow ODE of one Gaussian solved exactly from x_t to x_s.
+
+  x_s = alpha_s m + U diag( sqrt[(alpha_s^2 var + sigma_s^2) / (alpha_t^2 var + sigma_t^2)] ) U^T (x_t - alpha_t m).
+  """
+  if target.means.shape[0] != 1:
+    raise ValueError(f'target: got {target.means.shape[0]} components; allowed: one, as a mixture has no closed flow')
+  alpha, sigma = process.schedule(jnp.asarray(t))
+  alpha_s, sigma_s = process.schedule(jnp.asarray(s))
+  u, var, m = target.basis[0], target.var[0], target.means[0]
+  gain = jnp.sqrt((alpha_s**2 * var + sigma_s**2) / (alpha**2 * var + sigma**2))
+  return alpha_s * m + ((x - alpha * m) @ u * gain) @ u.T

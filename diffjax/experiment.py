@@ -1,0 +1,151 @@
+"""From a config to the objects it names, and from a run's directory to a denoiser."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from diffjax import guidance, kinds, losses, nets, schedules, solvers
+from diffjax.config import ConfigError, checked, named, registry
+from diffjax.kinds import Kind
+from diffjax.losses import times, weights
+from diffjax.nets import Apply
+from diffjax.prediction import Denoise, Denoiser
+from diffjax.process import Process
+from diffjax.roles import Method, Phase
+from diffjax.solvers import Table, grids
+from diffjax.train import ema, optimiser
+
+__all__ = ['Experiment', 'build', 'count']
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """What a config stands for. Nothing in it has touched data or a device's memory beyond a few numbers.
+
+  Attributes:
+    shape, classes: of one example; classes is 0 without labels.
+    averages: the moving averages kept of the student.
+  """
+
+  config: ConfigDict
+  process: Process
+  kind: Kind
+  net: Apply
+  method: Method
+  averages: tuple
+  shape: tuple[int, ...]
+  classes: int
+
+  @property
+  def null(self) -> Array | None:
+    """The label that means none."""
+    return jnp.asarray(self.classes, jnp.int32) if self.classes else None
+
+  def inputs(self, rows: int) -> tuple[Array, Array, Array | None]:
+    """Zeros in the shapes of (x, time coordinate, labels)."""
+    cond = jnp.zeros((rows,), jnp.int32) if self.classes else None
+    return jnp.zeros((rows, *self.shape)), jnp.zeros((rows,)), cond
+
+  def init(self, key: Array) -> dict[str, Any]:
+    """Fresh parameters by role."""
+    return {'student': self.net.init(key, *self.inputs(1))}
+
+  def denoiser(self, params: Any) -> Denoiser:
+    """The network with these parameters, unguided."""
+    return Denoiser(params, self.process, self.kind, self.null, net=self.net)
+
+  def guided(self, denoise: Denoise) -> Denoise:
+    """The denoiser with the guidance and threshold of `config.sampling`."""
+    s = self.config.sampling
+    if s.scale != 1:
+      if not self.classes:
+        raise ConfigError(f'config.sampling.scale: got {s.scale}; allowed: 1, since data.classes is 0')
+      denoise = guidance.cfg(denoise, s.scale, interval=tuple(s.interval) or None)
+    if s.threshold == 'static':
+      denoise = guidance.threshold(denoise)
+    elif s.threshold == 'dynamic':
+      denoise = guidance.dynamic_threshold(denoise)
+    return denoise
+
+  def solver(self) -> Table:
+    """The solver of `config.sampling` on its grid."""
+    s = self.config.sampling
+    ts = named('sampling.grid', registry(grids), s.grid, self.process, s.steps)
+    return named('sampling.solver', registry(solvers, solvers.tables), s.solver, self.process, ts)
+
+
+def build(config: ConfigDict) -> Experiment:
+  """Check a whole config and build what it names, without data and without compiling.
+
+  Raises:
+    ConfigError: what it names is not there, or does not fit; the message names the field, value and what is allowed.
+  """
+  config = checked(config)
+  shape, classes = tuple(config.data.shape), int(config.data.classes)
+  process = named('process', registry(schedules), config.process)
+  kind = _kind(config.loss, process)
+  given = dict(features_out=shape[-1])
+  if 'classes' not in config.net:
+    given['classes'] = classes
+  net = named('net', registry(nets, ('mlp', 'unet')), config.net, **given)
+  method = Method((Phase('student', _loss(config, process, kind, net, classes), _optimiser(config)),))
+  averages = _field('train.ema', ema.averages, config.train.ema)
+  experiment = Experiment(config, process, kind, net, method, averages, shape, classes)
+  _check_numbers(config)
+  solver = experiment.solver()
+  if kind.needs_signal and not np.isfinite(float(process.lam(float(np.asarray(solver.rows.t)[0])))):
+    raise ConfigError(f'config.loss.kind: got {config.loss.kind!r}; allowed on {config.process.name}, whose alpha '
+                      'reaches 0: x0, v, velocity, edm')  # fmt: skip
+  if not -1 <= config.sampling.ema < len(averages):
+    raise ConfigError(f'config.sampling.ema: got {config.sampling.ema}; allowed: -1 for the weights themselves, or '
+                      f'the place of one of the {len(averages)} averages of config.train.ema')  # fmt: skip
+  experiment.guided(experiment.denoiser(()))
+  jax.eval_shape(experiment.init, jax.random.key(0))
+  return experiment
+
+
+def count(params: Any) -> int:
+  """The number of parameters of a tree of arrays or shapes."""
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def _kind(spec: ConfigDict, process: Process) -> Kind:
+  return named('loss.kind', registry(kinds), spec.get('kind', 'v'))
+
+
+def _loss(config: ConfigDict, process: Process, kind: Kind, net: Apply, classes: int) -> Any:
+  spec = config.loss.to_dict()
+  spec['kind'] = kind
+  for part, module in (('times', times), ('weight', weights)):
+    if part in spec:
+      spec[part] = named(f'loss.{part}', registry(module), spec[part])
+  null = classes if classes else None
+  return named('loss', registry(losses, ('denoising',)), spec, process, net, null=null)
+
+
+def _optimiser(config: ConfigDict) -> Any:
+  return named('train.optimiser', registry(optimiser), config.train.optimiser, config.train.steps)
+
+
+def _field(field: str, function: Any, *arguments: Any) -> Any:
+  try:
+    return function(*arguments)
+  except ValueError as error:
+    raise ConfigError(f'config.{field}: {error}') from error
+
+
+def _check_numbers(config: ConfigDict) -> None:
+  for field in ('train.steps', 'train.batch', 'train.accumulate', 'train.log_every', 'train.save_every', 'train.keep',
+                'sampling.steps', 'sampling.batch', 'evaluation.n'):  # fmt: skip
+    section, key = field.split('.')
+    if config[section][key] < 1:
+      raise ConfigError(f'config.{field}: got {config[section][key]}; allowed: a whole number of at least 1')
+  thresholds = ('none', 'static', 'dynamic')
+  if config.sampling.threshold not in thresholds:
+    raise ConfigError(f'config.sampling.threshold: got {config.sampling.threshold!r}; allowed: {", ".join(thresholds)}')

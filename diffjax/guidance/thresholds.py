@@ -1,0 +1,72 @@
+"""Thresholding: keep the predicted x0 in the range of the data; the noise follows, so predictions stay consistent."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from diffjax.guidance.transform import Transform
+from diffjax.prediction import Denoise, Pred, complete
+
+__all__ = ['threshold', 'dynamic_threshold']
+
+
+def threshold(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> 'Clipped':
+  """x0 clipped to [low, high], eps = (x - alpha x0) / sigma.   arXiv:2006.11239
+
+  Raises:
+    ValueError: low >= high.
+  """
+  if not low < high:
+    raise ValueError(f'low, high: got {low}, {high}; allowed: low < high')
+  return Clipped(denoise, jnp.asarray(low, float), jnp.asarray(high, float))
+
+
+@struct.dataclass
+class Clipped(Transform):
+  """Made by `threshold`."""
+
+  denoise: Denoise
+  low: Array
+  high: Array
+
+  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+    pred = self.denoise(x, t, cond, memory)
+    x0 = jax.tree.map(lambda x0: jnp.clip(x0, self.low, self.high).astype(x0.dtype), pred.x0)
+    return complete(self.process, x, t, x0, pred.aux)
+
+
+def dynamic_threshold(denoise: Denoise, quantile: float = 0.995, floor: float = 1.0) -> 'DynamicallyClipped':
+  """x0 clipped to [-s, s] and scaled by floor / s, s = max(floor, the sample's quantile of |x0|).   arXiv:2205.11487
+
+  `floor` is the half-width of the data's range. A sample within it stays as it is; eps = (x - alpha x0) / sigma.
+
+  Raises:
+    ValueError: the quantile is outside [0, 1] or floor is not positive.
+  """
+  if not 0 <= quantile <= 1:
+    raise ValueError(f'quantile: got {quantile}; allowed: a number in [0, 1]')
+  if not floor > 0:
+    raise ValueError(f'floor: got {floor}; allowed: a positive number')
+  return DynamicallyClipped(denoise, jnp.asarray(quantile, float), jnp.asarray(floor, float))
+
+
+@struct.dataclass
+class DynamicallyClipped(Transform):
+  """Made by `dynamic_threshold`."""
+
+  denoise: Denoise
+  quantile: Array
+  floor: Array
+
+  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+    pred = self.denoise(x, t, cond, memory)
+    return complete(self.process, x, t, jax.tree.map(self._fit, pred.x0), pred.aux)
+
+  def _fit(self, x0: Array) -> Array:
+    size = jnp.abs(x0).reshape(x0.shape[0], -1).astype(self.quantile.dtype)
+    s = jnp.maximum(jnp.quantile(size, self.quantile, axis=1), self.floor)
+    s = s.reshape(-1, *(1,) * (x0.ndim - 1))
+    return (jnp.clip(x0, -s, s) * (self.floor / s)).astype(x0.dtype)

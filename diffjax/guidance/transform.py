@@ -1,0 +1,63 @@
+"""Transforms: Denoiser -> Denoiser. What they share, how they compose and what they cost."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import Partial
+
+from diffjax.prediction import Denoise
+from diffjax.process import Process
+
+__all__ = ['chain', 'cost']
+
+
+class Transform:
+  """The base of transforms: flax structs with the wrapped denoiser in the field `denoise`, numbers as leaves."""
+
+  denoise: Denoise
+
+  @property
+  def process(self) -> Process:
+    return self.denoise.process
+
+
+def chain(*transforms: Callable[[Any], Any]) -> Callable[[Any], Any]:
+  """The transform that applies these in order, the first one nearest to the network.
+
+  chain(partial(cfg, scale=3.), dynamic_threshold)(denoise) = dynamic_threshold(cfg(denoise, scale=3.))
+  """
+
+  def apply(denoise: Any) -> Any:
+    for transform in transforms:
+      denoise = transform(denoise)
+    return denoise
+
+  return apply
+
+
+def cost(denoise: Any, t: float) -> int:
+  """Forwards, and pairs of a forward and its VJP, in one evaluation of `denoise` at time t; a network alone costs 1.
+
+  The cost of a run is the sum over its evaluations; a transform with a price of its own has a method `cost(t)`.
+  """
+  if hasattr(denoise, 'cost'):
+    return denoise.cost(t)
+  return cost(denoise.denoise, t) if isinstance(denoise, Transform) else 1
+
+
+def as_scale(scale: Any) -> Any:
+  """A number as an array of one dtype, so that another value is not another program; a function of t as a pytree.
+
+  A function that is no pytree becomes a static one: it recompiles when it is built anew, its numbers cannot change.
+  """
+  if not callable(scale):
+    return jnp.asarray(scale, float)
+  return Partial(scale) if jax.tree_util.all_leaves([scale]) else scale
+
+
+def value_at(scale: Any, t: Array) -> Array:
+  """The scale at time t, () or (B,)."""
+  return jnp.asarray(scale(t) if callable(scale) else scale)

@@ -1,0 +1,57 @@
+"""Random keys, one a sample, so that sample k is the same whatever batch, mesh or host draws it.
+
+A *key batch* is a (B,) array of typed keys. Row i of it is fold_in(key, global index of sample i); every draw of the
+library maps over it. A draw therefore never depends on how many other samples are in the batch or where they live.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+__all__ = ['per_sample', 'split', 'fold', 'normal', 'uniform', 'bernoulli']
+
+
+def per_sample(key: Array, n: int, start: int | Array = 0) -> Array:
+  """A (n,) key batch: fold_in(key, start + i) for i < n. A key batch of length n is returned as it is.
+
+  Raises:
+    ValueError: `key` is no typed key (made by `jax.random.key`), or a batch of another length.
+  """
+  if not (hasattr(key, 'dtype') and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+    raise ValueError(f'key: got {type(key).__name__} without a key type; allowed: a typed key, jax.random.key(seed)')
+  if key.ndim == 0:
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(n))
+  if key.shape != (n,):
+    raise ValueError(f'key: got a batch of shape {key.shape}; allowed: one key, or one a sample, shape ({n},)')
+  return key
+
+
+def split(keys: Array, n: int) -> tuple[Array, ...]:
+  """n independent key batches from one."""
+  parts = jax.vmap(lambda k: jax.random.split(k, n))(keys)
+  return tuple(parts[:, i] for i in range(n))
+
+
+def fold(keys: Array, i: int | Array) -> Array:
+  """The key batch of stream i, for example of row i of a solver."""
+  return jax.vmap(lambda k: jax.random.fold_in(k, i))(keys)
+
+
+def normal(keys: Array, like: Any) -> Any:
+  """Standard normal draws with the shape and dtype of `like` (B, ...), a pytree of modalities allowed."""
+  leaves, treedef = jax.tree.flatten(like)
+  streams = [keys] if len(leaves) == 1 else split(keys, len(leaves))
+  draw = jax.vmap(lambda k, x: jax.random.normal(k, x.shape, x.dtype))
+  return jax.tree.unflatten(treedef, [draw(k, x) for k, x in zip(streams, leaves, strict=True)])
+
+
+def uniform(keys: Array) -> Array:
+  """One uniform draw on [0, 1) a sample, (B,)."""
+  return jax.vmap(jax.random.uniform)(keys)
+
+
+def bernoulli(keys: Array, p: float | Array) -> Array:
+  """One draw a sample that is True with probability p, (B,)."""
+  return uniform(keys) < p

@@ -1,0 +1,133 @@
+"""What a network is asked to predict: one linear form of (x0, eps) a kind.
+
+A kind is a pytree (process, t) -> Form with
+    goal  = a x0 + b eps                       what the network should return
+    x0    = p x + q out,   eps = r x + s out   its inverse, given x = alpha x0 + sigma eps
+    scale, clock                               what the network is handed: scale * x and its time coordinate
+"""
+
+import difflib
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jax.tree_util import Partial
+
+from diffjax.process import Process
+
+__all__ = ['x0', 'eps', 'v', 'velocity', 'score', 'edm']
+
+
+class Form(NamedTuple):
+  goal: tuple[Array, Array]
+  x0: tuple[Array, Array]
+  eps: tuple[Array, Array]
+  scale: Array
+  clock: Array
+
+
+@struct.dataclass
+class Kind:
+  """A kind of network output. `needs_signal` says that x0 cannot be recovered where alpha = 0."""
+
+  form: Partial
+  timed: bool = struct.field(pytree_node=False, default=True)
+  needs_signal: bool = struct.field(pytree_node=False, default=False)
+  by_noise: bool = struct.field(pytree_node=False, default=False)
+
+  def __call__(self, process: Process, t: Array) -> Form:
+    (goal, x0, eps), scale = self.form(process, t)
+    if not self.timed:
+      return Form(goal, x0, eps, scale, t)
+    return Form(goal, x0, eps, scale, process.replace(by_noise=True).clock(t) if self.by_noise else process.clock(t))
+
+  def plain(self) -> 'Kind':
+    """The same kind for a function that takes the process's own time."""
+    return self.replace(timed=False)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def as_kind(kind: 'str | Kind') -> Kind:
+  """The kind of this name; a Kind is returned as it is.
+
+  Raises:
+    ValueError: no kind has this name.
+  """
+  if not isinstance(kind, str):
+    return kind
+  if kind not in __all__:
+    near = difflib.get_close_matches(kind, __all__, 1)
+    raise ValueError(f'kind: got {kind!r}{f", nearest {near[0]!r}" if near else ""}; allowed: {", ".join(__all__)}')
+  return globals()[kind]()
+
+
+def x0() -> Kind:
+  """The clean signal."""
+  return Kind(Partial(_x0))
+
+
+def _x0(process: Process, t: Array) -> tuple:
+  alpha, sigma = process.schedule(t)
+  one, zero = jnp.ones_like(alpha), jnp.zeros_like(alpha)
+  return ((one, zero), (zero, one), (1 / sigma, -alpha / sigma)), one
+
+
+def eps() -> Kind:
+  """The noise.   arXiv:2006.11239"""
+  return Kind(Partial(_eps), needs_signal=True)
+
+
+def _eps(process: Process, t: Array) -> tuple:
+  alpha, sigma = process.schedule(t)
+  one, zero = jnp.ones_like(alpha), jnp.zeros_like(alpha)
+  return ((zero, one), (1 / alpha, -sigma / alpha), (zero, one)), one
+
+
+def score() -> Kind:
+  """grad log p_t(x) = -eps / sigma.   arXiv:2011.13456"""
+  return Kind(Partial(_score), needs_signal=True)
+
+
+def _score(process: Process, t: Array) -> tuple:
+  alpha, sigma = process.schedule(t)
+  zero = jnp.zeros_like(alpha)
+  return ((zero, -1 / sigma), (1 / alpha, sigma**2 / alpha), (zero, -sigma)), jnp.ones_like(alpha)
+
+
+def v() -> Kind:
+  """alpha eps - sigma x0.   arXiv:2202.00512"""
+  return Kind(Partial(_v))
+
+
+def _v(process: Process, t: Array) -> tuple:
+  alpha, sigma = process.schedule(t)
+  total = alpha**2 + sigma**2  # 1 for variance-preserving processes
+  return ((-sigma, alpha), (alpha / total, -sigma / total), (sigma / total, alpha / total)), jnp.ones_like(alpha)
+
+
+def velocity() -> Kind:
+  """dx/dt = alpha' x0 + sigma' eps, of the probability-flow ODE.   arXiv:2210.02747"""
+  return Kind(Partial(_velocity))
+
+
+def _velocity(process: Process, t: Array) -> tuple:
+  alpha, sigma = process.schedule(t)
+  da, ds = process.rates(t)
+  det = alpha * ds - sigma * da
+  return ((da, ds), (ds / det, -sigma / det), (-da / det, alpha / det)), jnp.ones_like(alpha)
+
+
+def edm(data_std: float | Array = 0.5) -> Kind:
+  """Preconditioned: unit-variance input and goal for data of this standard deviation.   arXiv:2206.00364 sec. 5
+
+  For any alpha: c_in = (alpha^2 sd^2 + sigma^2)^{-1/2}, c_skip = alpha sd^2 c_in^2, c_out = sd sigma c_in, so
+  goal = (x0 - c_skip x) / c_out = c_in (sigma x0 / sd - alpha sd eps); the network is told -lam/4.
+  """
+  return Kind(Partial(_edm, jnp.asarray(data_std, float)), by_noise=True)
+
+
+def _edm(sd: Array, process: Process, t: Array) -> tuple:
+  alpha, sigma = process.schedule(t)
+  c = 1 / jnp.sqrt(alpha**2 * sd**2 + sigma**2)
+  goal = (c * sigma / sd, -c * alpha * sd)
+  return (goal, (alpha * sd**2 * c**2, sd * sigma * c), (sigma * c**2, -alpha * sd * c)), c

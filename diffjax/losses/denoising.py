@@ -1,0 +1,84 @@
+"""The denoising loss: draw a time and noise, ask the network, weigh its squared error."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from diffjax import keys as draws
+from diffjax.kinds import Kind, as_kind
+from diffjax.losses.times import Law, uniform
+from diffjax.losses.weights import unit
+from diffjax.prediction import Net, call, goal
+from diffjax.process import Process, like
+
+__all__ = ['denoising']
+
+Loss = Callable[[dict[str, Any], dict[str, Any], Array], tuple[Array, dict[str, Array]]]
+
+
+def denoising(
+  process: Process,
+  net: Net,
+  kind: str | Kind = 'v',
+  times: Law | None = None,
+  weight: Callable | None = None,
+  drop: float = 0.0,
+  null: Any = None,
+) -> Loss:
+  """E w(t) mean |net(x_t, t) - goal(x0, eps, t)|^2, one value an example.   arXiv:2011.13456 eq. 7
+
+  The loss takes (roles, batch, key): roles['student'] the parameters, batch['x'] (B, ...), batch['cond'] if there
+  are conditions, a key or one a sample. Values are float32 or wider, whatever the dtype of the network: the mean over
+  the data dimensions of an example (summed over modalities when x is a pytree). The second result holds the times
+  't' and the unweighted 'error', (B,) each.
+
+  Args:
+    times: the law of t, `diffjax.losses.times`; None is uniform on [t_min, t_max].
+    weight: (process, kind, t, density) -> (B,), `diffjax.losses.weights`; None is 1.
+    drop: the probability with which an example's condition becomes `null`, for guidance.   arXiv:2207.12598
+    null: the condition that means none, for example the number of classes; a pytree like the conditions.
+
+  Raises:
+    ValueError: an unknown kind, a probability outside [0, 1], or no `null` to drop to.
+  """
+  kind, times, weight = as_kind(kind), times or uniform(), weight or unit()
+  if not 0 <= drop <= 1:
+    raise ValueError(f'drop: got {drop}; allowed: a probability in [0, 1]')
+  if drop and null is None:
+    raise ValueError(f'null: got None with drop = {drop}; allowed: the condition that means none')
+
+  def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
+    x0 = jax.tree.map(_wide, batch['x'])
+    key = draws.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
+    k_t, k_eps, k_drop, k_net = draws.split(key, 4)
+    t = times(process, k_t)
+    eps = draws.normal(k_eps, x0)
+    cond = batch.get('cond')
+    if drop and cond is not None:
+      cond = _without(cond, null, draws.bernoulli(k_drop, drop))
+    out = call(net, roles['student'], process, kind, process.perturb(x0, eps, t), t, cond, k_net)
+    error = _mean_square(out, goal(process, kind, x0, eps, t))
+    return weight(process, kind, t, times.density(process, t)) * error, {'t': t, 'error': error}
+
+  return loss
+
+
+def _wide(x: Array) -> Array:
+  return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+
+def _without(cond: Any, null: Any, dropped: Array) -> Any:
+  """`null` where `dropped` (B,), else the condition."""
+  return jax.tree.map(lambda c, n: jnp.where(like(dropped, c), jnp.asarray(n, c.dtype), c), cond, null)
+
+
+def _mean_square(out: Any, target: Any) -> Array:
+  """(B,): the mean over an example's dimensions, summed over modalities."""
+
+  def one(out: Array, target: Array) -> Array:
+    return jnp.mean((_wide(out) - target) ** 2, axis=tuple(range(1, out.ndim)))
+
+  return sum(jax.tree.leaves(jax.tree.map(one, out, target)))

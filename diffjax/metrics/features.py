@@ -1,0 +1,74 @@
+"""Feature functions: what every set metric looks through, with the name a report quotes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+
+__all__ = ['Features', 'pca_features', 'digest', 'rows']
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+  """A map from images (n, ...) to features (n, d), with the id under which its numbers may be compared."""
+
+  id: str
+  apply: Callable[[np.ndarray], np.ndarray]
+
+  def __call__(self, images: np.ndarray) -> np.ndarray:
+    return self.apply(images)
+
+
+def digest(arrays: dict[str, np.ndarray]) -> str:
+  """First 8 hex digits of the SHA-256 of named arrays (names, shapes, types and bytes): the version of a feature."""
+  total = hashlib.sha256()
+  for name in sorted(arrays):
+    value = np.ascontiguousarray(arrays[name])
+    total.update(f'{name}{value.shape}{value.dtype.str}'.encode())
+    total.update(value.tobytes())
+  return total.hexdigest()[:8]
+
+
+def rows(x: np.ndarray, name: str = 'features', least: int = 2) -> np.ndarray:
+  """x as float64 rows (n, d).
+
+  Raises:
+    ValueError: not two-dimensional, fewer than `least` rows, or not finite.
+  """
+  x = np.asarray(x, np.float64)
+  if x.ndim != 2:
+    raise ValueError(f'{name} has shape {x.shape}; allowed is (n, d): flatten images first')
+  if len(x) < least:
+    raise ValueError(f'{name} has {len(x)} rows; at least {least} are needed')
+  if not np.isfinite(x).all():
+    bad = int((~np.isfinite(x)).any(1).sum())
+    raise ValueError(f'{name} has NaN or infinity in {bad} of {len(x)} rows; only finite values are allowed')
+  return x
+
+
+def pca_features(train: np.ndarray, d: int = 16) -> Features:
+  """Whitened leading principal components of flattened pixels, z = (x - mean) V / sqrt(eigenvalue).
+
+  The fallback where no network is at hand: fitted on `train` (n, ...), maps (m, ...) to (m, d).
+
+  Raises:
+    ValueError: d is above the number of directions in which `train` varies.
+  """
+  flat = rows(np.asarray(train).reshape(len(train), -1), 'train')
+  mean = flat.mean(0)
+  _, singular, axes = np.linalg.svd(flat - mean, full_matrices=False)
+  rank = int((singular > singular[0] * 1e-10).sum())
+  if not 1 <= d <= rank:
+    raise ValueError(
+      f'd = {d} principal components; the training images vary in {rank} directions, allowed is 1..{rank}'
+    )
+  # the sign of an eigenvector is free: its largest entry is made positive, so that two machines agree
+  signs = np.sign(axes[np.arange(d), np.abs(axes[:d]).argmax(1)])
+  basis = (signs[:, None] * axes[:d]).T * ((len(flat) - 1) ** 0.5 / singular[:d])
+  return Features(
+    f'pixels-pca{d}-{digest(dict(mean=np.round(mean, 6)))}',
+    lambda images: (np.asarray(images, np.float64).reshape(len(images), -1) - mean) @ basis,
+  )

@@ -1,0 +1,23 @@
+"""Checks shared by the factories, and the dtype names they take."""
+
+import jax.numpy as jnp
+
+FLOATS = ('float32', 'bfloat16', 'float16', 'float64')
+
+
+def check(field: str, value, ok, allowed: str):
+  """ValueError naming field, value and what is allowed, unless ok."""
+  if not ok:
+    raise ValueError(f'{field}: {value!r} is not allowed; allowed: {allowed}')
+
+
+def is_count(value) -> bool:
+  """A positive int (True is none)."""
+  return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def activation_dtype(dtype) -> jnp.dtype:
+  """The dtype of activations from its name or itself; equal networks hold equal dtypes whichever was given."""
+  name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
+  check('dtype', name, name in FLOATS, ', '.join(FLOATS))
+  return jnp.dtype(name)

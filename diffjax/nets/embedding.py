@@ -1,0 +1,54 @@
+"""Numbers and labels as vectors."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from .layers import named
+
+__all__ = ['sincos', 'gff', 'waves', 'Label']
+
+
+def sincos(t: jax.Array, size: int) -> jax.Array:
+  """(sin(t w_i), cos(t w_i)), w_i = 10000^(-i / (size/2 - 1)), i = 0 .. size/2 - 1: all sines first, the order of DDPM.
+
+  t (B,) in 0 .. 1000 (fractions allowed), or a log-snr coordinate of order one; result (B, size), float32 always, as
+  bfloat16 holds 1000 t to 4 only. ValueError unless size is even and at least 4.   arXiv:2006.11239
+  """
+  if size % 2 or size < 4:
+    raise ValueError(f'size: {size} is not allowed for a sine-cosine embedding; allowed: even, at least 4')
+  return waves(t, 10000.0 ** (-np.arange(size // 2) / (size // 2 - 1)))
+
+
+def gff(u: jax.Array, size: int, scale: float = 16.0, seed: int = 0) -> jax.Array:
+  """(sin(2 pi W u), cos(2 pi W u)), W ~ N(0, scale^2) of `size` numbers fixed by `seed`, never trained.
+
+  u (B,), usually log sigma; result (B, 2 size), float32.   NCSN++, arXiv:2011.13456 appendix C
+  """
+  return waves(u, 2 * np.pi * scale * np.random.default_rng(seed).standard_normal(size))
+
+
+def waves(t: jax.Array, frequencies) -> jax.Array:
+  """(sin(t w_i), cos(t w_i)) for given frequencies w (n,): (B,) -> (B, 2n), float32."""
+  angle = jnp.asarray(t, jnp.float32)[..., None] * jnp.asarray(frequencies, jnp.float32)
+  return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
+
+
+class Label(nn.Module):
+  """Row cond[i] of a trained table of classes + 1 rows; the last is the null label, taken when cond is None.
+
+  cond (B,) integers in 0 .. classes; `batch` is B. Result (B, size). Rows are drawn from N(0, 1).
+  """
+
+  classes: int
+  size: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, cond, batch: int):
+    table = self.param('table', named(nn.initializers.normal(1.0), 'label', 'embed'), (self.classes + 1, self.size))
+    labels = jnp.full((batch,), self.classes) if cond is None else jnp.asarray(cond)
+    return jnp.take(table, labels, axis=0).astype(self.dtype)

@@ -1,0 +1,60 @@
+"""A multi-layer perceptron for points."""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from .apply import Apply, tap
+from .arguments import activation_dtype, check, is_count
+from .embedding import Label, waves
+from .layers import Dense, zeros
+
+__all__ = ['MLP', 'mlp']
+
+# The coordinate is 1000 t or -lam / 4, so the slow waves must span 1000 and the fast ones 4: a geometric ladder.
+FREQUENCIES = np.geomspace(1e-3, 2.0, 16)
+
+
+def mlp(
+  width: int = 128, depth: int = 3, features_out: int | None = None, classes: int = 0, dtype: Any = 'float32'
+) -> Apply:
+  """`MLP` behind the library's interface, its arguments checked: ValueError names field, value and what is allowed."""
+  check('width', width, is_count(width), 'a positive integer')
+  check('depth', depth, is_count(depth), 'a positive integer')
+  check('features_out', features_out, features_out is None or is_count(features_out), 'a positive integer or None')
+  check('classes', classes, classes == 0 or is_count(classes), 'the number of classes, 0 for none')
+  return Apply(MLP(width, depth, features_out, classes, activation_dtype(dtype)))
+
+
+class MLP(nn.Module):
+  """h <- silu(W h + V e), `depth` times, e = (waves(t), label row); then a linear layer that starts at exactly zero.
+
+  x (B, ...) is read as a vector; the result is float32 in the shape of x, or (B, features_out). t (B,), the embedding
+  coordinate, becomes 32 Fourier features computed in float32; cond labels (B,) in 0 .. classes or None; key is not
+  used. Weights are float32, activations `dtype`. Taps: 'hidden{i}'.
+  """
+
+  width: int = 128
+  depth: int = 3
+  features_out: int | None = None
+  classes: int = 0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, t, cond=None, key=None):
+    check('cond', 'labels', self.classes or cond is None, 'None, as the network has classes=0')
+    batch, size = x.shape[0], math.prod(x.shape[1:])
+    lecun = nn.initializers.lecun_normal()
+    e = waves(jnp.broadcast_to(t, (batch,)), FREQUENCIES).astype(self.dtype)
+    if self.classes:
+      e = jnp.concatenate([e, Label(self.classes, e.shape[-1], self.dtype, name='label')(cond, batch)], -1)
+    h = x.reshape(batch, size)
+    for i in range(self.depth):
+      shift = Dense(self.width, ('embed', 'out'), lecun, self.dtype, name=f'embed_{i}')(e)
+      h = nn.silu(Dense(self.width, ('in', 'out'), lecun, self.dtype, name=f'hidden_{i}')(h) + shift)
+      tap(self, f'hidden{i}', h)
+    out = Dense(self.features_out or size, ('in', 'out'), zeros, self.dtype, name='out')(h).astype(jnp.float32)
+    return out if self.features_out else out.reshape(x.shape)

@@ -1,0 +1,171 @@
+"""The DDPM++ / NCSN++ U-Net: BigGAN residual blocks, attention at chosen resolutions."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from . import resample as resampling
+from .apply import Apply, tap
+from .arguments import activation_dtype, check, is_count
+from .attention import Attention
+from .embedding import Label, sincos
+from .layers import Conv, Dense, Dropout, GroupNorm, zeros
+
+__all__ = ['UNet', 'unet']
+
+RESAMPLE = resampling.__all__
+
+
+def unet(
+  width: int,
+  levels: tuple[int, ...] = (1, 2, 2, 2),
+  blocks: int = 4,
+  attention: tuple[int, ...] = (16,),
+  dropout: float = 0.0,
+  classes: int = 0,
+  resample: str = 'nearest',
+  features_out: int | None = None,
+  dtype: Any = 'float32',
+  remat: bool = False,
+) -> Apply:
+  """`UNet` behind the library's interface, its arguments checked: ValueError names field, value and what is allowed.
+
+  That `attention` lists only resolutions that occur is checked when shapes are known, in `init` or the first trace.
+  """
+  levels, attention = tuple(levels), tuple(attention)
+  check('width', width, is_count(width) and width % 2 == 0 and width >= 4, 'an even integer, at least 4')
+  check('levels', levels, levels and all(map(is_count, levels)), 'one positive integer multiplier a level')
+  check('blocks', blocks, is_count(blocks), 'a positive integer')
+  check('attention', attention, all(map(is_count, attention)), 'positive integers, the resolutions with attention')
+  check('dropout', dropout, 0 <= dropout < 1, '0 <= dropout < 1')
+  check('classes', classes, classes == 0 or is_count(classes), 'the number of classes, 0 for none')
+  check('resample', resample, resample in RESAMPLE, ' or '.join(map(repr, RESAMPLE)))
+  check('features_out', features_out, features_out is None or is_count(features_out), 'a positive integer or None')
+  return Apply(
+    UNet(
+      width=width,
+      levels=levels,
+      blocks=blocks,
+      attention=attention,
+      dropout=float(dropout),
+      classes=classes,
+      resample=resample,
+      features_out=features_out,
+      dtype=activation_dtype(dtype),
+      remat=bool(remat),
+    )
+  )
+
+
+class UNet(nn.Module):
+  """The image a noisy image points to: (B, H, W, C) -> (B, H, W, features_out or C) float32, exactly 0 at init.
+
+  h   = conv(x), temb = Dense(4w) silu Dense(4w) sincos(t) [+ label row]
+  down: at each level `blocks` residual blocks of levels[i] * width channels, attention after every one where the height
+        is in `attention`; then a residual block that halves, except at the last level. Every h is kept.
+  mid:  residual, attention, residual
+  up:   at each level blocks + 1 residual blocks, each on [h, the kept h]; attention once, after the last; then a
+        residual block that doubles, except at the first level
+  out:  conv_0 silu GN h                                            (conv_0: starts at zero)
+
+  x (B, H, W, C), H and W divisible by 2^(len(levels) - 1); t (B,), the embedding coordinate; cond labels (B,) in
+  0 .. classes or None; key None or a batch of B keys for dropout. ValueError for an image that does not halve, an
+  attention resolution that never occurs, or labels for a network without classes.
+  Weights, statistics, softmax and output are float32, other activations `dtype`; `remat` recomputes every block
+  in the backward pass. Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head'.
+  arXiv:2011.13456 appendix H
+  """
+
+  width: int
+  levels: tuple[int, ...] = (1, 2, 2, 2)
+  blocks: int = 4
+  attention: tuple[int, ...] = (16,)
+  dropout: float = 0.0
+  classes: int = 0
+  resample: str = 'nearest'
+  features_out: int | None = None
+  dtype: Any = jnp.float32
+  remat: bool = False
+
+  @nn.compact
+  def __call__(self, x, t, cond=None, key=None):
+    self._check_input(x, cond)
+    residual = nn.remat(Residual) if self.remat else Residual
+    attention = nn.remat(Attention) if self.remat else Attention
+    temb = nn.silu(self._embedding(x.shape[0], t, cond))  # every block starts with silu(temb): once for all
+
+    def block(h, name, features, resample=None):
+      return residual(features, self.dropout, resample, self.dtype, name=name)(h, temb, key)
+
+    def attend(h, name):
+      return attention(self.dtype, name=name + '_attention')(h)
+
+    def keep(h, name):
+      tap(self, name, h)
+      return h
+
+    halve, double = getattr(resampling, self.resample)
+    h = keep(Conv(self.width, dtype=self.dtype, name='in')(x), 'in')
+    skips, last = [h], len(self.levels) - 1
+    for i, multiplier in enumerate(self.levels):
+      for j in range(self.blocks):
+        h = block(h, f'down{i}_{j}', multiplier * self.width)
+        h = attend(h, f'down{i}_{j}') if h.shape[1] in self.attention else h
+        skips.append(keep(h, f'down{i}_{j}'))
+      if i < last:
+        h = block(h, f'down{i}_half', h.shape[-1], halve)
+        skips.append(keep(h, f'down{i}_half'))
+
+    h = attend(block(h, 'middle_0', h.shape[-1]), 'middle')
+    h = keep(block(h, 'middle_1', h.shape[-1]), 'middle')
+
+    for i, multiplier in reversed(list(enumerate(self.levels))):
+      for j in range(self.blocks + 1):
+        h = block(jnp.concatenate([h, skips.pop()], -1), f'up{i}_{j}', multiplier * self.width)
+        h = attend(h, f'up{i}_{j}') if j == self.blocks and h.shape[1] in self.attention else h
+        keep(h, f'up{i}_{j}')
+      if i > 0:
+        h = keep(block(h, f'up{i}_double', h.shape[-1], double), f'up{i}_double')
+
+    h = keep(nn.silu(GroupNorm(self.dtype, name='norm')(h)), 'head')
+    return Conv(self.features_out or x.shape[-1], initial=zeros, dtype=self.dtype, name='out')(h).astype(jnp.float32)
+
+  def _embedding(self, batch, t, cond):
+    size = 4 * self.width
+    h = sincos(jnp.broadcast_to(t, (batch,)), self.width)
+    h = Dense(size, ('in', 'embed'), dtype=self.dtype, name='time_0')(h)
+    h = Dense(size, ('in', 'embed'), dtype=self.dtype, name='time_1')(nn.silu(h))
+    return h + Label(self.classes, size, self.dtype, name='label')(cond, batch) if self.classes else h
+
+  def _check_input(self, x, cond):
+    factor = 2 ** (len(self.levels) - 1)
+    check('x', x.shape, x.ndim == 4, 'images (B, H, W, C)')
+    check('x', x.shape, x.shape[1] % factor == x.shape[2] % factor == 0, f'height and width divisible by {factor}')
+    occur = [x.shape[1] >> i for i in range(len(self.levels))]
+    check('attention', self.attention, set(self.attention) <= set(occur), f'resolutions that occur, {occur}')
+    check('cond', 'labels', self.classes or cond is None, 'None, as the network has classes=0')
+
+
+class Residual(nn.Module):
+  """(skip(R x) + conv_0 drop silu GN (conv R silu GN x + Dense temb)) / sqrt 2: the BigGAN block, R halves or doubles.
+
+  x (B, H, W, C); temb (B, E) *after* its silu. skip is a 1x1 conv where the channels change or R acts, else nothing.
+  """
+
+  features: int
+  dropout: float = 0.0
+  resample: Any = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, temb, key=None):
+    change = self.resample or (lambda h: h)
+    h = change(nn.silu(GroupNorm(self.dtype, name='norm_0')(x)))
+    h = Conv(self.features, dtype=self.dtype, name='conv_0')(h)
+    h += Dense(self.features, ('embed', 'out'), dtype=self.dtype, name='time')(temb)[:, None, None]
+    h = Dropout(self.dropout, name='dropout')(nn.silu(GroupNorm(self.dtype, name='norm_1')(h)), key)
+    h = Conv(self.features, initial=zeros, dtype=self.dtype, name='conv_1')(h)
+    if self.resample or x.shape[-1] != self.features:
+      x = Conv(self.features, size=1, dtype=self.dtype, name='skip')(change(x))
+    return (x + h) * 0.5**0.5

@@ -1,0 +1,122 @@
+"""What a network says about x_t, in one currency: the pair (x0, eps) with x_t = alpha x0 + sigma eps.
+
+Every kind of output is linear in the pair, hence one 2 x 2 system a kind (`diffjax.kinds`), solved by hand.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from diffjax.kinds import Kind, as_kind
+from diffjax.process import Process, like, over_time
+
+__all__ = ['Pred', 'Denoise', 'Denoiser', 'predict', 'goal', 'complete', 'as_denoiser', 'null_of']
+
+Net = Callable[[Any, Any, Array, Any, Array | None], Any]
+
+
+class Pred(NamedTuple):
+  """A prediction of x0 and eps, each like x. `aux` may hold 'memory' (carried to the next evaluation), weights."""
+
+  x0: Any
+  eps: Any
+  aux: Any = ()
+
+
+@runtime_checkable
+class Denoise(Protocol):
+  """The seam between networks and solvers: a pytree that predicts, and knows its process."""
+
+  @property
+  def process(self) -> Process: ...
+
+  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred: ...
+
+
+def predict(process: Process, kind: str | Kind, x: Any, t: Any, out: Any) -> Pred:
+  """The pair (x0, eps) that a network output of this kind stands for at x = x_t; x, out (B, ...), t () or (B,)."""
+  kind = as_kind(kind)
+
+  def solve(row: str) -> Any:
+    def one(t: Array, x: Array, out: Array) -> Array:
+      p, q = getattr(kind(process, jnp.asarray(t)), row)
+      return (like(p, x) * x + like(q, x) * out).astype(x.dtype)
+
+    return over_time(one, t, x, out)
+
+  return Pred(solve('x0'), solve('eps'))
+
+
+def goal(process: Process, kind: str | Kind, x0: Any, eps: Any, t: Any) -> Any:
+  """What a network of this kind should return at x_t = alpha x0 + sigma eps; `predict` inverts it."""
+  kind = as_kind(kind)
+
+  def one(t: Array, x0: Array, eps: Array) -> Array:
+    a, b = kind(process, jnp.asarray(t)).goal
+    return (like(a, x0) * x0 + like(b, x0) * eps).astype(x0.dtype)
+
+  return over_time(one, t, x0, eps)
+
+
+def complete(process: Process, x: Any, t: Any, x0: Any, aux: Any = ()) -> Pred:
+  """The consistent prediction with this x0: eps = (x - alpha x0) / sigma."""
+  return predict(process, 'x0', x, t, x0)._replace(x0=x0, aux=aux)
+
+
+@struct.dataclass
+class Denoiser:
+  """A network with its parameters, process and kind of output: (x, t, cond) -> Pred.
+
+  `net` is static and compared by equality: a module wrapped by `diffjax.nets.Apply`, or any module-level function
+  (params, x, t, cond, key) -> array. The kind scales its input and names the coordinate it embeds.
+
+  Attributes:
+    null: the condition that means none, for guidance; None where the network takes no condition.
+  """
+
+  params: Any
+  process: Process
+  kind: Kind
+  null: Any = None
+  net: Net = struct.field(pytree_node=False, kw_only=True)
+
+  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+    out = call(self.net, self.params, self.process, self.kind, x, t, cond)
+    out = jax.tree.map(lambda out, x: out.astype(x.dtype), out, x)
+    return predict(self.process, self.kind, x, t, out)
+
+
+def call(net: Net, params: Any, process: Process, kind: Kind, x: Any, t: Any, cond: Any, key: Any = None) -> Any:
+  """The network's raw output at x_t: its input scaled, its time (B,) in the coordinate of the kind."""
+  size = jax.tree.leaves(x)[0].shape[0]
+  scaled = over_time(lambda t, x: like(kind(process, jnp.asarray(t)).scale, x) * x, t, x)
+  clock = jax.tree.map(lambda t: jnp.broadcast_to(kind(process, jnp.asarray(t)).clock, (size,)), t)
+  return net(params, scaled, clock, cond, key)
+
+
+def as_denoiser(function: Callable, process: Process, kind: str | Kind = 'x0', null: Any = None) -> Denoiser:
+  """Any function (x, t, cond) -> array, t in the process's own time (B,), as a denoiser of this kind.
+
+  The function is static: build it once, or each new one compiles anew.
+  """
+  return Denoiser((), process, as_kind(kind).plain(), null, net=Function(function))
+
+
+class Function(NamedTuple):
+  """A function of (x, t, cond) as a network without parameters."""
+
+  function: Callable
+
+  def __call__(self, params: Any, x: Any, t: Any, cond: Any = None, key: Any = None) -> Any:
+    return self.function(x, t, cond)
+
+
+def null_of(denoise: Any) -> Any:
+  """The null condition of the network inside a stack of transforms; None where there is none."""
+  while not hasattr(denoise, 'null') and hasattr(denoise, 'denoise'):
+    denoise = denoise.denoise
+  return getattr(denoise, 'null', None)

@@ -1,0 +1,92 @@
+"""Tables whose rows look back at nothing: Euler, DDIM at any eta, DDPM ancestral sampling, Euler-Maruyama, Heun."""
+
+from typing import Any
+
+import numpy as np
+
+from diffjax.process import Process
+from diffjax.solvers.grids import checked, on_grid, on_host
+from diffjax.solvers.table import Table
+from diffjax.solvers.tape import Tape
+
+__all__ = ['ddim', 'ddpm', 'euler', 'euler_maruyama', 'heun']
+
+
+def ddim(process: Process, ts: Any, eta: float = 0.0) -> Table:
+  """x_s = alpha_s x0 + sqrt(sigma_s^2 - std^2) eps + std z, std = eta times the ancestral one.   arXiv:2010.02502
+
+  eta = 0 is the deterministic step, also known as DPM-Solver-1 and, after rescaling, EDM's Euler step; eta = 1 is
+  DDPM. First order; finite at alpha = 0 and sigma = 0.
+
+  Raises:
+    ValueError: eta is outside [0, 1].
+  """
+  if not 0 <= eta <= 1:
+    raise ValueError(f'eta: got {eta}; allowed: a number from 0 (deterministic) to 1 (DDPM)')
+  alpha, sigma, lam = on_grid(process, ts)
+  ts = checked(process, ts)
+  tape = Tape('x')
+  for i in range(len(ts) - 1):
+    std = eta * sigma[i + 1] * np.sqrt(-np.expm1(-2 * (lam[i + 1] - lam[i])))
+    after = alpha[i + 1] * tape.x0 + np.sqrt(sigma[i + 1] ** 2 - std**2) * tape.eps
+    tape.row(ts[i], x=after + std * tape.z if eta else after)
+  return tape.done()
+
+
+def ddpm(process: Process, ts: Any) -> Table:
+  """Ancestral sampling, the posterior q(x_s | x_t, x0) with the predicted x0: DDIM at eta = 1.   arXiv:2006.11239"""
+  return ddim(process, ts, eta=1.0)
+
+
+def euler(process: Process, ts: Any) -> Table:
+  """Euler's step of the probability-flow ODE in t: x_s = x_t + (s - t) (alpha'_t x0 + sigma'_t eps). First order.
+
+  On rectified flow this is DDIM; elsewhere DDIM, which is Euler's step in sigma / alpha, is the better method.
+  """
+  ts = checked(process, ts)
+  d_alpha, d_sigma = on_host(Process.rates, process, ts[:-1])
+  tape = Tape('x')
+  for i, h in enumerate(np.diff(ts)):
+    tape.row(ts[i], x=tape.x + h * d_alpha[i] * tape.x0 + h * d_sigma[i] * tape.eps)
+  return tape.done()
+
+
+def euler_maruyama(process: Process, ts: Any) -> Table:
+  """Euler's step of the reverse SDE, the last one without noise.   arXiv:2011.13456 app. G
+
+  x_s = x_t + (s - t) (f x - g^2 score) + g sqrt(t - s) z. In terms of (x0, eps): f x = f alpha x0 + f sigma eps, and
+  score = -eps / sigma. Weak order one.
+  """
+  ts = checked(process, ts)
+  alpha, sigma, _ = on_grid(process, ts)
+  d_alpha, d_sigma = on_host(Process.rates, process, ts[:-1])
+  tape = Tape('x')
+  with np.errstate(divide='ignore'):  # a grid from alpha = 0 is refused below
+    spread = d_sigma - d_alpha / alpha[:-1] * sigma[:-1]  # sigma' - f sigma
+  for i, h in enumerate(np.diff(ts)):
+    # -g^2 score = 2 (sigma' - f sigma) eps, so the drift is alpha' x0 + (2 sigma' - f sigma) eps
+    after = tape.x + h * d_alpha[i] * tape.x0 + h * (d_sigma[i] + spread[i]) * tape.eps
+    std = np.sqrt(-2 * h * sigma[i] * spread[i])
+    tape.row(ts[i], x=after + std * tape.z if i < len(ts) - 2 else after)
+  return tape.done()
+
+
+def heun(process: Process, ts: Any) -> Table:
+  """Heun's step in sigma / alpha, two evaluations; a step that touches infinite lam is DDIM.   arXiv:2206.00364 Alg. 1
+
+  x_s = (alpha_s / alpha_t) x_t + (sigma_s - alpha_s sigma_t / alpha_t) (eps_t + eps_s) / 2. Second order. Of n steps
+  down to 0 it needs 2 n - 1 evaluations.
+  """
+  alpha, sigma, lam = on_grid(process, ts)
+  ts = checked(process, ts)
+  tape = Tape('x', 'base', 'slope')
+  for i in range(len(ts) - 1):
+    euler_step = alpha[i + 1] * tape.x0 + sigma[i + 1] * tape.eps
+    if not np.isfinite(lam[i : i + 2]).all():
+      tape.row(ts[i], x=euler_step)
+      continue
+    ratio = alpha[i + 1] / alpha[i]
+    half = 0.5 * (sigma[i + 1] - ratio * sigma[i])
+    tape.row(ts[i], x=euler_step, base=tape.x, slope=tape.eps)
+    tape.row(ts[i + 1], x=ratio * tape.base + half * (tape.slope + tape.eps))
+  return tape.done()

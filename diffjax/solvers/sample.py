@@ -1,0 +1,97 @@
+"""Running a solver: one scan over its rows, one evaluation of the denoiser a row."""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from diffjax import keys as draws
+from diffjax.prediction import Denoise, Pred
+
+__all__ = ['Solver', 'sample', 'path']
+
+
+class Solver(Protocol):
+  """A method laid out on a grid; it never sees the network. Every leaf of a state has the batch first.
+
+  `rows` is a pytree of arrays with one entry a row, at least `t`, `live` and `id`; `update` draws from
+  `transition`, the law of the next state, and wrappers may use either.
+  """
+
+  rows: Any
+  noisy: bool
+  masked: bool
+
+  def init(self, x: Any, key: Array | None) -> Any: ...
+  def probe(self, state: Any) -> Any: ...
+  def transition(self, state: Any, pred: Pred, row: Any) -> tuple[Any, Any]: ...
+  def update(self, state: Any, pred: Pred, row: Any, keys: Array | None) -> Any: ...
+  def end(self, state: Any) -> Any: ...
+
+
+def sample(denoise: Denoise, solver: Solver, x: Any, key: Array | None = None, cond: Any = None) -> Any:
+  """The sample that `solver` reaches from the noise x (B, ...) at the first time of its grid.
+
+  Compiled once a structure: other parameters, guidance scales, seeds or tables of the same size run the same program.
+
+  Args:
+    key: one typed key, or one a sample (B,); only stochastic solvers need it.
+    cond: the condition of each sample, a pytree with the batch first.
+
+  Raises:
+    ValueError: a stochastic solver has no key, or the key is not a typed one.
+  """
+  return _sample(denoise, solver, x, _batch(solver, x, key), cond)
+
+
+def path(denoise: Denoise, solver: Solver, x: Any, key: Array | None = None, cond: Any = None) -> tuple[Any, Any]:
+  """The sample, and the points before each row and the prediction of x0 there: ((B, ...), (n, B, ...) pairs)."""
+  return _path(denoise, solver, x, _batch(solver, x, key), cond)
+
+
+def _batch(solver: Solver, x: Any, key: Array | None) -> Array | None:
+  if key is None:
+    if solver.noisy:
+      raise ValueError('key: got None; allowed: a typed key, jax.random.key(seed), since this solver draws noise')
+    return None
+  return draws.per_sample(key, jax.tree.leaves(x)[0].shape[0])
+
+
+@jax.jit
+def _sample(denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any) -> Any:
+  return _run(denoise, solver, x, keys, cond, keep=False)[0]
+
+
+@jax.jit
+def _path(denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any) -> tuple[Any, Any]:
+  return _run(denoise, solver, x, keys, cond, keep=True)
+
+
+def _run(denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any, keep: bool) -> tuple[Any, Any]:
+  dtype = jax.tree.leaves(x)[0].dtype
+  state = solver.init(x, keys)
+  first = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], solver.rows)
+  shapes = jax.eval_shape(lambda: denoise(solver.probe(state), first.t.astype(dtype), cond, None))
+  blank = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+  def step(carry: tuple, row: Any) -> tuple[tuple, Any]:
+    state, memory = carry
+    point, t = solver.probe(state), row.t.astype(dtype)
+
+    def evaluate() -> Pred:
+      return denoise(point, t, cond, memory)
+
+    pred = jax.lax.cond(row.live, evaluate, lambda: blank) if solver.masked else evaluate()
+    after = _memory(pred, memory)
+    if solver.masked:  # a row that is not evaluated keeps what was remembered
+      after = jax.tree.map(lambda new, old: jnp.where(row.live, new, old), after, memory)
+    return (solver.update(state, pred, row, keys), after), (point, pred.x0) if keep else None
+
+  (state, _), kept = jax.lax.scan(step, (state, _memory(blank, None)), jax.tree.map(jnp.asarray, solver.rows))
+  return solver.end(state), kept
+
+
+def _memory(pred: Pred, default: Any) -> Any:
+  """What the denoiser wants to see at its next evaluation: aux['memory'], zeros before the first."""
+  return pred.aux.get('memory', default) if isinstance(pred.aux, dict) else default

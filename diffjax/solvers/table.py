@@ -1,0 +1,151 @@
+"""A solver as a table of numbers: Butcher's general linear method in full.
+
+With q registers R, each like x, and per row one evaluation Pred(x0, eps) at R[0], time t:
+
+    R' = M [R, x0, eps, 1, z]          M (n, q, q + 4[, *element-wise]), z ~ N(0, I)
+
+R[0] is the point evaluated next and, after the last row, the sample. Rows that are not live skip the evaluation.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+from diffjax import keys as draws
+from diffjax.prediction import Pred
+
+__all__ = ['Rows', 'Table', 'pad']
+
+
+class Rows(NamedTuple):
+  """n rows: times t (n,), weights (n, q, q + 4[, ...]), live (n,) whether evaluated, id (n,) streams of noise."""
+
+  t: Any
+  weights: Any
+  live: Any
+  id: Any
+
+
+@struct.dataclass
+class Table:
+  """A solver whose state is q registers and whose step is a linear map; numbers are leaves, flags are static.
+
+  Attributes:
+    rows: the table, NumPy float64 when built by a `Tape`, cast to the dtype of x when used.
+    registers: their names, for printing.
+    noisy: whether any row draws noise.
+    masked: whether any row skips the evaluation.
+  """
+
+  rows: Rows
+  registers: tuple[str, ...] = struct.field(pytree_node=False)
+  noisy: bool = struct.field(pytree_node=False, default=False)
+  masked: bool = struct.field(pytree_node=False, default=False)
+
+  @property
+  def nfe(self) -> int:
+    """Evaluations of the denoiser: live rows."""
+    return int(np.sum(np.asarray(self.rows.live)))
+
+  def init(self, x: Any, key: Array | None = None) -> tuple:
+    """The registers at the start: x, and zeros."""
+    return (x, *(jax.tree.map(jnp.zeros_like, x) for _ in self.registers[1:]))
+
+  def probe(self, state: tuple) -> Any:
+    """The point where the denoiser is evaluated."""
+    return state[0]
+
+  def transition(self, state: tuple, pred: Pred, row: Rows) -> tuple[tuple, tuple]:
+    """The Gaussian law of the next registers: means, and standard deviations that share one z."""
+    q = len(self.registers)
+    sources = (*state, pred.x0, pred.eps)
+    means, stds = [], []
+    for i in range(q):
+      weights = row.weights[i]
+
+      def combine(*leaves: Array, weights: Array = weights) -> Array:
+        w = weights.astype(leaves[0].dtype)
+        total = sum(w[j] * leaf for j, leaf in enumerate(leaves))  # multiply-adds: a dot would round to TF32 or bf16
+        return total + w[q + 2]
+
+      means.append(jax.tree.map(combine, *sources))
+      stds.append(jax.tree.map(lambda x, w=weights: w[q + 3].astype(x.dtype), state[0]))
+    return tuple(means), tuple(stds)
+
+  def update(self, state: tuple, pred: Pred, row: Rows, keys: Array | None) -> tuple:
+    """One row: mean + std z, z drawn from stream `row.id` of every sample."""
+    means, stds = self.transition(state, pred, row)
+    if not self.noisy:
+      return means
+    z = draws.normal(draws.fold(keys, row.id), state[0])
+    return tuple(jax.tree.map(lambda m, s, z: m + s * z, m, s, z) for m, s in zip(means, stds, strict=True))
+
+  def end(self, state: tuple) -> Any:
+    """The sample."""
+    return state[0]
+
+  def __str__(self) -> str:
+    t, weights, live, _ = (np.asarray(part) for part in self.rows)
+    names = (*self.registers, 'x0', 'eps', '1', 'z')
+    lines = [f'{len(t)} rows, {self.nfe} evaluations, registers {", ".join(self.registers)}']
+    for i in range(len(t)):
+      after = '   '.join(
+        f"{name}' = {_sum(weights[i, j], names)}"
+        for j, name in enumerate(self.registers)
+        if not _kept(weights[i, j], j)
+      )
+      lines.append(f'{i:3d}  t = {t[i]:<9.4g}' + (' ' if live[i] else '-') + f' {after}')
+    return '\n'.join(lines)
+
+  __repr__ = __str__
+
+
+def _kept(row: np.ndarray, j: int) -> bool:
+  return bool(np.all(row == np.eye(len(row))[j].reshape((-1,) + (1,) * (row.ndim - 1))))
+
+
+def _sum(row: np.ndarray, names: Sequence[str]) -> str:
+  terms = []
+  for w, name in zip(row, names, strict=True):
+    if not np.any(w):
+      continue
+    size = f'{float(w):+.4g}' if w.ndim == 0 else f'+[{w.min():.3g}..{w.max():.3g}]'
+    terms.append(size if name == '1' else f'{size} {name}')
+  return ' '.join(terms).removeprefix('+') or '0'
+
+
+def pad(solver: Table, rows: int, registers: int) -> Table:
+  """The same method with idle rows and registers added, so that solvers of one size share one compiled program.
+
+  The result is masked, its registers bear neutral names, and it stays noisy or not.
+
+  Raises:
+    ValueError: the solver has more rows or registers than asked for.
+  """
+  n, q = solver.rows.weights.shape[:2]
+  for field, have, want in (('rows', n, rows), ('registers', q, registers)):
+    if want < have:
+      raise ValueError(f'{field}: got {want}; allowed: at least the {have} of the solver')
+  old = np.asarray(solver.rows.weights)
+  elements = old.shape[3:]
+  weights = np.zeros((rows, registers, registers + 4, *elements))
+  keep = np.concatenate([np.arange(q), registers + np.arange(4)])
+  weights[:n, :q, keep] = old
+  for i in range(rows):
+    for j in range(registers):
+      if i >= n or j >= q:
+        weights[i, j, j] = 1.0
+  t, live = np.asarray(solver.rows.t, np.float64), np.asarray(solver.rows.live)
+  padded = Rows(
+    np.concatenate([t, np.full(rows - n, t[-1])]),
+    weights,
+    np.concatenate([live, np.zeros(rows - n, bool)]),
+    np.concatenate([np.asarray(solver.rows.id), np.arange(n, rows, dtype=np.int32)]),
+  )
+  names = ('x', *(f'r{j}' for j in range(1, registers)))
+  return solver.replace(rows=padded, registers=names, masked=True)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,102 @@
+"""Writing a table the way a paper writes its algorithm: rows of named registers."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffjax.solvers.table import Rows, Table
+
+__all__ = ['Tape', 'Combo']
+
+
+class Combo:
+  """A linear combination of registers and of the row's x0, eps, 1 and z; coefficients are numbers or arrays."""
+
+  def __init__(self, terms: dict[str, Any]):
+    self.terms = terms
+
+  def __add__(self, other: 'Combo | float') -> 'Combo':
+    other = other if isinstance(other, Combo) else Combo({'1': other})
+    names = {**self.terms, **other.terms}
+    return Combo({n: self.terms.get(n, 0.0) + other.terms.get(n, 0.0) for n in names})
+
+  __radd__ = __add__
+
+  def __mul__(self, scale: Any) -> 'Combo':
+    return Combo({n: scale * c for n, c in self.terms.items()})
+
+  __rmul__ = __mul__
+  __array_ufunc__ = None  # an array on the left hands the product to __rmul__
+
+  def __truediv__(self, scale: Any) -> 'Combo':
+    return self * (1.0 / scale)
+
+  def __neg__(self) -> 'Combo':
+    return self * -1.0
+
+  def __sub__(self, other: 'Combo | float') -> 'Combo':
+    return self + (-other)
+
+  def __rsub__(self, other: float) -> 'Combo':
+    return -self + other
+
+
+class Tape:
+  """Registers by name, and rows in the order in which they run.
+
+  `tape.x0`, `tape.eps`, `tape.one` and `tape.z` are the prediction of the row being written, the constant and its
+  noise; every register is an attribute that stands for its value before the row.
+  """
+
+  def __init__(self, *registers: str):
+    if not registers or registers[0] != 'x':
+      raise ValueError(f"registers: got {registers}; allowed: 'x' first, then any other names")
+    self._registers = registers
+    self._rows: list[tuple[Any, dict[str, Combo], bool]] = []
+    for name in (*registers, 'x0', 'eps', 'z'):
+      setattr(self, name, Combo({name: 1.0}))
+    self.one = Combo({'1': 1.0})
+
+  def __getattr__(self, name: str) -> Combo:  # only reached for names never set
+    raise AttributeError(f'tape has no register {name!r}; it has {", ".join(self._registers)}')
+
+  def row(self, t: Any, live: bool = True, **after: Combo) -> None:
+    """A row evaluated at (x, t), or not evaluated if not live; registers that are not named keep their value."""
+    unknown = set(after) - set(self._registers)
+    if unknown:
+      raise ValueError(f'register: got {sorted(unknown)}; allowed: {", ".join(self._registers)}')
+    self._rows.append((t, after, live))
+
+  def done(self) -> Table:
+    """The table.
+
+    Raises:
+      ValueError: a coefficient is not finite (a noise-form step from alpha = 0, say); the row is named.
+    """
+    names = (*self._registers, 'x0', 'eps', '1', 'z')
+    keep = {name: Combo({name: 1.0}) for name in self._registers}
+    cells = [[[_of({**keep, **after}[r], n) for n in names] for r in self._registers] for _, after, _ in self._rows]
+    t = [t for t, _, _ in self._rows]
+    live = np.array([live for _, _, live in self._rows])
+    traced = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((cells, t)))
+    weights, t = _stack(cells, jnp if traced else np), (jnp if traced else np).asarray(t)
+    if not traced:
+      for i in np.flatnonzero(~np.isfinite(weights.reshape(len(live), -1)).all(1)):
+        raise ValueError(f'table: row {i} at t = {t[i]:.6g} has a coefficient that is not finite; this form of the '
+                         'method cannot step from or to it (alpha = 0 or sigma = 0)')  # fmt: skip
+    noisy = any('z' in combo.terms for _, after, _ in self._rows for combo in after.values())
+    rows = Rows(t, weights, live, np.arange(len(live), dtype=np.int32))
+    return Table(rows, self._registers, noisy=noisy, masked=not live.all())
+
+
+def _of(combo: Combo, name: str) -> Any:
+  return combo.terms.get(name, 0.0)
+
+
+def _stack(cells: list, xp: Any) -> Any:
+  """(n, q, q + 4[, ...]): numbers broadcast against element-wise coefficients."""
+  shape = np.broadcast_shapes(*(np.shape(c) for row in cells for register in row for c in register))
+  flat = [xp.broadcast_to(xp.asarray(c), shape) for row in cells for register in row for c in register]
+  return xp.stack(flat).reshape(len(cells), len(cells[0]), len(cells[0][0]), *shape)

@@ -1,0 +1,274 @@
+"""A whole run, the same for every method:
+
+    mesh -> shapes of the state -> shardings -> jit(init) -> restore what is there -> steps -> save
+
+The host only hands out steps: what is logged adds up on the device and is read a few steps late, so that the next step
+is always waiting when one ends.
+"""
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from jax import Array
+from jax.sharding import Mesh
+
+from diffjax.roles import Method, TrainState, active_phases
+from diffjax.train import meter as meters
+from diffjax.train import sharding as shardings
+from diffjax.train.ema import Average
+from diffjax.train.log import Log
+from diffjax.train.step import init_state, make_train_step
+
+__all__ = ['Fit', 'NonFinite', 'abstract_state', 'fit']
+
+Batches = Callable[[int], Iterator[Any]]
+AHEAD = 2  # steps handed out before the host waits for one
+
+
+class NonFinite(FloatingPointError):
+  """Too many steps in a row had a loss or gradient that is not finite."""
+
+
+@dataclass
+class Fit:
+  """What `fit` returns: the last state, the step it began from, steps per second, and seconds by what they went to."""
+
+  state: TrainState
+  start: int
+  steps_per_s: float
+  seconds: dict[str, float]
+
+
+def abstract_state(
+  method: Method,
+  init: Callable[[Array], Mapping[str, Any]],
+  key: Array,
+  batch: Any,
+  mesh: Mesh,
+  ema: Sequence[Average] = (),
+  bins: meters.Bins | None = None,
+  axes: shardings.Axes | None = None,
+  smallest: int = 2**14,
+) -> tuple[Callable[[], TrainState], Any]:
+  """The function that makes the state, compiled when called, and the state's shapes with their shardings.
+
+  Args:
+    init: key -> role -> params.
+    batch: arrays or shapes of a whole batch, of all processes together.
+  """
+  rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype)), batch)
+  first, second = jax.random.split(key)
+  make = lambda first, second: init_state(method, init(first), second, rows, ema, bins)  # noqa: E731
+  shapes = jax.eval_shape(make, first, second)
+  where = shardings.state_shardings(mesh, shapes, axes, smallest)
+  target = jax.tree.map(lambda s, w: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=w), shapes, where)
+  return lambda: jax.jit(make, out_shardings=where)(first, second), target
+
+
+def fit(
+  method: Method,
+  init: Callable[[Array], Mapping[str, Any]],
+  batches: Batches,
+  *,
+  steps: int,
+  key: Array,
+  workdir: str | epath.Path | None = None,
+  mesh: Mesh | None = None,
+  axes: shardings.Axes | None = None,
+  smallest: int = 2**14,
+  ema: Sequence[Average] = (),
+  accumulate: int = 1,
+  bins: meters.Bins | None = None,
+  log_every: int = 50,
+  save_every: int = 1000,
+  keep: int = 2,
+  limit: int = 20,
+  config: Mapping[str, Any] | None = None,
+  profile: tuple[int, int] | None = None,
+  progress: bool = True,
+) -> Fit:
+  """Trains for `steps` steps, from the newest checkpoint in workdir/checkpoints where there is one.
+
+  Args:
+    init: key -> role -> params; traced, never run op by op.
+    batches: start -> iterator of the batches start, start + 1, ...: dicts of NumPy arrays, the rows of this process.
+    workdir: where checkpoints, metrics.csv, events and profiles go; None keeps nothing.
+    mesh, axes, smallest: where arrays live, see `diffjax.train.sharding`; all devices in one data axis by default.
+    ema: averages of `method.averaged`, see `diffjax.train.ema.averages`.
+    limit: so many steps in a row that are not finite end the run.
+    config: JSON, kept with each checkpoint.
+    profile: (first, last) step between which a trace is written to workdir/profile.
+
+  Raises:
+    ValueError: a batch that the mesh does not divide, a workdir that cannot be written, another config's checkpoint.
+    NonFinite: see `limit`.
+    SystemExit: with status 0, after a checkpoint, when the process was asked to stop (SIGTERM).
+  """
+  mesh = shardings.make_mesh() if mesh is None else mesh
+  began = time.perf_counter()
+  chief = jax.process_index() == 0
+  stream = batches(0)
+  example = next(stream)
+  whole = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((x.shape[0] * jax.process_count(), *x.shape[1:]), x.dtype), example
+  )
+  shardings.check_batch(mesh, jax.tree.leaves(whole)[0].shape[0], accumulate)
+  make, target = abstract_state(method, init, key, whole, mesh, ema, bins, axes, smallest)
+  saver, state = None, None
+  if workdir is not None:
+    from diffjax.train.checkpoint import Checkpoints  # orbax takes .2 s to import
+
+    saver = Checkpoints(epath.Path(workdir) / 'checkpoints', keep, config)
+    state = saver.restore(target)
+  state = make() if state is None else state
+  start = int(state.step)
+  if start >= steps:
+    if chief:
+      print(f'finished: {start} of {steps} steps are done, nothing is left to do')
+    if saver is not None:
+      saver.close()
+    return Fit(state, start, 0.0, dict(compile=0.0, train=0.0, save=0.0))
+  if start and chief:
+    print(f'going on from step {start} of {steps}')
+  stream = batches(start) if start else chain([example], stream)
+  where = jax.tree.map(lambda s: s.sharding, target)
+  step = jax.jit(
+    make_train_step(method, ema, accumulate, bins), static_argnums=2, donate_argnums=0, out_shardings=(where, None)
+  )
+  log = Log(workdir if chief else None, start, steps, progress and chief)
+  run = _Run(method, step, stream, mesh, saver, log, log_every, save_every, limit, profile, workdir, began)
+  try:
+    state = run(state, start, steps)
+  finally:
+    run.end_trace()
+    log.close()
+    if saver is not None:
+      saver.close()
+  return Fit(state, start, run.rate(), run.seconds)
+
+
+def _cut(meter: Any, skipped: Array) -> tuple[Any, Any]:
+  """What was added up, under names that donation spares, and a blank meter."""
+  return (jax.tree.map(jnp.copy, meter), jnp.copy(skipped)), jax.tree.map(jnp.zeros_like, meter)
+
+
+class _Run:
+  """The loop, with what it remembers between steps."""
+
+  def __init__(self, method, step, stream, mesh, saver, log, log_every, save_every, limit, profile, workdir, began):
+    self.method, self.step, self.stream, self.saver, self.log = method, step, stream, saver, log
+    self.log_every, self.save_every, self.limit, self.profile, self.workdir = (
+      log_every,
+      save_every,
+      limit,
+      profile,
+      workdir,
+    )
+    self.rows = shardings.batch_sharding(mesh)
+    blank = shardings.replicated(mesh)
+    self.cut = jax.jit(_cut, out_shardings=blank)
+    self.waiting: deque = deque()
+    self.lines: deque = deque()
+    self.seconds = dict(compile=0.0, train=0.0, save=0.0)
+    self.timed, self.began, self.since, self.tracing = 0, began, None, False
+
+  def __call__(self, state: TrainState, start: int, steps: int) -> TrainState:
+    with _Stop() as stop:
+      for i in range(start, steps):
+        self._trace(i, state)
+        batch = shardings.place(next(self.stream), self.rows)
+        state, signals = self.step(state, batch, active_phases(self.method, i))
+        self.waiting.append((i + 1, signals))
+        if len(self.waiting) > AHEAD:
+          self._retire()
+        if (i + 1) % self.log_every == 0 or i + 1 == steps:
+          line, blank = self.cut(state.meter, state.skipped)
+          state = state.replace(meter=blank)
+          self.lines.append((i + 1, line))
+        asked = stop.asked if jax.process_count() == 1 or self.saver is None else self.saver.reached_preemption(i + 1)
+        if asked or i + 1 == steps or (i + 1) % self.save_every == 0:
+          self._save(state, i + 1, last=asked or i + 1 == steps)
+        if asked:
+          raise SystemExit(0)
+    return state
+
+  def _retire(self) -> None:
+    """Waits for the oldest step under way, and reads what it and lines before it said."""
+    step, signals = self.waiting.popleft()
+    row, loss = int(signals['row']), float(signals['loss'])
+    now = time.perf_counter()
+    if self.since is None:  # the first step compiles
+      self.since, self.seconds['compile'] = now, now - self.began
+    else:
+      self.timed += 1
+      self.seconds['train'] = now - self.since - self.seconds['save']
+    if row >= self.limit:
+      kept = self.saver.steps() if self.saver is not None else ()
+      held = f'the checkpoint of step {kept[-1]} is the last good one' if kept else 'there is no checkpoint yet'
+      text = f'the loss or gradient was not finite in {row} steps in a row, up to step {step}'
+      raise NonFinite(f'{text}; {held}. A lower learning rate (optimiser.peak) or clip often helps')
+    self.log.tick(loss)
+    while self.lines and self.lines[0][0] <= step:
+      at, (meter, skipped) = self.lines.popleft()
+      self.log.write(at, {**meters.means(jax.device_get(meter)), 'skipped': float(skipped)}, steps_per_s=self.rate())
+
+  def _save(self, state: TrainState, step: int, last: bool) -> None:
+    """Every line up to the checkpoint is written before it, so that a run that goes on from it lacks none."""
+    while self.waiting:
+      self._retire()
+    self.log.flush()
+    began = time.perf_counter()
+    if self.saver is not None:
+      self.saver.save(state, step)
+      if last:
+        self.saver.wait()
+    if self.since is not None:
+      self.seconds['save'] += time.perf_counter() - began
+
+  def _trace(self, step: int, state: TrainState) -> None:
+    if self.profile is None or self.workdir is None:
+      return
+    if step == self.profile[0]:
+      jax.block_until_ready(state)
+      jax.profiler.start_trace(str(epath.Path(self.workdir) / 'profile'))
+      self.tracing = True
+    elif self.tracing and step == self.profile[1]:
+      self.end_trace(state)
+
+  def end_trace(self, state: Any = None) -> None:
+    """Writes the trace, where one was begun."""
+    if self.tracing:
+      jax.block_until_ready(state)
+      jax.profiler.stop_trace()
+      self.tracing = False
+
+  def rate(self) -> float:
+    """Steps per second since the first step ended, without the time that saving took."""
+    return self.timed / self.seconds['train'] if self.seconds['train'] > 0 else 0.0
+
+
+class _Stop:
+  """Whether SIGTERM came. With several processes JAX's own notifier listens, and a handler here would silence it."""
+
+  def __enter__(self) -> '_Stop':
+    self.asked = False
+    self.mine = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+    if self.mine:
+      self.before = signal.signal(signal.SIGTERM, self._note)
+    return self
+
+  def _note(self, *_: Any) -> None:
+    self.asked = True
+
+  def __exit__(self, *_: Any) -> None:
+    if self.mine:
+      signal.signal(signal.SIGTERM, self.before)

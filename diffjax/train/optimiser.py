@@ -1,0 +1,93 @@
+"""Optimisers as a config names them: a rule, its learning-rate schedule, a clip on the global norm.
+
+rate(n) = peak n / warmup            n < warmup
+        = peak                       schedule 'constant'
+        = peak (end + (1 - end) (1 + cos(pi (n - warmup) / (steps - warmup))) / 2)      schedule 'cosine'
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+__all__ = ['adamw', 'adam', 'lion', 'sgd']
+
+SCHEDULES = ('cosine', 'constant')
+
+
+def adamw(
+  steps: int,
+  peak: float = 1e-3,
+  weight_decay: float = 1e-2,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+  **shape: Any,
+) -> optax.GradientTransformation:
+  """Adam with decoupled weight decay on matrices and kernels, not on biases and scales.   arXiv:1711.05101"""
+  rate = learning_rate(steps, peak, **_schedule(shape))
+  return _clipped(optax.adamw(rate, b1, b2, eps, weight_decay=weight_decay, mask=decayed), **shape)
+
+
+def adam(
+  steps: int, peak: float = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, **shape: Any
+) -> optax.GradientTransformation:
+  """Adam.   arXiv:1412.6980"""
+  rate = learning_rate(steps, peak, **_schedule(shape))
+  return _clipped(optax.adam(rate, b1, b2, eps), **shape)
+
+
+def lion(
+  steps: int, peak: float = 1e-4, weight_decay: float = 1e-2, b1: float = 0.9, b2: float = 0.99, **shape: Any
+) -> optax.GradientTransformation:
+  """The sign of a momentum, with the same weight decay as adamw.   arXiv:2302.06675"""
+  rate = learning_rate(steps, peak, **_schedule(shape))
+  return _clipped(optax.lion(rate, b1, b2, weight_decay=weight_decay, mask=decayed), **shape)
+
+
+def sgd(steps: int, peak: float = 1e-2, momentum: float = 0.0, **shape: Any) -> optax.GradientTransformation:
+  """Gradient descent, with heavy-ball momentum where it is not 0."""
+  rate = learning_rate(steps, peak, **_schedule(shape))
+  return _clipped(optax.sgd(rate, momentum or None), **shape)
+
+
+def learning_rate(
+  steps: int, peak: float, warmup: int = 0, schedule: str = 'cosine', end: float = 0.0
+) -> optax.Schedule:
+  """The rate as a function of the update count; the equation heads this module.
+
+  Raises:
+    ValueError: an unknown schedule, a warm-up longer than the run, a peak that is not positive.
+  """
+  if schedule not in SCHEDULES:
+    raise ValueError(f'optimiser.schedule: got {schedule!r}; allowed: {", ".join(SCHEDULES)}')
+  if not 0 <= warmup < max(steps, 1):
+    raise ValueError(f'optimiser.warmup: got {warmup}; allowed: 0 <= warmup < steps = {steps}')
+  if not peak > 0:
+    raise ValueError(f'optimiser.peak: got {peak}; allowed: a positive learning rate')
+  rest = optax.constant_schedule(peak)
+  if schedule == 'cosine':
+    rest = optax.cosine_decay_schedule(peak, steps - warmup, alpha=end)
+  if not warmup:
+    return rest
+  return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), rest], [warmup])
+
+
+def decayed(params: Any) -> Any:
+  """True for the leaves that weight decay acts on: those of two axes or more, hence no biases and norm scales."""
+  return jax.tree.map(lambda leaf: jnp.ndim(leaf) >= 2, params)
+
+
+def _schedule(shape: dict[str, Any]) -> dict[str, Any]:
+  unknown = sorted(set(shape) - {'warmup', 'schedule', 'end', 'clip'})
+  if unknown:
+    raise ValueError(
+      f'optimiser: got the unknown option {unknown[0]}; allowed beside its own: warmup, schedule, end, clip'
+    )
+  return {name: value for name, value in shape.items() if name != 'clip'}
+
+
+def _clipped(rule: optax.GradientTransformation, clip: float = 1.0, **_: Any) -> optax.GradientTransformation:
+  """Gradients of a global norm above `clip` are scaled down to it first; 0 leaves them alone."""
+  return optax.chain(optax.clip_by_global_norm(clip), rule) if clip else rule

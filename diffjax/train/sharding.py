@@ -1,0 +1,97 @@
+"""Where arrays live: a mesh of the axes data, fsdp and model, and a rule (path, shape) -> sharding for every leaf.
+
+The batch is split over data and fsdp together; big leaves are split over fsdp; kernels over model, by their output
+channels unless told otherwise. Optimiser states and averages have the shapes of the parameters, hence their shardings.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+__all__ = ['make_mesh', 'state_shardings', 'batch_sharding', 'replicated', 'check_batch', 'place']
+
+AXES = ('data', 'fsdp', 'model')
+Axes = Callable[[str, tuple[int, ...]], tuple[str | None, ...]]
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1) -> Mesh:
+  """The mesh of this many devices an axis; one axis may be -1 and takes what the others leave.
+
+  Raises:
+    ValueError: more devices asked than there are, or a number that does not divide them (several processes: all of
+      them must be used).
+  """
+  sizes, count = dict(data=data, fsdp=fsdp, model=model), jax.device_count()
+  asked = ', '.join(f'{axis}={size}' for axis, size in sizes.items())
+  bad = [axis for axis, size in sizes.items() if size < 1 and size != -1]
+  if bad or list(sizes.values()).count(-1) > 1:
+    raise ValueError(f'mesh: got {asked}; allowed: positive numbers, one of them -1 to fill')
+  known = math.prod(size for size in sizes.values() if size != -1)
+  if known > count:
+    raise ValueError(f'mesh: got {asked}, {known} devices; allowed: at most the {count} there are')
+  if count % known:
+    raise ValueError(f'mesh: got {asked}; allowed: a product that divides the {count} devices')
+  shape = tuple(count // known if size == -1 else size for size in sizes.values())
+  total = math.prod(shape)
+  if total < count and jax.process_count() > 1:
+    raise ValueError(f'mesh: got {asked}, {total} devices; allowed with {jax.process_count()} processes: all {count}')
+  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=jax.devices()[:total])
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """The whole array on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """The leading axis over data and fsdp."""
+  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+
+
+def check_batch(mesh: Mesh, rows: int, accumulate: int = 1) -> None:
+  """Raises ValueError where a batch of so many rows does not divide over the mesh and the microbatches."""
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  if rows % (parts * accumulate):
+    split = f'data x fsdp = {parts}' + (f' times accumulate = {accumulate}' if accumulate > 1 else '')
+    raise ValueError(f'batch: got {rows} rows; allowed: a multiple of {split}')
+
+
+def by_output(path: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
+  """The default rule of the model axis: the last axis, the output channels, of leaves of two axes or more."""
+  return (*(None,) * (len(shape) - 1), 'model') if len(shape) > 1 else (None,) * len(shape)
+
+
+def state_shardings(mesh: Mesh, shapes: Any, axes: Axes | None = None, smallest: int = 2**14) -> Any:
+  """A sharding for every leaf of a state given by its shapes (arrays or `jax.eval_shape`'s).
+
+  Args:
+    axes: (path, shape) -> 'model' or None for each axis, the path being '/'-joined names such as
+      'roles/student/Dense_0/kernel'; `by_output` by default. An axis that model does not divide stays whole.
+    smallest: leaves of fewer elements are not split over fsdp: the messages would cost more than the memory.
+  """
+
+  def rule(path: tuple, leaf: Any) -> NamedSharding:
+    shape, where = tuple(leaf.shape), jax.tree_util.keystr(path, simple=True, separator='/')
+    spec = [
+      axis if axis and size % mesh.shape[axis] == 0 else None
+      for axis, size in zip((axes or by_output)(where, shape), shape, strict=True)
+    ]
+    if mesh.shape['model'] == 1:
+      spec = [None] * len(shape)
+    free = [i for i, size in enumerate(shape) if spec[i] is None and size % mesh.shape['fsdp'] == 0]
+    if mesh.shape['fsdp'] > 1 and free and math.prod(shape) >= smallest:
+      spec[max(free, key=lambda i: shape[i])] = 'fsdp'
+    return NamedSharding(mesh, PartitionSpec(*spec) if any(spec) else PartitionSpec())
+
+  return jax.tree_util.tree_map_with_path(rule, shapes)
+
+
+def place(batch: Any, sharding: NamedSharding) -> Any:
+  """The rows of this process as global arrays: process h holds the h-th block of every batch."""
+  if jax.process_count() == 1:
+    return jax.device_put(batch, sharding)
+  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)

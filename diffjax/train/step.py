@@ -1,0 +1,183 @@
+"""One step of training for every method: each active phase moves its role, and what averages that role follows.
+
+keys  = per_sample(fold_in(fold_in(state.key, step), phase), B)        the draws of sample k know no mesh, no microbatch
+grad  = d/d roles[role]  mean over B of loss(roles, batch, keys)
+roles[role], opt[phase]  = optimiser(grad)      unless loss or |grad| is not finite: then nothing of the phase moves
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from diffjax import keys as draws
+from diffjax.roles import Method, Phase, TrainState
+from diffjax.train import meter as meters
+from diffjax.train.ema import Average, update
+
+__all__ = ['init_state', 'make_train_step']
+
+Step = Callable[[TrainState, Any, tuple[int, ...]], tuple[TrainState, dict[str, Array]]]
+
+
+def init_state(
+  method: Method,
+  roles: Mapping[str, Any],
+  key: Array,
+  batch: Any,
+  ema: Sequence[Average] = (),
+  bins: meters.Bins | None = None,
+) -> TrainState:
+  """The state before the first step, to be called inside jit so that copies are copies.
+
+  Args:
+    roles: role -> params, without the method's copies.
+    batch: arrays or shapes of one (micro)batch; only tells what the losses report.
+
+  Raises:
+    ValueError: a phase, a copy or an average of a role that nobody gives.
+  """
+  roles = dict(roles)
+  for role, made in method.copies.items():
+    _known(roles, made.source, f'copies.{role}')
+    roles[role] = jax.tree.map(jnp.copy, roles[made.source])
+  for phase in method.phases:
+    _known(roles, phase.role, 'phase')
+  for role in method.averaged:
+    _known(roles, role, 'averaged')
+
+  def summary(phase: Phase, batch: Any) -> dict[str, Array]:
+    size = jax.tree.leaves(batch)[0].shape[0]
+    return {
+      **meters.summarise(*phase.loss(roles, batch, draws.per_sample(key, size)), bins),
+      'grad_norm': jnp.zeros(()),
+    }
+
+  float32 = lambda tree: jax.tree.map(lambda p: jnp.array(p, jnp.float32), tree)  # noqa: E731
+  zero = jnp.zeros((), jnp.int32)
+  shapes = {phase.name: jax.eval_shape(partial(summary, phase), batch) for phase in method.phases}
+  return TrainState(
+    step=zero,
+    roles=roles,
+    opt={phase.name: phase.optimiser.init(roles[phase.role]) for phase in method.phases},
+    ema={role: {average.name: float32(roles[role]) for average in ema} for role in method.averaged},
+    key=key,
+    skipped=zero,
+    row=zero,
+    meter=meters.blank(shapes),
+  )
+
+
+def make_train_step(
+  method: Method, ema: Sequence[Average] = (), accumulate: int = 1, bins: meters.Bins | None = None
+) -> Step:
+  """step(state, batch, active) -> (state, signals), pure; `active` is static and comes from `active_phases`.
+
+  Args:
+    ema: the averages kept of `method.averaged`.
+    accumulate: microbatches a step. The mean gradient is that of the whole batch, and so is every draw.
+    bins: t -> [0, 1] for the loss by time bin; t itself by default.
+
+  Returns:
+    signals: 'loss' of the first active phase, 'row' of steps skipped up to now.
+  """
+
+  def step(state: TrainState, batch: Any, active: tuple[int, ...]) -> tuple[TrainState, dict[str, Array]]:
+    now = jax.random.fold_in(state.key, state.step)
+    roles, opt, averages, meter = dict(state.roles), dict(state.opt), dict(state.ema), dict(state.meter)
+    fine, shown = jnp.asarray(True), None
+    for index in active:
+      phase = method.phases[index]
+      last = not any(method.phases[later].role == phase.role for later in active if later > index)
+      grads, summary = gradient(phase, roles, batch, jax.random.fold_in(now, index), accumulate, bins)
+      summary['grad_norm'] = norm(grads)
+      finite = jnp.isfinite(summary['loss']) & jnp.isfinite(summary['grad_norm'])
+      followers = {role: roles[role] for role, made in method.copies.items() if _follows(made, phase.role) and last}
+      kept = averages.get(phase.role, {}) if last else {}
+      moved = (roles[phase.role], opt[phase.name], kept, followers)
+      count = state.step // phase.every + 1
+      apply = lambda moved, grads, phase=phase, count=count: _apply(method, phase, ema, moved, grads, count)  # noqa: E731
+      moved = jax.lax.cond(finite, apply, lambda moved, grads: moved, moved, grads)
+      roles[phase.role], opt[phase.name], kept, followers = moved
+      roles.update(followers)
+      if kept:
+        averages[phase.role] = kept
+      meter[phase.name] = meters.add(meter[phase.name], summary, finite)
+      fine, shown = fine & finite, summary['loss'] if shown is None else shown
+    row = jnp.where(fine, 0, state.row + 1)
+    state = state.replace(
+      step=state.step + 1,
+      roles=roles,
+      opt=opt,
+      ema=averages,
+      skipped=state.skipped + jnp.where(fine, 0, 1),
+      row=row,
+      meter=meter,
+    )
+    return state, dict(loss=jnp.asarray(jnp.nan) if shown is None else shown, row=jnp.array(row))
+
+  return step
+
+
+def gradient(
+  phase: Phase, roles: Mapping[str, Any], batch: Any, key: Array, accumulate: int, bins: meters.Bins | None
+) -> tuple[Any, dict[str, Array]]:
+  """The gradient of the mean loss in the phase's role, float32 sums over microbatches, and what is logged of it.
+
+  Microbatch j holds the rows j, j + k, j + 2k, ...: those lie evenly on the devices that share the batch.
+  """
+  size = jax.tree.leaves(batch)[0].shape[0]
+  rows = draws.per_sample(key, size)
+
+  def of(batch: Any, rows: Array) -> tuple[Any, dict[str, Array]]:
+    def objective(params: Any) -> tuple[Array, tuple[Array, dict]]:
+      values, aux = phase.loss({**roles, phase.role: params}, batch, rows)
+      return jnp.mean(values.astype(jnp.float32)), (values, aux)
+
+    grads, (values, aux) = jax.grad(objective, has_aux=True)(roles[phase.role])
+    return grads, meters.summarise(values, aux, bins)
+
+  if accumulate == 1:
+    return of(batch, rows)
+  if size % accumulate:
+    raise ValueError(f'batch: got {size} rows; allowed: a multiple of accumulate = {accumulate}')
+  stack = lambda x: jnp.swapaxes(x.reshape(size // accumulate, accumulate, *x.shape[1:]), 0, 1)  # noqa: E731
+  parts = jax.tree.map(stack, (batch, rows))
+
+  def add(total: Any, part: Any) -> tuple[Any, None]:
+    return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, of(*part)), None
+
+  shapes = jax.eval_shape(of, *jax.tree.map(lambda x: x[0], parts))
+  total = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), shapes)
+  (grads, summary), _ = jax.lax.scan(add, total, parts)
+  grads = jax.tree.map(lambda g, s: (g / accumulate).astype(s.dtype), grads, shapes[0])
+  return grads, {name: v if name.startswith('bin_') else v / accumulate for name, v in summary.items()}
+
+
+def norm(tree: Any) -> Array:
+  """The Euclidean norm of all leaves together, float32."""
+  return jnp.sqrt(sum(jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)))
+
+
+def _apply(method: Method, phase: Phase, ema: Sequence[Average], moved: tuple, grads: Any, count: Array) -> tuple:
+  """Parameters, optimiser, averages and following copies after one update; all of it under the guard."""
+  params, opt, kept, followers = moved
+  updates, opt = phase.optimiser.update(grads, opt, params)
+  params = optax.apply_updates(params, updates)
+  kept = {average.name: update(average, kept[average.name], params, count) for average in ema if average.name in kept}
+  averages = {role: method.copies[role].average for role in followers}
+  followers = {role: update(averages[role], copy, params, count) for role, copy in followers.items()}
+  return params, opt, kept, followers
+
+
+def _follows(made: Any, role: str) -> bool:
+  return made.average is not None and made.source == role
+
+
+def _known(roles: Mapping[str, Any], role: str, field: str) -> None:
+  if role not in roles:
+    raise ValueError(f'{field}: got the role {role!r}; allowed: {", ".join(sorted(roles))}')

@@ -1,0 +1,17 @@
+"""scikit-learn's digits, class-conditional: the main job, a few minutes on two CPU cores."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  c = ConfigDict()
+  c.seed = 0
+  c.data = dict(name='digits', shape=(8, 8, 1), classes=10)
+  c.process = dict(name='cosine')
+  c.net = dict(name='unet', width=32, levels=(1, 2), blocks=1, attention=(4,), dropout=0.1)
+  c.loss = dict(name='denoising', kind='v', times='stratified', drop=0.1)
+  c.train = dict(steps=4000, batch=128, optimiser=dict(name='adamw', peak=2e-3, warmup=200), ema=(0.999,))
+  c.sampling = dict(solver='dpmpp_2m', grid='karras', steps=20, scale=1.0)
+  c.evaluation = dict(n=360)
+  c.mesh = dict(data=-1, fsdp=1, model=1)
+  return c

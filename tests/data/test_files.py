@@ -1,0 +1,120 @@
+"""Image folders and npz files come back as written, and bad ones are refused by name, value and what is allowed."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffjax.data import load
+
+
+@pytest.fixture
+def pictures():
+  return np.random.RandomState(0).randint(256, size=(6, 4, 4, 3)).astype(np.uint8)
+
+
+def refused(words, *args, **kwargs):
+  with pytest.raises(ValueError) as error:
+    load(*args, **kwargs).arrays()
+  assert all(str(word) in str(error.value) for word in words), str(error.value)
+
+
+def save(path, **arrays):
+  np.savez(path, **arrays)
+  return str(path)
+
+
+def test_npz_images(tmp_path, pictures):
+  path = save(tmp_path / 'train.npz', x=pictures, y=np.array([0, 1, 2, 2, 1, 0]))
+  data = load('npz', 'train', path=str(tmp_path / '{split}.npz'))
+  assert (data.size, data.shape, data.classes) == (6, (4, 4, 3), 3)
+  arrays = data.arrays()
+  np.testing.assert_array_equal(np.rint((arrays['x'] + 1) * 127.5), pictures)
+  np.testing.assert_array_equal(arrays['cond'], [0, 1, 2, 2, 1, 0])
+  assert (arrays['x'].dtype, arrays['cond'].dtype) == (np.float32, np.int32)
+  assert arrays['x'].min() >= -1 and arrays['x'].max() <= 1
+  assert load('npz', path=path, classes=10).classes == 10
+
+
+def test_npz_vectors(tmp_path):
+  x = 100 * np.random.RandomState(0).randn(5, 3)
+  data = load('npz', path=save(tmp_path / 'v.npz', x=x))
+  assert (data.shape, data.classes) == ((3,), None)
+  np.testing.assert_array_equal(data.arrays()['x'], x.astype(np.float32))
+  assert 'cond' not in data.arrays()
+
+
+def test_npz_refused(tmp_path, pictures):
+  x = np.zeros((6, 4, 4, 3), np.float32)
+  file = tmp_path / 'bad.npz'
+
+  def bad(words, classes=None, **arrays):
+    options = {} if classes is None else dict(classes=classes)
+    refused(['bad.npz', *words], 'npz', path=save(file, **arrays), **options)
+
+  broken = x.copy()
+  broken[4, 1, 2, 0] = np.nan
+  bad(['example 4', 'nan', 'finite'], x=broken)
+  broken[4, 1, 2, 0] = 7.5
+  bad(['example 4', '7.5', '-1 to 1'], x=broken)
+  bad(['nan', 'example 1'], x=np.array([[0.0, 1.0], [np.nan, 0.0]]))
+  bad(['int64', 'uint8'], x=pictures.astype(np.int64))
+  bad(['(6, 4, 4)', '(n, H, W, C)'], x=x[..., 0])
+  bad(['(0, 2)'], x=np.zeros((0, 2)))
+  bad(['x is missing'], y=np.zeros(3))
+  bad(['example 2', '-1', '0 to'], x=x, y=np.array([0, 1, -1, 0, 0, 0]))
+  bad(['example 1', '5', '0 to 3'], classes=4, x=x, y=np.array([0, 5, 1, 0, 0, 0]))
+  bad(['float64', 'integers of shape (6,)'], x=x, y=np.zeros(6))
+  bad(['(5,)', '(6,)'], x=x, y=np.zeros(5, int))
+  bad(['y is missing'], classes=4, x=x)
+  bad(['plain arrays'], x=np.array([[{}]], dtype=object))
+  file.write_bytes(b'not a zip')
+  refused(['bad.npz', 'not an npz'], 'npz', path=str(file))
+  np.save(tmp_path / 'one.npy', x)
+  refused(['one.npy', 'not an npz'], 'npz', path=str(tmp_path / 'one.npy'))
+  refused(['none.npz', 'no such file'], 'npz', path=str(tmp_path / 'none.npz'))
+
+
+def write(root, pictures, classes=('cat', 'dog', 'ant')):
+  for i, picture in enumerate(pictures):
+    place = root / classes[i % len(classes)]
+    place.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(place / f'{i}.png')
+
+
+def test_folder(tmp_path, pictures):
+  """Classes are sorted by name: ant 0, cat 1, dog 2; at its own size a picture comes back bit for bit."""
+  write(tmp_path / 'train', pictures)
+  (tmp_path / 'train' / 'cat' / 'notes.txt').write_text('not an image')
+  data = load('folder', 'train', path=str(tmp_path / '{split}'), size=4)
+  assert (data.size, data.shape, data.classes) == (6, (4, 4, 3), 3)
+  arrays = data.arrays()
+  np.testing.assert_array_equal(arrays['cond'], [0, 0, 1, 1, 2, 2])
+  np.testing.assert_array_equal(np.rint((arrays['x'] + 1) * 127.5), pictures[[2, 5, 0, 3, 1, 4]])
+
+
+def test_folder_crops_and_resizes(tmp_path):
+  """The centre square of a wide picture: its halves stay halves, the margins vanish; grey is 1 channel."""
+  wide = np.zeros((32, 64, 3), np.uint8)
+  wide[:, 16:32], wide[:, :16], wide[:, 48:] = 255, 128, 128
+  Image.fromarray(wide).save(tmp_path / 'a.png')
+  data = load('folder', path=str(tmp_path), size=8, channels=1)
+  assert (data.shape, data.classes) == ((8, 8, 1), None)
+  x = data.arrays()['x'][0, ..., 0]
+  np.testing.assert_allclose(x[:, [0, 1, 6, 7]], np.broadcast_to([1, 1, -1, -1], (8, 4)), atol=0.05)
+
+
+def test_folder_refused(tmp_path, pictures):
+  path = str(tmp_path / 'set')
+  refused(['set', 'no such folder'], 'folder', path=path, size=4)
+  (tmp_path / 'set').mkdir()
+  refused(['set', 'no images', '.png'], 'folder', path=path, size=4)
+  (tmp_path / 'set' / 'empty').mkdir()
+  refused(['empty', 'without images'], 'folder', path=path, size=4)
+  (tmp_path / 'set' / 'empty').rmdir()
+  write(tmp_path / 'set', pictures)
+  refused(['channels=2', '1 or 3'], 'folder', path=path, size=4, channels=2)
+  refused(["needs the option 'size'"], 'folder', path=path)
+  (tmp_path / 'set' / 'cat' / '9.png').write_bytes(b'broken')
+  refused(['9.png', 'not a readable image'], 'folder', path=path, size=4)
+  Image.fromarray(pictures[0]).save(tmp_path / 'set' / 'loose.png')
+  refused(['loose.png', 'ant', 'one kind'], 'folder', path=path, size=4)

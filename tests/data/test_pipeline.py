@@ -1,0 +1,114 @@
+"""Batch i is a pure function of (seed, i): epochs are permutations, a resume replays nothing, hosts add up."""
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+
+from diffjax.data import DataSet, batches, pipeline
+from diffjax.data.dataset import Arrays
+
+N = 37
+
+
+@pytest.fixture
+def numbered():
+  """Example i is the vector (i, -i) with label i."""
+  i = np.arange(N)
+  return DataSet('numbered', Arrays(np.stack([i, -i], -1).astype(np.float32), i.astype(np.int32)), (2,), N)
+
+
+def take(n, *args, **kwargs):
+  return list(itertools.islice(batches(*args, **kwargs), n))
+
+
+def same(a, b):
+  assert len(a) == len(b)
+  for u, v in zip(a, b, strict=True):
+    assert u.keys() == v.keys()
+    for k in u:
+      np.testing.assert_array_equal(u[k], v[k])
+
+
+@pytest.mark.parametrize('batch', [1, 8, 37, 100])
+def test_every_epoch_is_a_permutation(numbered, batch):
+  """Whatever the batch (dividing, straddling, larger than the set), each stretch of N rows holds every example once."""
+  rows = take(-(-5 * N // batch), numbered, batch, 3)
+  labels = np.concatenate([b['cond'] for b in rows])[: 5 * N].reshape(5, N)
+  np.testing.assert_array_equal(np.sort(labels, axis=1), np.tile(np.arange(N), (5, 1)))
+  assert len({tuple(epoch) for epoch in labels}) == 5
+  for b in rows:
+    assert b['x'].dtype == np.float32 and b['cond'].dtype == np.int32
+    np.testing.assert_array_equal(b['x'], np.stack([b['cond'], -b['cond']], -1))
+
+
+@pytest.mark.parametrize('start', [1, 4, 5, 1000])
+def test_resume_is_the_uninterrupted_run(numbered, start):
+  same(take(start + 12, numbered, 8, 0)[start:], take(12, numbered, 8, 0, start=start))
+
+
+def test_starts_far_away_without_replay(numbered):
+  started = time.perf_counter()
+  take(1, numbered, 8, 0, start=10**12)
+  assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize('hosts', [2, 4])
+def test_hosts_add_up(numbered, hosts):
+  """Stacking the hosts' rows in order gives the single host's batch, whatever the start."""
+  whole = take(9, numbered, 16, 1, start=2)
+  parts = [take(9, numbered, 16, 1, start=2, shard=(h, hosts)) for h in range(hosts)]
+  same(whole, [{k: np.concatenate([p[k] for p in step]) for k in step[0]} for step in zip(*parts, strict=True)])
+
+
+def test_seeds_differ_and_repeat(numbered):
+  a, b = take(5, numbered, 16, 0), take(5, numbered, 16, 1)
+  same(a, take(5, numbered, 16, 0))
+  assert all((u['cond'] != v['cond']).any() for u, v in zip(a, b, strict=True))
+
+
+def test_permutations_are_uniform():
+  """2000 permutations of 5: each of the 25 (place, value) counts is binomial(2000, 1/5), 400 +- 6 x 17.9."""
+  counts = np.zeros((5, 5))
+  for epoch in range(2000):
+    counts[np.arange(5), pipeline.permutation(0, epoch, 5)] += 1
+  assert np.abs(counts - 400).max() < 6 * np.sqrt(2000 * 0.2 * 0.8)
+
+
+@pytest.mark.parametrize('workers, prefetch', [(0, 0), (0, 3), (2, 2)])
+def test_large_sets_give_the_same_batches(digits, monkeypatch, workers, prefetch):
+  """Read record by record, by threads or by processes, hosts and start included."""
+  small = take(7, digits, 32, 5, start=44, shard=(1, 2))
+  monkeypatch.setattr(pipeline, 'IN_MEMORY', 0)
+  large = batches(digits, 32, 5, start=44, shard=(1, 2), workers=workers, prefetch=prefetch)
+  same(small, list(itertools.islice(large, 7)))
+  large.close()
+
+
+def test_fast_enough(digits):
+  """A digits batch of 128 costs about .05 ms; ten times that is refused (best of five stretches)."""
+  stream, best = batches(digits, 128, 0), float('inf')
+  for _ in range(5):
+    started = time.perf_counter()
+    for _ in range(100):
+      next(stream)
+    best = min(best, (time.perf_counter() - started) / 100)
+  assert best < 0.5e-3
+
+
+@pytest.mark.parametrize(
+  'batch, seed, options, words',
+  [
+    (0, 0, {}, ['data.batch is 0', 'positive multiple']),
+    (7, 0, dict(shard=(0, 2)), ['data.batch is 7', 'hosts, 2']),
+    (8, 0, dict(shard=(2, 2)), ['(2, 2)', '0 <= host < hosts']),
+    (8, -1, {}, ['seed is -1']),
+    (8, 0, dict(start=-3), ['start is -3']),
+    (8, 0, dict(workers=-1), ['workers is -1']),
+  ],
+)
+def test_refuses(numbered, batch, seed, options, words):
+  with pytest.raises(ValueError) as error:
+    batches(numbered, batch, seed, **options)
+  assert all(word in str(error.value) for word in words)

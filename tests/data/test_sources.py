@@ -1,0 +1,126 @@
+"""Sets by name: any prepared tfds set, and one clear line for every name, split or record that will not do."""
+
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from diffjax.data import DataSet, load
+from diffjax.data.records import prepare
+
+PICTURES = np.random.RandomState(0).randint(256, size=(5, 6, 6, 3)).astype(np.uint8)
+
+
+class Made(tfds.core.GeneratorBasedBuilder):
+  """Examples given as a list, features as a dict: what a test needs."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  SKIP_REGISTERING = True
+  code_path = None
+
+  def _info(self):
+    pair = ('image', 'label') if 'label' in self.FEATURES else None
+    features = tfds.features.FeaturesDict(self.FEATURES)
+    return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=pair, disable_shuffling=True)
+
+  def _split_generators(self, dl_manager):
+    return {'train': enumerate(self.EXAMPLES)}
+
+  def _generate_examples(self):
+    raise NotImplementedError
+
+
+class Pictures(Made):
+  FEATURES = {'image': tfds.features.Image(shape=(None, None, 3)), 'label': tfds.features.ClassLabel(num_classes=7)}
+  EXAMPLES = [{'image': Image.fromarray(x), 'label': i} for i, x in enumerate(PICTURES)]
+
+
+class Ragged(Made):
+  FEATURES = {'image': tfds.features.Image(shape=(None, None, 3))}
+  EXAMPLES = [{'image': Image.fromarray(x)} for x in (PICTURES[0], PICTURES[1][:4])]
+
+
+class Hidden(Made):
+  FEATURES = Pictures.FEATURES
+  EXAMPLES = [{'image': Image.fromarray(x), 'label': label} for x, label in zip(PICTURES, (0, 6, -1), strict=False)]
+
+
+class Floats(Made):
+  FEATURES = {'image': tfds.features.Tensor(shape=(2, 2, 1), dtype=np.float32)}
+  EXAMPLES = [{'image': np.full((2, 2, 1), v, np.float32)} for v in (0.5, np.nan)]
+
+
+def refused(words, *args, **kwargs):
+  with pytest.raises(ValueError) as error:
+    load(*args, **kwargs).arrays()
+  assert all(str(word) in str(error.value) for word in words), str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_any_prepared_set(tmp_path):
+  """PNG records decoded without TensorFlow, from the files alone: their builder is not registered."""
+  prepare(Pictures, str(tmp_path))
+  data = load('pictures', 'train', str(tmp_path))
+  assert (data.size, data.shape, data.classes) == (5, (6, 6, 3), 7)
+  arrays = data.arrays()
+  np.testing.assert_array_equal(np.rint((arrays['x'] + 1) * 127.5), PICTURES)
+  np.testing.assert_array_equal(arrays['cond'], np.arange(5))
+  assert load('pictures:1.0.0', 'train[:2]', str(tmp_path), size=3).arrays()['x'].shape == (2, 3, 3, 3)
+  assert 'tensorflow' not in sys.modules
+
+
+def test_bad_records(tmp_path):
+  for builder in (Ragged, Hidden, Floats):
+    prepare(builder, str(tmp_path))
+  refused(['ragged/train, example 1', '(4, 6, 3)', '(6, 6, 3)'], 'ragged', data_dir=str(tmp_path))
+  refused(['hidden/train, example 2', 'label', '-1', '0 to 6'], 'hidden', data_dir=str(tmp_path))
+  refused(['floats/train, example 1', 'nan', 'finite'], 'floats', data_dir=str(tmp_path))
+  assert load('ragged', data_dir=str(tmp_path), size=4).arrays()['x'].shape == (2, 4, 4, 3)
+
+
+@pytest.mark.parametrize(
+  'name, near',
+  [('digts', 'digits'), ('cifr10', 'cifar10'), ('ring9', 'ring8'), ('kaggle:x', ''), ('', ''), ('a b', '')],
+)
+def test_unknown_names(tmp_path, name, near):
+  refused([repr(name), f"did you mean '{near}", 'digits, folder, npz', tmp_path], name, data_dir=str(tmp_path))
+
+
+def test_says_how_to_prepare(tmp_path):
+  command = f'tfds build imagenet_resized/64x64 --data_dir={tmp_path} --file_format=array_record'
+  refused(['imagenet_resized/64x64', 'not prepared', command], 'imagenet_resized/64x64', data_dir=str(tmp_path))
+  assert not list(tmp_path.iterdir())  # nothing is downloaded or written unasked
+
+
+def test_data_dir_from_the_environment(tmp_path, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  refused([f'--data_dir={tmp_path}'], 'cifar10')
+
+
+def test_refuses_splits_versions_options(home):
+  refused(["split 'valid'", 'digits', 'train, test'], 'digits', 'valid', home)
+  refused(['cifar10:9.9.9', 'only: 3'], 'cifar10:9.9.9', data_dir=home)
+  refused(['imagenet_resized/65x65', 'imagenet_resized/64x64'], 'imagenet_resized/65x65', data_dir=home)
+  refused(["option 'path'", 'ring8', 'n, seed'], 'ring8', path='x')
+  refused(["needs the option 'shape'"], 'synthetic')
+  refused(['n is 0', 'at least 1'], 'moons', n=0)
+
+
+def test_refuses_an_unwritable_directory(tmp_path):
+  (tmp_path / 'file').write_text('in the way')
+  refused(['data_dir', 'file', '$TFDS_DATA_DIR'], 'digits', data_dir=str(tmp_path / 'file'))
+
+
+def test_synthetic():
+  data = load('synthetic', shape=(4, 4, 3), n=10, classes=2)
+  assert (data.size, data.shape, data.classes, data.nbytes) == (10, (4, 4, 3), 2, 4 * 480)
+  assert np.abs(data.arrays()['x']).max() <= 1 and set(data.arrays()['cond']) <= {0, 1}
+
+
+def test_a_source_of_ones_own():
+  """Anything with len and [i] is a source."""
+  data = DataSet('mine', [{'x': np.full((2,), i)} for i in range(4)], (2,))
+  np.testing.assert_array_equal(data.take([3, 1])['x'], [[3, 3], [1, 1]])
+  assert data.arrays()['x'].dtype == np.float32

@@ -1,0 +1,201 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffjax.nets import unet
+
+SMALL = dict(width=8, levels=(1, 2), blocks=1, attention=(4,), classes=3, dropout=0.25)
+
+
+def inputs(batch=4, seed=0):
+  x = jax.random.normal(jax.random.key(seed), (batch, 8, 8, 2))
+  return x, jnp.linspace(5.0, 900.0, batch), jnp.arange(batch) % 3
+
+
+def filled(net, *args, seed=1):
+  """Weights of order 1/sqrt(fan in) everywhere, so that no path is shut."""
+  leaves, tree = jax.tree.flatten(jax.eval_shape(net.init, jax.random.key(0), *args))
+  keys = jax.random.split(jax.random.key(seed), len(leaves))
+  draw = [jax.random.normal(k, a.shape) / math.sqrt(math.prod(a.shape[:-1])) for k, a in zip(keys, leaves, strict=True)]
+  return jax.tree.unflatten(tree, draw)
+
+
+def count(net, size, channels):
+  shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, size, size, channels)), jnp.zeros(1))
+  return sum(math.prod(a.shape) for a in jax.tree.leaves(shapes))
+
+
+def by_hand(width, levels, blocks, attention, size, channels, classes=0):
+  """The number of weights by counting the paper's boxes."""
+  e = 4 * width
+
+  def conv(a, b, k=3):
+    return k * k * a * b + b
+
+  def block(a, b, change=False):
+    return 2 * a + conv(a, b) + e * b + b + 2 * b + conv(b, b) + (conv(a, b, 1) if change or a != b else 0)
+
+  def attend(c):
+    return 2 * c + 4 * (c * c + c)
+
+  total = width * e + e + e * e + e + (classes + 1) * e * (classes > 0) + conv(channels, width)
+  skips, c = [width], width
+  for i, m in enumerate(levels):
+    for _ in range(blocks):
+      total += block(c, m * width) + attend(m * width) * (size >> i in attention)
+      c = m * width
+      skips.append(c)
+    if i + 1 < len(levels):
+      total += block(c, c, True)
+      skips.append(c)
+  total += 2 * block(c, c) + attend(c)
+  for i, m in reversed(list(enumerate(levels))):
+    for _ in range(blocks + 1):
+      total += block(c + skips.pop(), m * width)
+      c = m * width
+    total += attend(c) * (size >> i in attention) + (block(c, c, True) if i else 0)
+  return total + 2 * c + conv(c, channels)
+
+
+@pytest.mark.parametrize(
+  'sizes, size, channels',
+  [
+    (dict(width=128, levels=(1, 2, 2, 2), blocks=4, attention=(16,)), 32, 3),
+    (dict(width=128, levels=(1, 2, 2, 2), blocks=8, attention=(16,)), 32, 3),
+    (dict(width=32, levels=(1, 2), blocks=1, attention=(4,), classes=10), 8, 1),
+    (dict(width=24, levels=(1, 2), blocks=1, attention=(4,), classes=10), 8, 1),
+  ],
+)
+def test_count(sizes, size, channels):
+  assert count(unet(**sizes), size, channels) == by_hand(**sizes, size=size, channels=channels)
+
+
+def test_count_of_the_paper():
+  """CIFAR-10 DDPM++ with 4 blocks: 61.8 million as published with score-SDE."""
+  assert round(count(unet(128), 32, 3) / 1e5) == 618
+
+
+def test_zero_at_init():
+  net, (x, t, y) = unet(**SMALL), inputs()
+  params = jax.jit(net.init)(jax.random.key(0), x, t)
+  np.testing.assert_array_equal(jax.jit(net)(params, x, t, y), np.zeros(x.shape, np.float32))
+
+
+def test_null_label_is_no_label():
+  net, (x, t, _) = unet(**SMALL), inputs()
+  params, run = filled(net, x, t), jax.jit(net)
+  null = run(params, x, t, jnp.full(4, 3))
+  np.testing.assert_allclose(run(params, x, t), null, atol=1e-6)
+  assert jnp.abs(run(params, x, t, jnp.zeros(4, int)) - null).max() > 1e-3
+
+
+def test_jit_and_vmap():
+  net, (x, t, y) = unet(**SMALL), inputs()
+  params = filled(net, x, t)
+  plain = net(params, x, t, y)
+  np.testing.assert_allclose(jax.jit(net)(params, x, t, y), plain, atol=1e-5)
+  rows = jax.jit(jax.vmap(lambda x, t, y: net(params, x[None], t[None], y[None])[0]))(x, t, y)
+  np.testing.assert_allclose(rows, plain, atol=1e-5)
+
+
+def test_forward_and_reverse_mode():
+  """<c, J v> = <J^T c, v> over the image and every weight; J v is the slope; no weight is without a gradient."""
+  net, (x, t, y) = unet(**SMALL), inputs()
+  at = filled(net, x, t), x
+  v, c = (filled(net, x, t, seed=5), inputs(seed=2)[0]), inputs(seed=3)[0]
+
+  @jax.jit
+  def both(at, v):
+    out, tangent = jax.jvp(lambda p, x: net(p, x, t, y), at, v)
+    return tangent, jax.vjp(lambda p, x: net(p, x, t, y), *at)[1](c)
+
+  tangent, grads = both(at, v)
+  inner = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(v), strict=True))
+  np.testing.assert_allclose(
+    jnp.vdot(c, tangent), inner, atol=1e-4 * float(jnp.linalg.norm(tangent) * jnp.linalg.norm(c))
+  )
+  run, step = jax.jit(net), 1e-2
+  ahead, behind = (jax.tree.map(lambda a, b, s=s: a + s * b, at, v) for s in (step, -step))
+  slope = (run(*ahead, t, y) - run(*behind, t, y)) / (2 * step)
+  assert jnp.linalg.norm(tangent - slope) < 0.02 * jnp.linalg.norm(slope)
+  for path, g in jax.tree.leaves_with_path(grads):
+    assert jnp.isfinite(g).all() and g.any(), path
+
+
+def test_bfloat16_keeps_float32_state():
+  """bfloat16 has 8 bits: one rounding is 2^-9, some 40 independent ones along the depth add to about 1%; 5% allowed."""
+  net, half = unet(**SMALL), unet(**SMALL, dtype='bfloat16')
+  x, t, y = inputs()
+  params = filled(net, x, t)
+  assert all(a.dtype == jnp.float32 for a in jax.tree.leaves(jax.eval_shape(half.init, jax.random.key(0), x, t)))
+  out, want = jax.jit(half)(params, x, t, y), jax.jit(net)(params, x, t, y)
+  assert out.dtype == jnp.float32
+  error = jnp.linalg.norm(out - want) / jnp.linalg.norm(want)
+  assert 1e-4 < error < 0.05
+
+
+def test_remat_changes_nothing():
+  plain, remat = unet(**SMALL), unet(**SMALL, remat=True)
+  x, t, y = inputs()
+  params, key = filled(plain, x, t), jax.random.split(jax.random.key(4), 4)
+  assert jax.tree.structure(jax.eval_shape(remat.init, jax.random.key(0), x, t)) == jax.tree.structure(params)
+
+  def gradient(net):
+    return jax.jit(jax.value_and_grad(lambda p: jnp.square(net(p, x, t, y, key)).mean()))(params)
+
+  for a, b in zip(jax.tree.leaves(gradient(plain)), jax.tree.leaves(gradient(remat)), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(a).max()) + 1e-9)
+  jaxpr = str(jax.make_jaxpr(lambda p: remat(p, x, t, y))(params))
+  assert 'remat' in jaxpr or 'checkpoint' in jaxpr
+
+
+def test_dropout_needs_a_key_and_is_each_samples_own():
+  net, (x, t, y) = unet(**SMALL), inputs()
+  params, key = filled(net, x, t), jax.random.split(jax.random.key(4), 4)
+  run = jax.jit(net)
+  off, on = run(params, x, t, y), run(params, x, t, y, key)
+  np.testing.assert_allclose(run(params, x, t, y, None), off)
+  assert (jnp.abs(on - off).max((1, 2, 3)) > 1e-3).all()
+  np.testing.assert_allclose(run(params, x[2:], t[2:], y[2:], key[2:]), on[2:], atol=1e-5)
+  other = run(params, x, t, y, key[::-1])
+  assert jnp.abs(other - on).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+  'field, change',
+  [
+    ('resample', dict(resample='bilinear')),
+    ('levels', dict(levels=())),
+    ('levels', dict(levels=(1, 0))),
+    ('levels', dict(levels=(1, 1.5))),
+    ('width', dict(width=7)),
+    ('blocks', dict(blocks=0)),
+    ('dropout', dict(dropout=1.0)),
+    ('dtype', dict(dtype='int8')),
+    ('classes', dict(classes=-1)),
+    ('features_out', dict(features_out=0)),
+    ('attention', dict(attention=(0,))),
+  ],
+)
+def test_refuses_arguments(field, change):
+  with pytest.raises(ValueError, match=f'^{field}: .*allowed'):
+    unet(**(SMALL | change))
+
+
+def test_refuses_shapes_and_labels():
+  x, t, y = inputs()
+  with pytest.raises(ValueError, match=r'^attention: .*16.*\[8, 4\]'):
+    unet(**(SMALL | dict(attention=(16,)))).init(jax.random.key(0), x, t)
+  with pytest.raises(ValueError, match='^x: .*divisible by 2'):
+    unet(**SMALL).init(jax.random.key(0), x[:, :7], t)
+  with pytest.raises(ValueError, match='^cond: .*classes=0'):
+    unet(**(SMALL | dict(classes=0))).init(jax.random.key(0), x, t, y)
+
+
+def test_more_channels_out():
+  net, (x, t, y) = unet(**SMALL, features_out=5), inputs()
+  params = jax.eval_shape(net.init, jax.random.key(0), x, t)
+  assert jax.eval_shape(net, params, x, t, y).shape == (4, 8, 8, 5)

@@ -1,0 +1,127 @@
+"""The line test: a constant pair (x0, eps) must be carried along alpha x0 + sigma eps. Then what tables refuse."""
+
+import warnings
+
+import numpy as np
+import pytest
+from oracle import PROCESSES, build, line, times
+
+from diffjax import schedules, solvers
+from diffjax.solvers import Table, grids
+
+# Where each table keeps the line exactly. Euler's step in t is exact only where alpha and sigma are linear in t.
+# Euler-Maruyama's noise g^2 h is the true variance only to first order, so it keeps it nowhere.
+EVERYWHERE = tuple(PROCESSES)
+EXACT = {
+  'ddim': EVERYWHERE,
+  'ddpm': EVERYWHERE,  # in mean and variance
+  'dpmpp_2m': EVERYWHERE,
+  'euler': ('edm', 'flow'),
+  'euler_maruyama': (),
+  'heun': EVERYWHERE,
+  'unipc': EVERYWHERE,
+}
+OPTIONS = {'ddim': ({'eta': 0.0}, {'eta': 0.5}), 'unipc': tuple({'order': p} for p in (1, 2, 3, 4))}
+TYPED = {'uniform', 'uniform_lam', 'karras'}
+
+
+def truth(process, table, ts):
+  return np.stack(grids.at(process, np.append(table.rows.t, ts[-1]))[:2], 1)
+
+
+def test_every_table_is_declared():
+  assert set(EXACT) == set(solvers.tables)
+
+
+@pytest.mark.parametrize('name', [name for name in EXACT if EXACT[name]])
+def test_line(name):
+  """Every point at which the network is evaluated, and the sample, lie on the line."""
+  for kind in EXACT[name]:
+    process = PROCESSES[kind]()
+    for grid in TYPED:
+      for to_zero in (True, False):
+        for n in (4, 11):
+          ts = times(name, process, n, grid, to_zero)
+          for options in OPTIONS.get(name, ({},)):
+            table = build(name, process, ts, **options)
+            scale = np.abs(truth(process, table, ts)).max()
+            np.testing.assert_allclose(line(table, process, ts) / scale, truth(process, table, ts) / scale, atol=1e-12)
+
+
+@pytest.mark.parametrize('name, rate', [('euler', 1), ('euler_maruyama', 1)])
+def test_line_is_approached_by_the_others(name, rate):
+  for kind in set(EVERYWHERE) - set(EXACT[name]) - {'ve', 'shifted'}:
+    process = PROCESSES[kind]()
+    gaps = []
+    for n in (200, 400):
+      ts = np.linspace(0.9, 0.1, n + 1) * float(process.t_max)
+      table = build(name, process, ts)
+      gaps.append(np.abs(line(table, process, ts)[:-1] - truth(process, table, ts)[:-1]).max())
+    assert gaps[1] < 0.5 * float(process.t_max) and np.log2(gaps[0] / gaps[1]) == pytest.approx(rate, abs=0.15), kind
+
+
+def test_line_sees_an_error_of_a_thousandth_in_any_coefficient():
+  process = schedules.vp_linear()
+  ts = grids.uniform_lam(process, 8)
+  for name in ('ddim', 'dpmpp_2m', 'heun', 'unipc'):
+    table = build(name, process, ts)
+    for place in np.argwhere(table.rows.weights[:, 0]):
+      weights = table.rows.weights.copy()
+      weights[place[0], 0, place[1]] *= 1.001
+      wrong = table.replace(rows=table.rows._replace(weights=weights))
+      gap = np.abs(line(wrong, process, ts) - truth(process, table, ts)).max()
+      assert gap > 1e-6, (name, place)
+
+
+@pytest.mark.parametrize('name', EXACT)
+def test_tables_are_finite_at_both_ends(name):
+  """sigma = 0 at the end of every grid, alpha = 0 at the start of rectified flow; no warning from NumPy either."""
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    for make in PROCESSES.values():
+      process = make()
+      for grid in ('uniform', 'uniform_lam', 'quadratic', 'cosine', 'karras'):
+        for n in (2, 20):
+          assert np.isfinite(build(name, process, times(name, process, n, grid)).rows.weights).all()
+
+
+@pytest.mark.parametrize('name', ['ddim', 'ddpm', 'dpmpp_2m', 'heun', 'unipc'])
+def test_last_step_to_the_data_is_first_order(name):
+  """Into sigma = 0 every method returns the prediction itself."""
+  for make in PROCESSES.values():
+    process = make()
+    if grids.at(process, [0.0])[1][0] > 0:  # VE never reaches sigma = 0
+      continue
+    last = build(name, process, grids.uniform(process, 6)).rows.weights[-1, 0]
+    x0 = np.eye(len(last))[len(last) - 4]
+    np.testing.assert_allclose(np.delete(last, -3), np.delete(x0, -3), atol=1e-12)  # eps has weight sigma = 0 or so
+
+
+def test_unipc_of_order_one_without_lowering_is_ddim_at_its_first_step():
+  process = schedules.vp_linear()
+  ts = grids.uniform_lam(process, 5)
+  for order in (1, 2, 3):
+    first = solvers.unipc(process, ts, order=order).rows.weights[0, 0]
+    alpha, sigma, _ = grids.at(process, ts)
+    np.testing.assert_allclose(first[0], sigma[1] / sigma[0], rtol=1e-13)
+    np.testing.assert_allclose(first[-4], alpha[1] - alpha[0] * sigma[1] / sigma[0], rtol=1e-13)
+
+
+def test_refusals():
+  process = schedules.vp_linear()
+  ts = grids.uniform(process, 3)
+  for order in (0, 4, 1.5):
+    with pytest.raises(ValueError, match='order: got .*; allowed: a whole number from 1 to the 3 steps'):
+      solvers.unipc(process, ts, order=order)
+  for eta in (-0.1, 1.1, float('nan')):
+    with pytest.raises(ValueError, match='eta: got'):
+      solvers.ddim(process, ts, eta=eta)
+  with pytest.raises(ValueError, match='row 0 at t = 1 .*not finite'), warnings.catch_warnings():
+    warnings.simplefilter('error')
+    solvers.euler_maruyama(schedules.flow(), grids.uniform(schedules.flow(), 3))
+
+
+def test_tables_hold_float64_numpy():
+  table = solvers.unipc(schedules.cosine(), grids.uniform(schedules.cosine(), 4))
+  assert isinstance(table, Table) and isinstance(table.rows.weights, np.ndarray)
+  assert table.rows.weights.dtype == table.rows.t.dtype == np.float64

@@ -1,0 +1,53 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffjax.train import optimiser
+
+PARAMS = {'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(3)}
+
+
+def moved(rule, grads, steps=1):
+  params, state = PARAMS, rule.init(PARAMS)
+  for _ in range(steps):
+    updates, state = rule.update(grads, state, params)
+    params = optax.apply_updates(params, updates)
+  return params
+
+
+def test_learning_rate():
+  rate = optimiser.learning_rate(100, 2.0, warmup=10, schedule='cosine', end=0.1)
+  n = np.arange(10, 101)
+  cosine = 2 * (0.1 + 0.9 * (1 + np.cos(np.pi * (n - 10) / 90)) / 2)
+  np.testing.assert_allclose([rate(i) for i in range(10)], 2 * np.arange(10) / 10, atol=1e-6)
+  np.testing.assert_allclose([rate(int(i)) for i in n], cosine, atol=1e-6)
+  assert float(optimiser.learning_rate(100, 2.0, schedule='constant')(99)) == 2
+
+
+def test_decay_spares_biases():
+  zero = {'kernel': jnp.zeros((2, 3)), 'bias': jnp.zeros(3)}
+  params = moved(optimiser.adamw(10, peak=0.1, weight_decay=0.5, schedule='constant'), zero)
+  np.testing.assert_allclose(params['kernel'], 0.95, rtol=1e-6)
+  np.testing.assert_array_equal(params['bias'], 1)
+
+
+def test_clip():
+  grads = {'kernel': jnp.full((2, 3), 4.0), 'bias': jnp.zeros(3)}
+  params = moved(optimiser.sgd(10, peak=1.0, schedule='constant', clip=0.5), grads)
+  np.testing.assert_allclose(np.linalg.norm(1 - np.asarray(params['kernel'])), 0.5, rtol=1e-6)
+  np.testing.assert_allclose(moved(optimiser.sgd(10, peak=1.0, schedule='constant', clip=0), grads)['kernel'], -3)
+
+
+@pytest.mark.parametrize('name', optimiser.__all__)
+def test_every_optimiser_descends(name):
+  start = {'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(3)}
+  rule = getattr(optimiser, name)(50, peak=0.05)
+  params = moved(rule, start, 10)
+  assert all(np.all(np.asarray(leaf) < 1) for leaf in params.values())
+
+
+@pytest.mark.parametrize('options', [dict(schedule='linear'), dict(warmup=50), dict(peak=0), dict(waurmup=3)])
+def test_refused(options):
+  with pytest.raises(ValueError, match='optimiser.* got .*allowed'):
+    optimiser.adamw(50, **options)

@@ -1,0 +1,100 @@
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import training_job as job
+
+from diffjax.train.sharding import check_batch, make_mesh, state_shardings
+
+SCRIPT = pathlib.Path(job.__file__)
+
+
+def launch(*args, devices=1):
+  flags = f'--xla_force_host_platform_device_count={devices}'
+  environment = {**os.environ, 'PYTHONPATH': str(SCRIPT.parents[2]), 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
+  command = [sys.executable, str(SCRIPT), *map(str, args)]
+  return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(process):
+  out, err = process.communicate(timeout=180)
+  assert process.returncode == 0, err[-3000:]
+  return out
+
+
+def found(process):
+  return [line.split('|')[1:] for line in finish(process).splitlines() if line.startswith('found')]
+
+
+def test_eight_devices_equal_one():
+  """Data, FSDP (in microbatches) and tensor parallel runs end where one device does; the state lies by the rule."""
+  lines = found(launch('mesh', devices=8))
+  for (roles, ema, *specs), expected in zip(lines, ('', 'fsdp,None', 'fsdp,model'), strict=True):
+    assert float(roles) < 1e-5 and float(ema) < 1e-5
+    assert specs == [expected] * 3
+
+
+def test_saved_on_eight_restored_on_four_and_one(tmp_path):
+  """One step after a checkpoint that eight devices wrote, four and one agree with eight."""
+  lines = found(launch('layout', tmp_path, devices=8))
+  for (start, count, distance), devices in zip(lines, (4, 1), strict=True):
+    assert (int(start), int(count)) == (6, devices) and float(distance) < 1e-5
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path):
+  """Five steps, and three more after both processes started again from the checkpoint."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  processes = [launch('pair', rank, port, tmp_path) for rank in (0, 1)]
+  for process in processes:
+    finish(process)
+  both = list(np.load(tmp_path / 'pair.npz').values())
+  single = [*job.arrays(job.run(steps=5).state.roles), *job.arrays(job.run(steps=8).state.roles)]
+  assert all(np.allclose(a, b, atol=1e-5, rtol=0) for a, b in zip(both, single, strict=True))
+
+
+def test_mesh_fills_and_refuses():
+  count = jax.device_count()
+  assert dict(make_mesh().shape) == dict(data=count, fsdp=1, model=1)
+  for sizes in (dict(data=2 * count), dict(data=-1, model=2 * count), dict(data=0), dict(data=-1, fsdp=-1)):
+    with pytest.raises(ValueError, match='mesh: got .*allowed'):
+      make_mesh(**sizes)
+
+
+def abstract(data, fsdp, model):
+  return jax.sharding.AbstractMesh((data, fsdp, model), ('data', 'fsdp', 'model'))
+
+
+def specs(mesh, shapes, **options):
+  leaves = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
+  return {name: tuple(s.spec) for name, s in state_shardings(mesh, leaves, **options).items()}
+
+
+def test_rule():
+  shapes = dict(kernel=(256, 512), odd=(300, 7), bias=(512,), long=(2**15,), conv=(3, 3, 64, 128), step=())
+  assert set(specs(abstract(8, 1, 1), shapes).values()) == {()}
+  assert specs(abstract(2, 4, 1), shapes) == dict(
+    kernel=(None, 'fsdp'), odd=(), bias=(), long=('fsdp',), conv=(None, None, None, 'fsdp'), step=()
+  )
+  assert specs(abstract(2, 4, 2), shapes) == dict(
+    kernel=('fsdp', 'model'), odd=(), bias=(), long=('fsdp',), conv=(None, None, 'fsdp', 'model'), step=()
+  )
+  rows = specs(
+    abstract(1, 1, 2),
+    shapes,
+    axes=lambda path, shape: ('model', *(None,) * (len(shape) - 1)) if path == 'kernel' else (None,) * len(shape),
+  )
+  assert rows['kernel'] == ('model', None) and rows['conv'] == ()
+
+
+def test_batch_must_divide():
+  check_batch(abstract(4, 2, 2), 16)
+  with pytest.raises(ValueError, match='batch: got 12 rows; allowed: a multiple of data x fsdp = 8'):
+    check_batch(abstract(4, 2, 2), 12)

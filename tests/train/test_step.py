@@ -1,0 +1,170 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from training_job import AVERAGES, batch_at, init, loss, method
+
+from diffjax import keys as draws
+from diffjax.roles import Copy, Method, Phase, active_phases
+from diffjax.train import ema
+from diffjax.train.step import init_state, make_train_step
+
+
+def begin(method, batch, roles=init, averages=AVERAGES):
+  return jax.jit(lambda key: init_state(method, roles(key), jax.random.key(1), batch, averages))(jax.random.key(0))
+
+
+def jitted(method, **options):
+  return jax.jit(make_train_step(method, AVERAGES, **options), static_argnums=2, donate_argnums=0)
+
+
+def pull(role, other):
+  """Squared distance of `role` from `other` plus the batch: a linear loss with draws."""
+
+  def loss(roles, batch, key):
+    gap = roles[role]['w'] - roles[other]['w'] - batch['x'] - draws.normal(key, batch['x'])
+    return jnp.sum(gap**2, axis=-1), {}
+
+  return loss
+
+
+TWO = Method(
+  (
+    Phase('student', pull('student', 'teacher'), optax.sgd(0.1)),
+    Phase('critic', pull('critic', 'student'), optax.adam(0.1), every=2),
+  ),
+  copies={'teacher': 'student', 'target': Copy('student', ema.constant(0.5))},
+)
+
+
+def two_roles(key):
+  return {'student': {'w': jax.random.normal(key, (2,))}, 'critic': {'w': jnp.zeros(2)}}
+
+
+def test_equals_plain_optax():
+  """One phase is value_and_grad, update, apply and the averages, to the last rounding."""
+  method_, steps = method(), 6
+  state = begin(method_, batch_at(0))
+  rule = method_.phases[0].optimiser
+  params = jax.tree.map(jnp.copy, state.roles['student'])
+  opt, means = rule.init(params), [params] * len(AVERAGES)
+
+  @jax.jit
+  def plain(params, opt, means, batch, i):
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), i), 0)
+    objective = lambda p: jnp.mean(loss({'student': p}, batch, draws.per_sample(key, 16))[0])  # noqa: E731
+    updates, opt = rule.update(jax.grad(objective)(params), opt, params)
+    params = optax.apply_updates(params, updates)
+    return params, opt, [ema.update(a, m, params, i + 1) for a, m in zip(AVERAGES, means, strict=True)]
+
+  step = jitted(method_)
+  for i in range(steps):
+    state, _ = step(state, batch_at(i), (0,))
+    params, opt, means = plain(params, opt, means, batch_at(i), i)
+  kept = [state.ema['student'][a.name] for a in AVERAGES]
+  for a, b in zip(jax.tree.leaves((state.roles['student'], kept)), jax.tree.leaves((params, means)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+  assert int(state.step) == steps and float(state.meter['student']['count']) == steps
+
+
+def test_phases_move_their_roles_alone():
+  batch = batch_at(0)
+  state, step = begin(TWO, batch, two_roles), jitted(TWO)
+  np.testing.assert_array_equal(state.roles['teacher']['w'], state.roles['student']['w'])
+  assert [active_phases(TWO, i) for i in range(3)] == [(0, 1), (0,), (0, 1)]
+  before = jax.device_get(state.roles)
+  for i in range(4):
+    state, _ = step(state, batch_at(i), active_phases(TWO, i))  # donated: an aliased copy would be deleted here
+    after = jax.device_get(state.roles)
+    moved = {role for role in after if np.any(after[role]['w'] != before[role]['w'])}
+    assert moved == {'student', 'target'} | ({'critic'} if i % 2 == 0 else set())
+    rate = float(ema.constant(0.5).rate(i + 1))
+    expected = before['target']['w'] + rate * (after['student']['w'] - before['target']['w'])
+    np.testing.assert_allclose(after['target']['w'], expected, rtol=1e-6)
+    before = after
+  assert [float(state.meter[p]['count']) for p in ('student', 'critic')] == [4, 2]
+  assert set(state.ema) == {'student'}
+
+
+def test_closed_form_of_the_first_phase():
+  batch = batch_at(3)
+  state = begin(TWO, batch, two_roles)
+  w = np.asarray(state.roles['student']['w'])
+  keys = draws.per_sample(jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 0), 0), 16)
+  pulled = np.mean(batch['x'] + np.asarray(draws.normal(keys, batch['x'])), axis=0)
+  state, _ = jitted(TWO)(state, batch, (0,))
+  np.testing.assert_allclose(state.roles['student']['w'], w + 0.1 * 2 * pulled, rtol=1e-5)
+
+
+@pytest.mark.parametrize('accumulate', [2, 16])
+def test_accumulation_is_the_whole_batch(accumulate):
+  """The same draws and the same mean, only summed in another order; SGD, which does not magnify rounding."""
+  method_ = Method((Phase('student', loss, optax.sgd(0.1)),))
+  plain, parts = begin(method_, batch_at(0)), begin(method_, batch_at(0))
+  step, split = jitted(method_), jitted(method_, accumulate=accumulate)
+  for i in range(3):
+    plain, _ = step(plain, batch_at(i), (0,))
+    parts, _ = split(parts, batch_at(i), (0,))
+  for a, b in zip(
+    jax.tree.leaves((plain.roles, plain.meter)), jax.tree.leaves((parts.roles, parts.meter)), strict=True
+  ):
+    np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
+def test_accumulation_must_divide():
+  with pytest.raises(ValueError, match='batch: got 16 rows; allowed: a multiple of accumulate = 3'):
+    jitted(method(), accumulate=3)(begin(method(), batch_at(0)), batch_at(0), (0,))
+
+
+@pytest.mark.parametrize('bad', ['nan', 'gradient'])
+def test_steps_that_are_not_finite_change_nothing(bad):
+  """A poisoned batch, or a gradient infinite at a finite loss, leaves everything but the counters as it was."""
+
+  def rooted(roles, batch, key):
+    values, aux = loss(roles, batch, key)
+    kink = jnp.sqrt(jnp.abs(roles['student']['d2']['bias'][0] * batch['kink'][:, 0]))  # slope inf at 0
+    return values + kink, aux
+
+  method_ = Method((Phase('student', rooted, optax.adam(1e-2)),)) if bad == 'gradient' else method()
+  poisoned = batch_at(1)
+  if bad == 'gradient':
+    poisoned['kink'] = np.ones((16, 1), np.float32)
+  else:
+    poisoned['x'][5, 1] = np.float32(bad)
+  state = begin(method_, poisoned)
+  before = jax.device_get(state.replace(key=None))
+  state, signals = jitted(method_)(state, poisoned, (0,))
+  for name in ('roles', 'opt', 'ema', 'meter'):
+    jax.tree.map(np.testing.assert_array_equal, getattr(before, name), jax.device_get(getattr(state, name)))
+  assert (int(state.step), int(state.skipped), int(state.row), int(signals['row'])) == (1, 1, 1, 1)
+  if bad == 'gradient':
+    return assert_finite(state)
+  step = jitted(method_)
+  state, _ = step(state, poisoned, (0,))
+  assert (int(state.skipped), int(state.row)) == (2, 2)
+  state, _ = step(state, batch_at(2), (0,))
+  assert (int(state.skipped), int(state.row)) == (2, 0)
+  assert_finite(state)
+
+
+def assert_finite(state):
+  assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((state.roles, state.opt, state.ema)))
+
+
+def test_draws_do_not_know_the_rest_of_the_batch():
+  """Sample 3's loss is the same in a batch of 4 and in one of 16."""
+  key = jax.random.key(5)
+  params = init(jax.random.key(0))
+  few, many = ({'x': batch_at(0)['x'][:n]} for n in (4, 16))
+  a, b = (loss(params, batch, draws.per_sample(key, n))[0] for batch, n in ((few, 4), (many, 16)))
+  np.testing.assert_allclose(a, b[:4], rtol=1e-6)
+
+
+def test_refused():
+  with pytest.raises(ValueError, match='phase: got the role .critic.; allowed: student'):
+    begin(Method((Phase('critic', loss, optax.sgd(0.1)),)), batch_at(0))
+  with pytest.raises(ValueError, match='phases: got'):
+    Method((Phase('a', loss, optax.sgd(0.1)), Phase('a', loss, optax.sgd(0.1))))
+  with pytest.raises(ValueError, match='every=0'):
+    Phase('a', loss, optax.sgd(0.1), every=0)
