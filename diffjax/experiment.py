@@ -87,17 +87,14 @@ def build(config: ConfigDict) -> Experiment:
     ConfigError: what it names is not there, or does not fit; the message names the field, value and what is allowed.
   """
   config = checked(config)
+  _check_numbers(config)
   shape, classes = tuple(config.data.shape), int(config.data.classes)
   process = named('process', registry(schedules), config.process)
   kind = _kind(config.loss, process)
-  given = dict(features_out=shape[-1])
-  if 'classes' not in config.net:
-    given['classes'] = classes
-  net = named('net', registry(nets, ('mlp', 'unet')), config.net, **given)
+  net = named('net', registry(nets, ('mlp', 'unet')), config.net, classes=classes)
   method = Method((Phase('student', _loss(config, process, kind, net, classes), _optimiser(config)),))
   averages = _field('train.ema', ema.averages, config.train.ema)
   experiment = Experiment(config, process, kind, net, method, averages, shape, classes)
-  _check_numbers(config)
   solver = experiment.solver()
   if kind.needs_signal and not np.isfinite(float(process.lam(float(np.asarray(solver.rows.t)[0])))):
     raise ConfigError(f'config.loss.kind: got {config.loss.kind!r}; allowed on {config.process.name}, whose alpha '

@@ -101,7 +101,7 @@ def call(net: Net, params: Any, process: Process, kind: Kind, x: Any, t: Any, co
 def as_denoiser(function: Callable, process: Process, kind: str | Kind = 'x0', null: Any = None) -> Denoiser:
   """Any function (x, t, cond) -> array, t in the process's own time (B,), as a denoiser of this kind.
 
-  The function is static: build it once, or each new one compiles anew.
+  The function is static: build it once, or each new one compiles anew. Of kind `edm` it is handed c_in x.
   """
   return Denoiser((), process, as_kind(kind).plain(), null, net=Function(function))
 

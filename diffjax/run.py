@@ -177,7 +177,8 @@ def load(workdir: str) -> tuple[Denoiser, Process, ConfigDict]:
   """
   experiment = build(read_config(workdir))
   state = restored(experiment, workdir, sharding.make_mesh(1, 1, 1))
-  params = jax.device_put(weights(experiment, state), jax.devices()[0])
+  # through the host: arrays that are committed to no device follow whatever mesh x lies on
+  params = jax.tree.map(lambda p: jnp.asarray(np.asarray(p)), weights(experiment, state))
   return experiment.denoiser(params), experiment.process, experiment.config
 
 

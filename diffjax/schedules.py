@@ -211,12 +211,11 @@ def _moving_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
   tau = _moving(process, shift, t, tau)
   (alpha_t, sigma_t), (alpha, sigma) = process.schedule(t), process.schedule(tau)
   (da_t, ds_t), (da, ds) = process.rates(t), process.rates(tau)
-  # -lam' = (alpha sigma' - alpha' sigma) / (alpha sigma); alpha or sigma cancels by sigma/alpha = shift sigma_t/alpha_t
+  # -lam' = (alpha sigma' - alpha' sigma) / (alpha sigma); sigma/alpha = shift sigma_t/alpha_t cancels what may be 0
   noisy = sigma_t > alpha_t
-  ratio = (jnp.where(noisy, sigma, alpha) / jnp.where(noisy, sigma_t, alpha_t)) ** 2 * jnp.where(
-    noisy, 1 / shift, shift
-  )
-  rate = (alpha_t * ds_t - da_t * sigma_t) / (alpha * ds - da * sigma) * ratio
+  ratio = jnp.where(noisy, sigma, alpha) / jnp.where(noisy, sigma_t, alpha_t)
+  gain = ratio**2 * jnp.where(noisy, 1 / shift, shift)
+  rate = (alpha_t * ds_t - da_t * sigma_t) / (alpha * ds - da * sigma) * gain
   return tau, tangents[3] + rate * tangents[2]
 
 

@@ -43,21 +43,21 @@ def test_every_schedule_is_here():
 def test_lam_falls_and_inverts(name, x64):
   process = make(name)
   t = times(process)
-  alpha, sigma = jax.jit(lambda p, t: p.schedule(t))(process, jnp.linspace(0, process.t_max, 1001))
+  alpha, sigma = process.schedule(jnp.linspace(0, process.t_max, 201))
   assert np.isfinite(alpha).all() and np.isfinite(sigma).all() and (alpha >= 0).all() and (sigma >= 0).all()
   got = of(process, t)
   assert (np.diff(got.lam) < 0).all()
   # lam is known to its own rounding, about 20 ulps; over the slope this is what time can be known to
-  tolerance = 20 * 2.3e-16 * ((np.abs(got.lam) + 2) / np.abs(got.slope) + t + 0.01)
   inner = np.abs(got.lam) < 30
+  with np.errstate(invalid='ignore'):  # infinite lam at the ends of some
+    tolerance = 20 * 2.3e-16 * ((np.abs(got.lam) + 2) / np.abs(got.slope) + t + 0.01)
   assert (np.abs(got.inverse - t) <= tolerance)[inner].all()
   assert process.lam_inverse(jnp.inf) <= 1e-12
   np.testing.assert_allclose(process.lam_inverse(process.lam(process.t_max) - 1), process.t_max, rtol=1e-12)
 
 
-@jax.jit
 def facts(process, t):
-  """What the tests compare, in one program: alpha, sigma, rates, lam, lam', lam_inverse(lam), drift, diffusion."""
+  """By name, computed op by op: cheaper than a program for each schedule."""
   lam = process.lam(t)
   slope = jax.jvp(process.lam, (t,), (jnp.ones_like(t),))[1]
   return SimpleNamespace(
@@ -93,10 +93,10 @@ def test_float32_against_float64(name):
     assert (np.abs(a - b) <= 16 * eps * b * (1 + np.abs(np.log(np.maximum(b, 1e-30)))) + through_tau).all()
   lam, inner = want.lam, np.abs(want.lam) < 12
   bound = 16 * eps * (2 + np.abs(lam[inner])) + through_tau / np.minimum(want.alpha, want.sigma)[inner]
-  assert (np.abs(got.lam - lam)[inner] <= bound).all()
+  assert (np.abs(got.lam[inner] - lam[inner]) <= bound).all()
   back = np.asarray(single.lam_inverse(jnp.asarray(lam, jnp.float32)))
-  tolerance = 16 * eps * ((2 + np.abs(lam)) / np.abs(want.slope) + fine + 0.01)
-  assert (np.abs(back - fine)[inner] <= np.asarray(tolerance)[inner]).all()
+  tolerance = 16 * eps * ((2 + np.abs(lam[inner])) / np.abs(want.slope[inner]) + fine[inner] + 0.01)
+  assert (np.abs(back - fine)[inner] <= tolerance).all()
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -169,13 +169,13 @@ def test_lam_inverse_derivatives(name, x64):
   process, h = with_number(name, 1.0), 1e-4
   t = 0.4 * process.t_max
   lam, rate = (facts(process, t)[k] for k in ('lam', 'slope'))
-  np.testing.assert_allclose(jax.jit(jax.grad(process.lam_inverse))(lam), 1 / rate, rtol=1e-9)
+  np.testing.assert_allclose(jax.grad(process.lam_inverse)(lam), 1 / rate, rtol=1e-9)
   along = jax.tree.map(lambda a, b: (a - b) / (2 * h), with_number(name, 1 + h), with_number(name, 1 - h))
-  moved = jax.jit(lambda p, d: jax.jvp(lambda p: p.lam_inverse(lam), (p,), (d,))[1])(process, along)
-  lifted = jax.jit(lambda p, d: jax.jvp(lambda p: p.lam(t), (p,), (d,))[1])(process, along)
+  moved = jax.jvp(lambda p: p.lam_inverse(lam), (process,), (along,))[1]
+  lifted = jax.jvp(lambda p: p.lam(t), (process,), (along,))[1]
   np.testing.assert_allclose(moved, -lifted / rate, rtol=1e-8)
   assert abs(moved) > 1e-4
-  backward = jax.jit(jax.grad(lambda p: p.lam_inverse(lam)))(process)
+  backward = jax.grad(lambda p: p.lam_inverse(lam))(process)
   along_back = sum(jnp.vdot(g, a) for g, a in zip(jax.tree.leaves(backward), jax.tree.leaves(along), strict=True))
   np.testing.assert_allclose(along_back, moved, rtol=1e-9)
 
@@ -190,7 +190,7 @@ def test_posterior_is_bayes(name, x64):
   r = a_t / a_s
   noise = s_t**2 - r**2 * s_s**2
   precision = 1 / s_s**2 + r**2 / noise
-  mean, std = jax.jit(lambda p, *a: p.posterior(*a))(process, x[:, None], x0[:, None], t, s)
+  mean, std = process.posterior(x[:, None], x0[:, None], t, s)
   np.testing.assert_allclose(std[:, 0] ** 2, 1 / precision, rtol=1e-8)
   np.testing.assert_allclose(mean[:, 0], (a_s * x0 / s_s**2 + r * x / noise) / precision, rtol=1e-8)
 
@@ -222,7 +222,7 @@ def test_shifted_flow_closed_form():
   process, s = schedules.shifted(make('flow'), 3.0), 3.0
   t = jnp.linspace(0, 1, 101)
   tau = s * t / (1 + (s - 1) * t)
-  alpha, sigma = jax.jit(process.schedule)(t)
+  alpha, sigma = process.schedule(t)
   np.testing.assert_allclose(sigma, tau, rtol=3e-6, atol=1e-12)
   np.testing.assert_allclose(alpha, (1 - t) / (1 + (s - 1) * t), rtol=3e-6, atol=1.2e-7)
   rate = s / (1 + (s - 1) * t) ** 2

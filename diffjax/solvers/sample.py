@@ -69,7 +69,7 @@ def _path(denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: An
 
 
 def _run(denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any, keep: bool) -> tuple[Any, Any]:
-  dtype = jax.tree.leaves(x)[0].dtype
+  dtype = jnp.promote_types(jax.tree.leaves(x)[0].dtype, jnp.float32)  # of times: bfloat16 would move them
   state = solver.init(x, keys)
   first = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], solver.rows)
   shapes = jax.eval_shape(lambda: denoise(solver.probe(state), first.t.astype(dtype), cond, None))

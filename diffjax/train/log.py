@@ -3,6 +3,7 @@
 import csv
 import io
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ class Log:
 
     self.file = None if workdir is None else epath.Path(workdir) / 'metrics.csv'
     self.local = workdir is not None and '://' not in str(workdir)
-    self.text, self.columns = '', []
+    self.text, self.columns, self.behind = '', [], False
     if self.file is not None:
       self._resume(start)
     self.events = None if workdir is None else _events(workdir, start)
@@ -59,14 +60,27 @@ class Log:
     self.columns = self.columns or list(row)
     added += _lines(self.columns, [row])
     self.text += added
-    if self.local:  # object stores know no append: there the file is written whole, with every checkpoint
-      with self.file.open('a') as file:
-        file.write(added)
+    if self.local:
+      self._put(added)
+
+  def _put(self, added: str | None = None) -> None:
+    """Appends `added`, or writes the file whole: object stores know no append, and a full disk may have cut it off."""
+    try:
+      if added is None or self.behind:
+        self.file.write_text(self.text)
+      else:
+        with self.file.open('a') as file:
+          file.write(added)
+      self.behind = False
+    except OSError as error:
+      if not self.behind:
+        warnings.warn(f'{self.file} not written ({error}); training goes on', RuntimeWarning, stacklevel=3)
+      self.behind = True
 
   def flush(self) -> None:
     """Brings everything written so far to where it can be read."""
-    if self.file is not None and not self.local:
-      self.file.write_text(self.text)
+    if self.file is not None and (self.behind or not self.local):
+      self._put()
     if self.events is not None:
       self.events.flush()
 

@@ -99,7 +99,7 @@ def make_train_step(
       followers = {role: roles[role] for role, made in method.copies.items() if _follows(made, phase.role) and last}
       kept = averages.get(phase.role, {}) if last else {}
       moved = (roles[phase.role], opt[phase.name], kept, followers)
-      count = state.step // phase.every + 1
+      count = state.step // min(p.every for p in method.phases if p.role == phase.role) + 1  # moves of the role
       apply = lambda moved, grads, phase=phase, count=count: _apply(method, phase, ema, moved, grads, count)  # noqa: E731
       moved = jax.lax.cond(finite, apply, lambda moved, grads: moved, moved, grads)
       roles[phase.role], opt[phase.name], kept, followers = moved

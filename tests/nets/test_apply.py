@@ -14,20 +14,18 @@ def test_equal_modules_are_one_function():
   a, b = unet(**SMALL), unet(**SMALL, dtype=jnp.float32)
   assert a == b and hash(a) == hash(b) and a != unet(**(SMALL | dict(blocks=2))) and a != mlp()
   assert Apply(a.module, ('in',)) != a
-  traces = []
 
-  @jax.jit
-  def init(key):
-    return a.init(key, X, T)
+
+def test_equal_modules_compile_once(initial):
+  a, b = mlp(8, 1), mlp(8, 1)
+  params, traces = initial(a, X, T), []
 
   def run(net, params):
     traces.append(net)
     return net(params, X, T)
 
   run = jax.jit(run, static_argnums=0)
-  params = init(jax.random.key(0))
-  run(a, params)
-  run(b, params)
+  np.testing.assert_array_equal(run(a, params), run(b, params))
   assert len(traces) == 1
 
 
@@ -37,11 +35,11 @@ def test_params_are_a_plain_dictionary_of_float32():
   assert all(type(a) is jax.ShapeDtypeStruct and a.dtype == jnp.float32 for a in jax.tree.leaves(params))
 
 
-def test_params_do_not_depend_on_an_open_mesh():
-  net = unet(**SMALL)
-  want = jax.jit(net.init)(jax.random.key(0), X, T)
+def test_params_do_not_depend_on_an_open_mesh(initial):
+  net = unet(8, (1,), 1, ())
+  want = initial(net, X, T)
   with jax.set_mesh(jax.make_mesh((1,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))):
-    got = jax.jit(net.init)(jax.random.key(0), X, T)
+    got = initial(net, X, T)
     jax.eval_shape(net, got, X, T)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), want, got)
 
@@ -64,10 +62,10 @@ def test_axes_of_attention_and_conv():
   assert axes['label']['table'] == P('label', 'embed')
 
 
-def test_taps():
+def test_taps(filled):
   plain = unet(**SMALL)
   tapped = Apply(plain.module, ('middle', 'in', 'head'))
-  params = jax.tree.map(lambda a: a + 0.1, jax.jit(plain.init)(jax.random.key(0), X, T))
+  params = filled(plain, X, T)
   out, features = jax.jit(tapped)(params, X, T)
   np.testing.assert_allclose(out, jax.jit(plain)(params, X, T), atol=1e-5)
   assert {k: v.shape for k, v in features.items()} == {
@@ -82,8 +80,8 @@ def test_taps():
   np.testing.assert_allclose(by_hand + bias, out, atol=1e-5)
 
 
-def test_taps_under_remat():
-  params = jax.tree.map(lambda a: a + 0.1, jax.jit(unet(**SMALL).init)(jax.random.key(0), X, T))
+def test_taps_under_remat(filled):
+  params = filled(unet(**SMALL), X, T)
   plain, remat = (
     jax.jit(Apply(unet(**SMALL, remat=r).module, ('middle',)))(params, X, T)[1]['middle'] for r in (False, True)
   )

@@ -10,12 +10,7 @@ X = jax.random.normal(jax.random.key(0), (3, 2))
 NET = mlp(8, 2, classes=4)
 
 
-def filled(net, *args):
-  shapes = jax.eval_shape(net.init, jax.random.key(0), *args)
-  return jax.tree.map(lambda a: jax.random.normal(jax.random.key(a.size), a.shape) / 3, shapes)
-
-
-def test_forward_by_hand():
+def test_forward_by_hand(filled):
   params = filled(NET, X, T)
   p = jax.tree.map(np.float64, params)
   angle = np.float64(T)[:, None] * np.geomspace(1e-3, 2, 16)
@@ -34,7 +29,7 @@ def test_forward_by_hand():
   np.testing.assert_allclose(NET(params, X, T, jnp.array([1, 0, 4])), want, atol=1e-3)
 
 
-def test_zero_at_init_and_null_label():
+def test_zero_at_init_and_null_label(filled):
   np.testing.assert_array_equal(NET(NET.init(jax.random.key(0), X, T), X, T), np.zeros((3, 2)))
   params = filled(NET, X, T)
   np.testing.assert_array_equal(NET(params, X, T), NET(params, X, T, jnp.full(3, 4)))
@@ -47,7 +42,7 @@ def test_count_of_the_bench():
   assert sum(a.size for a in jax.tree.leaves(shapes)) == (2 * w + w) + (w * w + w) + 2 * (32 * w + w) + (2 * w + 2)
 
 
-def test_jit_vmap_jvp_bfloat16():
+def test_jit_vmap_jvp_bfloat16(filled):
   params, y = filled(NET, X, T), jnp.array([1, 0, 4])
   plain = NET(params, X, T, y)
   np.testing.assert_allclose(jax.jit(NET)(params, X, T, y), plain, atol=1e-5)

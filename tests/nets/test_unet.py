@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,19 +9,13 @@ import pytest
 from diffjax.nets import unet
 
 SMALL = dict(width=8, levels=(1, 2), blocks=1, attention=(4,), classes=3, dropout=0.25)
+QUICK = {'xla_backend_optimization_level': 0}  # these tests compile more than they compute
+RUN = jax.jit(unet(**SMALL), compiler_options=QUICK)  # one for the file: a signature is compiled once
 
 
 def inputs(batch=4, seed=0):
   x = jax.random.normal(jax.random.key(seed), (batch, 8, 8, 2))
   return x, jnp.linspace(5.0, 900.0, batch), jnp.arange(batch) % 3
-
-
-def filled(net, *args, seed=1):
-  """Weights of order 1/sqrt(fan in) everywhere, so that no path is shut."""
-  leaves, tree = jax.tree.flatten(jax.eval_shape(net.init, jax.random.key(0), *args))
-  keys = jax.random.split(jax.random.key(seed), len(leaves))
-  draw = [jax.random.normal(k, a.shape) / math.sqrt(math.prod(a.shape[:-1])) for k, a in zip(keys, leaves, strict=True)]
-  return jax.tree.unflatten(tree, draw)
 
 
 def count(net, size, channels):
@@ -78,36 +73,37 @@ def test_count_of_the_paper():
   assert round(count(unet(128), 32, 3) / 1e5) == 618
 
 
-def test_zero_at_init():
+def test_zero_at_init(initial):
   net, (x, t, y) = unet(**SMALL), inputs()
-  params = jax.jit(net.init)(jax.random.key(0), x, t)
-  np.testing.assert_array_equal(jax.jit(net)(params, x, t, y), np.zeros(x.shape, np.float32))
+  params = initial(net, x, t)
+  np.testing.assert_array_equal(RUN(params, x, t, y), np.zeros(x.shape, np.float32))
 
 
-def test_null_label_is_no_label():
+def test_null_label_is_no_label(filled):
   net, (x, t, _) = unet(**SMALL), inputs()
-  params, run = filled(net, x, t), jax.jit(net)
+  params, run = filled(net, x, t), RUN
   null = run(params, x, t, jnp.full(4, 3))
   np.testing.assert_allclose(run(params, x, t), null, atol=1e-6)
   assert jnp.abs(run(params, x, t, jnp.zeros(4, int)) - null).max() > 1e-3
 
 
-def test_jit_and_vmap():
+def test_jit_and_vmap(filled):
   net, (x, t, y) = unet(**SMALL), inputs()
   params = filled(net, x, t)
-  plain = net(params, x, t, y)
-  np.testing.assert_allclose(jax.jit(net)(params, x, t, y), plain, atol=1e-5)
-  rows = jax.jit(jax.vmap(lambda x, t, y: net(params, x[None], t[None], y[None])[0]))(x, t, y)
+  with jax.disable_jit():
+    plain = net(params, x, t, y)
+  np.testing.assert_allclose(RUN(params, x, t, y), plain, atol=1e-5)
+  rows = jax.jit(jax.vmap(lambda x, t, y: net(params, x[None], t[None], y[None])[0]), compiler_options=QUICK)(x, t, y)
   np.testing.assert_allclose(rows, plain, atol=1e-5)
 
 
-def test_forward_and_reverse_mode():
+def test_forward_and_reverse_mode(filled):
   """<c, J v> = <J^T c, v> over the image and every weight; J v is the slope; no weight is without a gradient."""
   net, (x, t, y) = unet(**SMALL), inputs()
   at = filled(net, x, t), x
   v, c = (filled(net, x, t, seed=5), inputs(seed=2)[0]), inputs(seed=3)[0]
 
-  @jax.jit
+  @partial(jax.jit, compiler_options=QUICK)
   def both(at, v):
     out, tangent = jax.jvp(lambda p, x: net(p, x, t, y), at, v)
     return tangent, jax.vjp(lambda p, x: net(p, x, t, y), *at)[1](c)
@@ -117,7 +113,7 @@ def test_forward_and_reverse_mode():
   np.testing.assert_allclose(
     jnp.vdot(c, tangent), inner, atol=1e-4 * float(jnp.linalg.norm(tangent) * jnp.linalg.norm(c))
   )
-  run, step = jax.jit(net), 1e-2
+  run, step = RUN, 1e-2
   ahead, behind = (jax.tree.map(lambda a, b, s=s: a + s * b, at, v) for s in (step, -step))
   slope = (run(*ahead, t, y) - run(*behind, t, y)) / (2 * step)
   assert jnp.linalg.norm(tangent - slope) < 0.02 * jnp.linalg.norm(slope)
@@ -125,26 +121,29 @@ def test_forward_and_reverse_mode():
     assert jnp.isfinite(g).all() and g.any(), path
 
 
-def test_bfloat16_keeps_float32_state():
+def test_bfloat16_keeps_float32_state(filled):
   """bfloat16 has 8 bits: one rounding is 2^-9, some 40 independent ones along the depth add to about 1%; 5% allowed."""
   net, half = unet(**SMALL), unet(**SMALL, dtype='bfloat16')
   x, t, y = inputs()
   params = filled(net, x, t)
   assert all(a.dtype == jnp.float32 for a in jax.tree.leaves(jax.eval_shape(half.init, jax.random.key(0), x, t)))
-  out, want = jax.jit(half)(params, x, t, y), jax.jit(net)(params, x, t, y)
+  out, want = jax.jit(half, compiler_options=QUICK)(params, x, t, y), RUN(params, x, t, y)
   assert out.dtype == jnp.float32
   error = jnp.linalg.norm(out - want) / jnp.linalg.norm(want)
   assert 1e-4 < error < 0.05
 
 
-def test_remat_changes_nothing():
+def test_remat_changes_nothing(filled):
   plain, remat = unet(**SMALL), unet(**SMALL, remat=True)
   x, t, y = inputs()
   params, key = filled(plain, x, t), jax.random.split(jax.random.key(4), 4)
   assert jax.tree.structure(jax.eval_shape(remat.init, jax.random.key(0), x, t)) == jax.tree.structure(params)
 
   def gradient(net):
-    return jax.jit(jax.value_and_grad(lambda p: jnp.square(net(p, x, t, y, key)).mean()))(params)
+    def loss(p):
+      return jnp.square(net(p, x, t, y, key)).mean()
+
+    return jax.jit(jax.value_and_grad(loss), compiler_options=QUICK)(params)
 
   for a, b in zip(jax.tree.leaves(gradient(plain)), jax.tree.leaves(gradient(remat)), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(a).max()) + 1e-9)
@@ -152,10 +151,10 @@ def test_remat_changes_nothing():
   assert 'remat' in jaxpr or 'checkpoint' in jaxpr
 
 
-def test_dropout_needs_a_key_and_is_each_samples_own():
+def test_dropout_needs_a_key_and_is_each_samples_own(filled):
   net, (x, t, y) = unet(**SMALL), inputs()
   params, key = filled(net, x, t), jax.random.split(jax.random.key(4), 4)
-  run = jax.jit(net)
+  run = RUN
   off, on = run(params, x, t, y), run(params, x, t, y, key)
   np.testing.assert_allclose(run(params, x, t, y, None), off)
   assert (jnp.abs(on - off).max((1, 2, 3)) > 1e-3).all()

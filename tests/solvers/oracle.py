@@ -58,8 +58,8 @@ def gaussian_law(table, process, var):
   n, q = table.rows.weights.shape[:2]
   state = np.zeros((q, 1 + n))  # coefficients of x_T and of each row's noise
   state[0, 0] = 1
-  for i, weights in enumerate(np.asarray(table.rows.weights)):
-    alpha, sigma, _ = grids.at(process, table.rows.t[i])
+  levels = zip(*grids.at(process, table.rows.t)[:2], strict=True)
+  for i, (weights, (alpha, sigma)) in enumerate(zip(np.asarray(table.rows.weights), levels, strict=True)):
     total = alpha**2 * var + sigma**2
     state, noise = row(weights, state, alpha * var / total * state[0], sigma / total * state[0])
     state[:, 1 + i] += noise

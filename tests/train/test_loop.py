@@ -15,7 +15,7 @@ import training_job as job
 from training_job import arrays, batches, loss, run
 
 from diffjax.roles import Method, Phase
-from diffjax.train.log import read_csv
+from diffjax.train.log import Log, read_csv
 from diffjax.train.loop import NonFinite
 
 SCRIPT = pathlib.Path(job.__file__)
@@ -207,3 +207,19 @@ def test_save_that_fails_goes_on(tmp_path, monkeypatch):
   with pytest.warns(RuntimeWarning, match='checkpoint of step 10 not saved .*No space left'):
     fit = run(tmp_path)
   assert int(fit.state.step) == 20 and run(tmp_path).start == 20
+
+
+def test_log_survives_a_full_disk(tmp_path, monkeypatch):
+  """A line that could not be written is there with the next one."""
+  log = Log(tmp_path, 0, 3, progress=False)
+  log.write(1, {'loss': 1.0})
+  with monkeypatch.context() as patch, pytest.warns(RuntimeWarning, match='metrics.csv not written'):
+    patch.setattr(type(log.file), 'open', lambda *_: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
+    log.write(2, {'loss': 2.0})
+  log.write(3, {'loss': 3.0})
+  log.close()
+  assert [(row['step'], row['loss']) for row in read_csv(tmp_path / 'metrics.csv')] == [
+    ('1', '1'),
+    ('2', '2'),
+    ('3', '3'),
+  ]

@@ -1,5 +1,6 @@
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ SCRIPT = pathlib.Path(job.__file__)
 
 
 def launch(*args, devices=1):
-  flags = f'--xla_force_host_platform_device_count={devices}'
+  flags = f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0'  # compiles sooner
   environment = {**os.environ, 'PYTHONPATH': str(SCRIPT.parents[2]), 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
   command = [sys.executable, str(SCRIPT), *map(str, args)]
   return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -46,18 +47,37 @@ def test_saved_on_eight_restored_on_four_and_one(tmp_path):
     assert (int(start), int(count)) == (6, devices) and float(distance) < 1e-5
 
 
+def free_port():
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    return free.getsockname()[1]
+
+
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
   """Five steps, and three more after both processes started again from the checkpoint."""
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    port = free.getsockname()[1]
+  port = free_port()
   processes = [launch('pair', rank, port, tmp_path) for rank in (0, 1)]
   for process in processes:
     finish(process)
   both = list(np.load(tmp_path / 'pair.npz').values())
   single = [*job.arrays(job.run(steps=5).state.roles), *job.arrays(job.run(steps=8).state.roles)]
   assert all(np.allclose(a, b, atol=1e-5, rtol=0) for a, b in zip(both, single, strict=True))
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together(tmp_path):
+  """SIGTERM to one of two: both save the same step, and exit 0."""
+  port = free_port()
+  processes = [launch('stop', rank, port, tmp_path) for rank in (0, 1)]
+  for line in processes[1].stdout:
+    if line.startswith('batch 5'):
+      processes[1].send_signal(signal.SIGTERM)
+      break
+  for process in processes:
+    finish(process)
+  steps = [int(folder.name) for folder in (tmp_path / 'checkpoints').iterdir() if folder.name.isdigit()]
+  assert len(steps) == 1 and 5 < steps[0] < 1000
 
 
 def test_mesh_fills_and_refuses():

@@ -4,6 +4,7 @@ python training_job.py fit WORKDIR [STEPS [PAUSE]]                            on
 python training_job.py mesh                                                   8 host devices against one
 python training_job.py layout WORKDIR                                         saved on 8 devices, restored on 4 and 1
 python training_job.py pair RANK PORT OUT                                     one of two processes
+  python training_job.py stop RANK PORT WORKDIR                                 the same, to be ended by SIGTERM
 """
 
 import itertools
@@ -121,6 +122,14 @@ def pair(rank, port, out):
     np.savez(f'{out}/pair.npz', *arrays(state.roles), *arrays(again.roles))
 
 
+def stop(rank, port, out):
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  jax.distributed.initialize(f'localhost:{port}', 2, rank)
+  half = ROWS // 2
+  local = lambda start: ({'x': b['x'][rank * half : (rank + 1) * half]} for b in slow_batches(0.05)(start))  # noqa: E731
+  run(out, steps=1000, batches=local, save_every=1000)
+
+
 if __name__ == '__main__':
   command, *args = sys.argv[1:]
   if command == 'fit':
@@ -131,5 +140,7 @@ if __name__ == '__main__':
     meshes()
   elif command == 'layout':
     layout(args[0])
+  elif command == 'stop':
+    stop(int(args[0]), args[1], args[2])
   else:
     pair(int(args[0]), args[1], args[2])
