@@ -6,8 +6,8 @@ that have the batch first.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -45,22 +45,29 @@ def denoiser(seed, dtype):
   return Denoiser(weights(small(dtype), seed), process, as_kind('v'), CLASSES, net=small(dtype))
 
 
+def run_solver(tree, x, cond, key):
+  return solvers.sample(*tree, x, key, cond)
+
+
 def solver(name, **options):
+  """Padded, so that all of them share one compiled program; `tests/solvers` has them as they are."""
+
   def numbers(seed, dtype):
     denoise = denoiser(seed, dtype)
     ts = grids.uniform(denoise.process, 3) ** (1 + 0.2 * seed)
-    return denoise, getattr(solvers, name)(denoise.process, ts, **options)
+    return denoise, solvers.pad(getattr(solvers, name)(denoise.process, ts, **options), 5, 4)
 
-  return Entry(numbers, lambda tree, x, cond, key: solvers.sample(*tree, x, key, cond))
+  return Entry(numbers, run_solver)
 
 
 def transform(make):
   """make(denoise, value): the transform with its numbers at `value`, something between 1 and 2."""
 
-  def run(denoise, x, cond, key):
-    return denoise(x, 0.5, cond)[:2]
+  return Entry(lambda seed, dtype: make(denoiser(seed, dtype), 1.3 + 0.2 * seed), run_transform)
 
-  return Entry(lambda seed, dtype: make(denoiser(seed, dtype), 1.3 + 0.2 * seed), run)
+
+def run_transform(denoise, x, cond, key):
+  return denoise(x, 0.5, cond)[:2]
 
 
 def loss(make):
@@ -147,18 +154,33 @@ def close(got, want):
     np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
 
-compiled = {name: jax.jit(entry.run) for name, entry in ENTRIES.items()}
+# Entries that share `run` and the shapes of their numbers share these programs.
+compiled = functools.cache(jax.jit)
+
+
+@functools.cache
+def halves(run):
+  axes = (None, 0, 0, 0)
+  return jax.pmap(jax.vmap(run, axes), in_axes=axes)
+
+
+@functools.cache
+def gradient(run):
+  def total(numbers, x, cond, key):
+    return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(run(numbers, x, cond, key)))
+
+  return jax.jit(jax.grad(total, argnums=(0, 1), allow_int=True))
 
 
 @every
 def test_compiled_is_not_compiled_and_numbers_never_recompile(name, compiles):
   entry = ENTRIES[name]
   x, others = inputs(entry), entry.numbers(1, 'float32')
-  first = compiled[name](entry.numbers(0, 'float32'), *x)
+  first = compiled(entry.run)(entry.numbers(0, 'float32'), *x)
   with jax.disable_jit() if name in SOLVERS else contextlib.nullcontext():  # `sample` is itself compiled
     close(first, entry.run(entry.numbers(0, 'float32'), *x))
   with compiles(0):
-    second = compiled[name](others, *x)
+    second = compiled(entry.run)(others, *x)
   assert not np.array_equal(jax.tree.leaves(first)[0], jax.tree.leaves(second)[0])
 
 
@@ -167,11 +189,10 @@ def test_samples_do_not_know_each_other(name):
   """The first rows of a batch, and its halves under pmap of vmap, are what the whole batch gives."""
   entry = ENTRIES[name]
   x, numbers = inputs(entry), entry.numbers(0, 'float32')
-  whole = compiled[name](numbers, *x)
-  halves = jax.tree.map(lambda leaf: leaf.reshape(1, 2, 2, *leaf.shape[1:]), x)
-  split = jax.pmap(jax.vmap(partial(entry.run, numbers)))(*halves)
+  whole = compiled(entry.run)(numbers, *x)
+  split = halves(entry.run)(numbers, *jax.tree.map(lambda leaf: leaf.reshape(1, 2, 2, *leaf.shape[1:]), x))
   close(jax.tree.map(lambda leaf: leaf.reshape(4, *leaf.shape[3:]), split), whole)
-  first = compiled[name](numbers, *jax.tree.map(lambda leaf: leaf[:3], x))
+  first = compiled(entry.run)(numbers, *jax.tree.map(lambda leaf: leaf[:3], x))
   close(first, jax.tree.map(lambda leaf: leaf[:3], whole))
 
 
@@ -188,12 +209,7 @@ def test_state_stays_float32(name, dtype):
 def test_gradients_are_finite(name):
   """In every number and in x; and not all zero."""
   entry = ENTRIES[name]
-  x, cond, key = inputs(entry)
-
-  def total(numbers, x):
-    return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(entry.run(numbers, x, cond, key)))
-
-  slopes = jax.jit(jax.grad(total, argnums=(0, 1), allow_int=True))(entry.numbers(0, 'float32'), x)
+  slopes = gradient(entry.run)(entry.numbers(0, 'float32'), *inputs(entry))
   real = [leaf for leaf in jax.tree.leaves(slopes) if leaf.dtype != jax.dtypes.float0]
   assert all(np.isfinite(leaf).all() for leaf in real) and np.any(slopes[1])
 
@@ -204,5 +220,5 @@ def test_transforms_predict_consistently(name):
   entry = ENTRIES[name]
   x, cond, key = inputs(entry)
   denoise = entry.numbers(0, 'float32')
-  x0, eps = compiled[name](denoise, x, cond, key)
+  x0, eps = compiled(entry.run)(denoise, x, cond, key)
   np.testing.assert_allclose(denoise.process.perturb(x0, eps, 0.5), x, atol=2e-6)

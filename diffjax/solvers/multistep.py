@@ -38,7 +38,7 @@ def unipc(process: Process, ts: Any, order: int = 2, lower_final: bool = True) -
   `lower_final`, min(order, n - i) at the end; no corrector after the last step.
 
   Raises:
-    ValueError: order is not 1, 2, 3 or more, or has too few steps.
+    ValueError: order is not a whole number from 1 to the number of steps.
   """
   alpha, sigma, lam = on_grid(process, ts)
   ts = checked(process, ts)

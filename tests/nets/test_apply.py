@@ -7,6 +7,7 @@ from jax.sharding import PartitionSpec as P
 from diffjax.nets import Apply, mlp, unet
 
 SMALL = dict(width=8, levels=[1, 2], blocks=1, attention=[4], classes=3)
+QUICK = {'xla_backend_optimization_level': 0}  # these tests compile more than they compute
 X, T = jnp.ones((2, 8, 8, 1)), jnp.array([1.0, 500.0])
 
 
@@ -66,8 +67,8 @@ def test_taps(filled):
   plain = unet(**SMALL)
   tapped = Apply(plain.module, ('middle', 'in', 'head'))
   params = filled(plain, X, T)
-  out, features = jax.jit(tapped)(params, X, T)
-  np.testing.assert_allclose(out, jax.jit(plain)(params, X, T), atol=1e-5)
+  out, features = jax.jit(tapped, compiler_options=QUICK)(params, X, T)
+  np.testing.assert_allclose(out, jax.jit(plain, compiler_options=QUICK)(params, X, T), atol=1e-5)
   assert {k: v.shape for k, v in features.items()} == {
     'middle': (2, 4, 4, 16),
     'in': (2, 8, 8, 8),
@@ -81,11 +82,11 @@ def test_taps(filled):
 
 
 def test_taps_under_remat(filled):
-  params = filled(unet(**SMALL), X, T)
-  plain, remat = (
-    jax.jit(Apply(unet(**SMALL, remat=r).module, ('middle',)))(params, X, T)[1]['middle'] for r in (False, True)
-  )
-  np.testing.assert_allclose(plain, remat, atol=1e-5)
+  params, features = filled(unet(**SMALL), X, T), []
+  for remat in (False, True):
+    net = Apply(unet(**SMALL, remat=remat).module, ('middle',))
+    features.append(jax.jit(net, compiler_options=QUICK)(params, X, T)[1]['middle'])
+  np.testing.assert_allclose(*features, atol=1e-5)
 
 
 def test_tap_names():

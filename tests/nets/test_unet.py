@@ -81,10 +81,10 @@ def test_zero_at_init(initial):
 
 def test_null_label_is_no_label(filled):
   net, (x, t, _) = unet(**SMALL), inputs()
-  params, run = filled(net, x, t), RUN
-  null = run(params, x, t, jnp.full(4, 3))
-  np.testing.assert_allclose(run(params, x, t), null, atol=1e-6)
-  assert jnp.abs(run(params, x, t, jnp.zeros(4, int)) - null).max() > 1e-3
+  params = filled(net, x, t)
+  null = RUN(params, x, t, jnp.full(4, 3))
+  np.testing.assert_allclose(RUN(params, x, t), null, atol=1e-6)
+  assert jnp.abs(RUN(params, x, t, jnp.zeros(4, int)) - null).max() > 1e-3
 
 
 def test_jit_and_vmap(filled):
@@ -113,9 +113,9 @@ def test_forward_and_reverse_mode(filled):
   np.testing.assert_allclose(
     jnp.vdot(c, tangent), inner, atol=1e-4 * float(jnp.linalg.norm(tangent) * jnp.linalg.norm(c))
   )
-  run, step = RUN, 1e-2
+  step = 1e-2
   ahead, behind = (jax.tree.map(lambda a, b, s=s: a + s * b, at, v) for s in (step, -step))
-  slope = (run(*ahead, t, y) - run(*behind, t, y)) / (2 * step)
+  slope = (RUN(*ahead, t, y) - RUN(*behind, t, y)) / (2 * step)
   assert jnp.linalg.norm(tangent - slope) < 0.02 * jnp.linalg.norm(slope)
   for path, g in jax.tree.leaves_with_path(grads):
     assert jnp.isfinite(g).all() and g.any(), path
@@ -154,12 +154,11 @@ def test_remat_changes_nothing(filled):
 def test_dropout_needs_a_key_and_is_each_samples_own(filled):
   net, (x, t, y) = unet(**SMALL), inputs()
   params, key = filled(net, x, t), jax.random.split(jax.random.key(4), 4)
-  run = RUN
-  off, on = run(params, x, t, y), run(params, x, t, y, key)
-  np.testing.assert_allclose(run(params, x, t, y, None), off)
+  off, on = RUN(params, x, t, y), RUN(params, x, t, y, key)
+  np.testing.assert_allclose(RUN(params, x, t, y, None), off)
   assert (jnp.abs(on - off).max((1, 2, 3)) > 1e-3).all()
-  np.testing.assert_allclose(run(params, x[2:], t[2:], y[2:], key[2:]), on[2:], atol=1e-5)
-  other = run(params, x, t, y, key[::-1])
+  np.testing.assert_allclose(RUN(params, x[2:], t[2:], y[2:], key[2:]), on[2:], atol=1e-5)
+  other = RUN(params, x, t, y, key[::-1])
   assert jnp.abs(other - on).max() > 1e-3
 
 
