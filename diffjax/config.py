@@ -69,7 +69,7 @@ def override(config: ConfigDict, arguments: Iterable[str]) -> ConfigDict:
   Raises:
     ConfigError: an argument of another form, or what `checked` refuses.
   """
-  tree = config.to_dict()
+  tree: dict[str, Any] = config.to_dict()
   for argument in arguments:
     path, sign, text = argument.removeprefix('--').partition('=')
     if not path.startswith('config.') or not sign:
@@ -80,7 +80,7 @@ def override(config: ConfigDict, arguments: Iterable[str]) -> ConfigDict:
     for i, section in enumerate(sections):
       inner = where.setdefault(section, {})
       if isinstance(inner, str) and '.'.join(sections[: i + 1]) in OPEN:
-        inner = where[section] = dict(name=inner)
+        inner = where[section] = dict[str, Any](name=inner)
       if not isinstance(inner, dict):
         raise ConfigError(f'config.{".".join(sections)}: got a key {key!r} below it; allowed: a value, it has no keys')
       where = inner
@@ -110,22 +110,23 @@ def _plain(config: Any) -> dict:
 
 def _merge(done: ConfigDict, key: str, value: Any, path: str) -> None:
   field = f'{path}{key}'
+  default: Any = done.get(key)
   if field in OPEN:
     spec = dict(name=value) if isinstance(value, str) else value
     if not isinstance(spec, dict):
       raise ConfigError(f'config.{field}: got {value!r}; allowed: a name, or a dict with a name and its options')
-    kept = done[key].to_dict() if spec.get('name', done[key].name) == done[key].name or field == 'data' else {}
+    kept = default.to_dict() if spec.get('name', default.name) == default.name or field == 'data' else {}
     done[key] = ConfigDict({**kept, **spec})
     return
   if key not in done:
     raise ConfigError(_unknown(f'config.{field}', key, done.keys()))
-  if isinstance(done[key], ConfigDict):
+  if isinstance(default, ConfigDict):
     if not isinstance(value, dict):
-      raise ConfigError(f'config.{field}: got {value!r}; allowed: the keys {", ".join(sorted(done[key].keys()))}')
+      raise ConfigError(f'config.{field}: got {value!r}; allowed: the keys {", ".join(sorted(default.keys()))}')
     for inner, v in value.items():
-      _merge(done[key], inner, v, f'{field}.')
+      _merge(default, inner, v, f'{field}.')
     return
-  done[key] = _typed(f'config.{field}', value, done[key])
+  done[key] = _typed(f'config.{field}', value, default)
 
 
 def _typed(field: str, value: Any, default: Any) -> Any:

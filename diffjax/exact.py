@@ -19,8 +19,7 @@ from diffjax.process import Process
 __all__ = ['Mixture', 'ExactDenoiser', 'mixture', 'gaussian', 'ring8', 'gaussian_flow']
 
 
-@struct.dataclass
-class Mixture:
+class Mixture(struct.PyTreeNode):
   """sum_k w_k N(mean_k, U_k diag(var_k) U_k^T) in d dimensions.
 
   Covariances are kept by their eigenvectors, so a noise level only moves `var`: alpha^2 var + sigma^2.
@@ -149,8 +148,7 @@ def _column(level: Any) -> Array:
   return jnp.reshape(jnp.asarray(level), (-1, 1))
 
 
-@struct.dataclass
-class ExactDenoiser:
+class ExactDenoiser(struct.PyTreeNode):
   """The exact denoiser of a mixture under a process."""
 
   target: Mixture
@@ -190,7 +188,7 @@ def mixture(weights: Any, means: Any, covariances: Any, labels: Any = None) -> M
   with np.errstate(divide='ignore'):
     log_w = np.log(w / w.sum())
   arrays = (jnp.asarray(v, float) for v in (log_w, m, basis, np.maximum(var, 0)))
-  return Mixture(*arrays, jnp.asarray(names, jnp.int32))
+  return Mixture(*arrays, labels=jnp.asarray(names, jnp.int32))
 
 
 def gaussian(mean: Any, covariance: Any) -> Mixture:

@@ -138,11 +138,12 @@ def _field(field: str, function: Any, *arguments: Any) -> Any:
 
 
 def _check_numbers(config: ConfigDict) -> None:
+  tree: dict[str, Any] = config.to_dict()
   for field in ('train.steps', 'train.batch', 'train.accumulate', 'train.log_every', 'train.save_every', 'train.keep',
                 'sampling.steps', 'sampling.batch', 'evaluation.n'):  # fmt: skip
     section, key = field.split('.')
-    if config[section][key] < 1:
-      raise ConfigError(f'config.{field}: got {config[section][key]}; allowed: a whole number of at least 1')
+    if tree[section][key] < 1:
+      raise ConfigError(f'config.{field}: got {tree[section][key]}; allowed: a whole number of at least 1')
   thresholds = ('none', 'static', 'dynamic')
   if config.sampling.threshold not in thresholds:
     raise ConfigError(f'config.sampling.threshold: got {config.sampling.threshold!r}; allowed: {", ".join(thresholds)}')

@@ -70,4 +70,5 @@ def trajectories(
   x, keys = starts(denoise, shape, seed, 0, n)
   cond = None if labels is None else jnp.asarray(labels[:n], jnp.int32)
   end, (points, predicted) = path(denoise, solver, x, keys, cond)
-  return tuple(np.concatenate([np.asarray(part), np.asarray(end)[None]]) for part in (points, predicted))
+  end = np.asarray(end)[None]
+  return np.concatenate([np.asarray(points), end]), np.concatenate([np.asarray(predicted), end])

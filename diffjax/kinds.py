@@ -27,8 +27,7 @@ class Form(NamedTuple):
   clock: Array
 
 
-@struct.dataclass
-class Kind:
+class Kind(struct.PyTreeNode):
   """A kind of network output. `needs_signal` says that x0 cannot be recovered where alpha = 0."""
 
   form: Partial
@@ -44,7 +43,7 @@ class Kind:
 
   def plain(self) -> 'Kind':
     """The same kind for a function that takes the process's own time."""
-    return self.replace(timed=False)  # pyright: ignore[reportAttributeAccessIssue]
+    return self.replace(timed=False)
 
 
 def as_kind(kind: 'str | Kind') -> Kind:

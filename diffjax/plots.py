@@ -1,7 +1,7 @@
 """Pictures of a run: samples, the path from noise to data, the loss. The one module that imports matplotlib."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ def image_grid(path: Any, images: np.ndarray, labels: np.ndarray | None = None, 
   _save(canvas, path)
 
 
-def trajectory(path: Any, points: np.ndarray, predicted: np.ndarray, times: Sequence[float]) -> None:
+def trajectory(path: Any, points: np.ndarray, predicted: np.ndarray, times: Sequence[float] | np.ndarray) -> None:
   """Noise to data: the points x_t (n, k, H, W, C) of k samples at n times, two rows a sample with the predicted x0."""
   n, k = points.shape[:2]
   figure, canvas = _figure(0.75 * n, 1.6 * k)
@@ -75,7 +75,7 @@ def points(path: Any, panels: dict[str, np.ndarray]) -> None:
   _save(canvas, path)
 
 
-def losses(path: Any, steps: np.ndarray, series: dict[str, np.ndarray]) -> None:
+def losses(path: Any, steps: Sequence[int], series: Mapping[str, Sequence[float]]) -> None:
   """Loss curves over steps, on a logarithmic axis; the first series is drawn strong."""
   figure, canvas = _figure(7, 4)
   axis = figure.subplots()

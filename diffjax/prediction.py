@@ -67,8 +67,7 @@ def complete(process: Process, x: Any, t: Any, x0: Any, aux: Any = ()) -> Pred:
   return predict(process, 'x0', x, t, x0)._replace(x0=x0, aux=aux)
 
 
-@struct.dataclass
-class Denoiser:
+class Denoiser(struct.PyTreeNode):
   """A network with its parameters, process and kind of output: (x, t, cond) -> Pred.
 
   `net` is static and compared by equality: a module wrapped by `diffjax.nets.Apply`, or any module-level function

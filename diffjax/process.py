@@ -31,8 +31,7 @@ def over_time(f: Callable, t: Any, *trees: Any) -> Any:
   return jax.tree.map(lambda t, *subtrees: jax.tree.map(partial(f, t), *subtrees), t, *trees)
 
 
-@struct.dataclass
-class Process:
+class Process(struct.PyTreeNode):
   """A Gaussian forward process, known by its schedule t -> (alpha, sigma).   arXiv:2011.13456, arXiv:2107.00630
 
   `schedule` is a pytree that can be called: `jax.tree_util.Partial(fn, *numbers)`, or a struct whose parameters are
@@ -46,10 +45,10 @@ class Process:
     by_noise: whether networks are told -lam/4 instead of 1000 t (processes whose time is a noise level).
   """
 
-  schedule: Callable
+  schedule: Callable[[Array], tuple[Array, Array]]
   t_min: Array
   t_max: Array
-  inverse: Callable | None = None
+  inverse: Callable[[Array], Array] | None = None
   by_noise: bool = struct.field(pytree_node=False, default=False)
 
   def lam(self, t: Array | float) -> Array:

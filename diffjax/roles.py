@@ -73,17 +73,20 @@ class Method:
     names = [phase.name for phase in phases]
     if not phases or len(set(names)) < len(names):
       raise ValueError(f'phases: got {names}; allowed: at least one, each of another name (give Phase(..., name=))')
-    copies = {role: Copy(made) if isinstance(made, str) else made for role, made in self.copies.items()}
-    chained = [role for role, made in copies.items() if made.source in copies]
+    chained = [role for role, made in self.copied.items() if made.source in self.copies]
     if chained:
       raise ValueError(f'copies: {chained} are made from copies; allowed: a source that init gives')
     object.__setattr__(self, 'phases', phases)
-    object.__setattr__(self, 'copies', copies)
+    object.__setattr__(self, 'copies', dict(self.copies))
     object.__setattr__(self, 'averaged', tuple(self.averaged) or (phases[0].role,))
 
+  @property
+  def copied(self) -> dict[str, Copy]:
+    """`copies`, each a `Copy`."""
+    return {role: Copy(made) if isinstance(made, str) else made for role, made in self.copies.items()}
 
-@struct.dataclass
-class TrainState:
+
+class TrainState(struct.PyTreeNode):
   """All that a run carries from step to step, and all that a checkpoint holds.
 
   Attributes:

@@ -10,6 +10,7 @@ training split, Frechet of unseen to seen images was .93 to 1.06 of seen to seen
 
 import argparse
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +95,8 @@ def main():
   feature |= dict(mean=hidden.mean(0), std=hidden.std(0))
   judge = fit(train, train_labels, seed=1, steps=3000)
   arrays = {f'feature_{k}': v for k, v in feature.items()} | {f'label_{k}': v for k, v in judge.items()}
-  np.savez(out, **{k: np.asarray(v, np.float32) for k, v in sorted(arrays.items())})
+  stored: dict[str, Any] = {k: np.asarray(v, np.float32) for k, v in sorted(arrays.items())}
+  np.savez(out, **stored)
   accuracy = np.mean(digits.forward(judge, held)[1].argmax(1) == held_labels)
   print(f'{out}: {out.stat().st_size} bytes; label network on held-out images {accuracy:.4f}')
   print('standard deviations of the feature layer', np.round(feature['std'], 2))

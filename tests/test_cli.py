@@ -61,6 +61,13 @@ def test_train_leaves_what_it_says(trained):
   assert [row.split(',')[0] for row in rows] == ['step', '10', '20', '30']
 
 
+def test_a_relative_directory_serves(config, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert main(['train', f'--config={config}', '--workdir=runs/tiny', '--config.train.steps=3']) == 0
+  assert main(['sample', '--workdir=runs/tiny', '--config.sampling.steps=2']) == 0
+  assert (tmp_path / 'runs' / 'tiny' / 'drawn.png').exists()
+
+
 def test_a_finished_run_says_so_and_does_nothing(trained, config, capsys):
   before = {f: os.stat(f'{trained}/{f}').st_mtime for f in ('metrics.csv', 'loss.png', 'timings.json')}
   assert main(['train', f'--config={config}', f'--workdir={trained}']) == 0
@@ -176,7 +183,9 @@ def test_labels_and_scale_are_checked(trained, capsys):
   assert '--step' in refused(capsys, 'sample', f'--workdir={trained}', '--step=3')
 
 
-@pytest.mark.parametrize('spoil, words', [('nan', ['nan', 'finite']), ('range', ['3.0', '-1 to 1']), ('label', ['label'])])
+@pytest.mark.parametrize(
+  'spoil, words', [('nan', ['nan', 'finite']), ('range', ['3.0', '-1 to 1']), ('label', ['label'])]
+)
 def test_bad_data_is_refused(spoil, words, config, tmp_path, capsys):
   x, y = np.zeros((64, 8, 8, 1), np.float32), np.arange(64) % 10
   if spoil == 'label':

@@ -16,7 +16,8 @@ def sampler(workdir: str, overrides: Sequence[str]) -> tuple[Any, Any, Any, Any]
 
   trained = run.read_config(workdir)
   config = configs.override(trained, overrides)
-  moved = [k for k in ('data', 'process', 'net', 'loss', 'train') if config[k].to_dict() != trained[k].to_dict()]
+  before, after = trained.to_dict(), config.to_dict()
+  moved = [k for k in ('data', 'process', 'net', 'loss', 'train') if after[k] != before[k]]
   if moved:
     raise ValueError(f'config.{moved[0]}: differs from the run in {workdir}; allowed here: config.sampling, '
                      'config.evaluation, config.mesh, config.seed')  # fmt: skip

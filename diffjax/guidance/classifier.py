@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 
 from diffjax.guidance.transform import Transform, as_scale, cost, value_at
@@ -34,11 +33,9 @@ def classifier_guidance(denoise: Denoise, log_prob: Callable, scale: Any = 1.0) 
   return Classified(denoise, as_scale(log_prob), as_scale(scale))
 
 
-@struct.dataclass
 class Classified(Transform):
   """Made by `classifier_guidance`."""
 
-  denoise: Denoise
   log_prob: Any
   scale: Any
 
@@ -50,9 +47,9 @@ class Classified(Transform):
     times = jax.tree.map(lambda t: jnp.broadcast_to(jnp.asarray(t), (size,)), t)
     slope = jax.grad(lambda x: jnp.sum(self.log_prob(x, times, cond)))(x)
 
-    def push(gain: Callable, t: Array, out: Array, slope: Array) -> Array:
+    def push(rule: Callable, t: Array, out: Array, slope: Array) -> Array:
       alpha, sigma = self.process.schedule(jnp.asarray(t))
-      gain = value_at(self.scale, t) * jnp.where(alpha > 0, gain(alpha, sigma), 0)
+      gain = value_at(self.scale, t) * jnp.where(alpha > 0, rule(alpha, sigma), 0)
       return (out + like(gain, out) * slope).astype(out.dtype)
 
     x0 = over_time(partial(push, lambda alpha, sigma: sigma**2 / alpha), t, pred.x0, slope)

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 
 from diffjax.guidance.transform import Transform, as_scale, cost, value_at
@@ -32,19 +31,16 @@ def cfg(denoise: Denoise, scale: Any, null: Any = None, interval: tuple[float, f
   null = null_of(denoise) if null is None else null
   if null is None:
     raise ValueError('null: got None and the network names none; allowed: the condition that means none')
-  if interval is not None:
-    if len(interval) != 2 or not interval[0] < interval[1]:
-      raise ValueError(f'interval: got {interval}; allowed: (lo, hi) in t with lo < hi')
-    interval = jnp.asarray(interval, float)
+  if interval is not None and (len(interval) != 2 or not interval[0] < interval[1]):
+    raise ValueError(f'interval: got {interval}; allowed: (lo, hi) in t with lo < hi')
+  ends = None if interval is None else jnp.asarray(interval, float)
   null = jax.tree.map(lambda n: jnp.asarray(n, jnp.result_type(n)), null)
-  return Guided(denoise, as_scale(scale), null, interval)
+  return Guided(denoise, as_scale(scale), null, ends)
 
 
-@struct.dataclass
 class Guided(Transform):
   """Made by `cfg`."""
 
-  denoise: Denoise
   scale: Any
   null: Any
   interval: Array | None = None
@@ -52,8 +48,7 @@ class Guided(Transform):
   def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
     if cond is None:
       raise ValueError('cond: got None; allowed: a condition to guide towards, one a sample')
-    alone = self.interval is not None and not isinstance(t, dict) and jnp.ndim(t) == 0
-    if not alone:
+    if self.interval is None or isinstance(t, dict) or jnp.ndim(t):
       return self._both(x, t, cond, memory)
     return jax.lax.cond(self._inside(t), self._both, self._conditional, x, t, cond, memory)
 

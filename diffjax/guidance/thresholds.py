@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 
 from diffjax.guidance.transform import Transform
@@ -24,11 +23,9 @@ def threshold(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> 'Clippe
   return Clipped(denoise, jnp.asarray(low, float), jnp.asarray(high, float))
 
 
-@struct.dataclass
 class Clipped(Transform):
   """Made by `threshold`."""
 
-  denoise: Denoise
   low: Array
   high: Array
 
@@ -53,11 +50,9 @@ def dynamic_threshold(denoise: Denoise, quantile: float = 0.995, floor: float = 
   return DynamicallyClipped(denoise, jnp.asarray(quantile, float), jnp.asarray(floor, float))
 
 
-@struct.dataclass
 class DynamicallyClipped(Transform):
   """Made by `dynamic_threshold`."""
 
-  denoise: Denoise
   quantile: Array
   floor: Array
 

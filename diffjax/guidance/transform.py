@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax import Array
 from jax.tree_util import Partial
 
@@ -14,8 +15,8 @@ from diffjax.process import Process
 __all__ = ['chain', 'cost']
 
 
-class Transform:
-  """The base of transforms: flax structs with the wrapped denoiser in the field `denoise`, numbers as leaves."""
+class Transform(struct.PyTreeNode):
+  """The base of transforms: pytrees whose first field is the wrapped denoiser, `denoise`; their numbers are leaves."""
 
   denoise: Denoise
 

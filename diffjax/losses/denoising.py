@@ -81,4 +81,4 @@ def _mean_square(out: Any, target: Any) -> Array:
   def one(out: Array, target: Array) -> Array:
     return jnp.mean((_wide(out) - target) ** 2, axis=tuple(range(1, out.ndim)))
 
-  return sum(jax.tree.leaves(jax.tree.map(one, out, target)))
+  return jax.tree.reduce(jnp.add, jax.tree.map(one, out, target))

@@ -18,8 +18,7 @@ __all__ = ['uniform', 'logit_normal', 'lognormal', 'stratified']
 Number = float | Array
 
 
-@struct.dataclass
-class Law:
+class Law(struct.PyTreeNode):
   """A law of t: draws are quantiles of one uniform a sample, so sample k never depends on its batch.
 
   Attributes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def load() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
   """(images, labels) of the training split and of the held-out split; images (n,8,8,1) float32 in [-1,1], x / 8 - 1."""
   from sklearn.datasets import load_digits
 
-  data = load_digits()
+  data: Any = load_digits()  # typed as a union of what its options return
   images = (data.images[..., None] / 8 - 1).astype(np.float32)
   classes = data.target.astype(np.int32)
   train, held = split()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -95,19 +97,19 @@ def measure(
   stand_ins = [pool[matched(rng, train_labels, labels)] for _ in range(subsets)]
   floors = np.mean([distances(x, stand_in, strata) for stand_in in stand_ins], axis=0)
   spread = half_samples(distances, x, y, strata, draws, seed) if draws else None
-  size = dict(n=len(x), m=len(y), features=features.id)
+  metric = partial(Metric, n=len(x), m=len(y), features=features.id)
   result = {
-    name: Metric(float(v), float(f), None if spread is None else interval(v, spread[i]), **size)
+    name: metric(float(v), float(f), None if spread is None else interval(v, spread[i]))
     for i, (name, v, f) in enumerate(zip(NAMES, values, floors, strict=True))
   }
   if classify is not None and held_out[1] is not None:
     right, known = np.mean(classify(samples) == labels), np.mean(classify(held_out[0]) == held_labels)
-    result['label_consistency'] = Metric(float(right), float(known), wilson(right, len(y)), **size)
+    result['label_consistency'] = metric(float(right), float(known), wilson(right, len(y)))
   flat = [np.asarray(images).reshape(len(images), -1) for images in (samples, train[0], held_out[0])]
   copies, known = near_copies(*flat), near_copies_held_out(*flat[1:])
-  pixels = size | dict(features='pixels')
-  result['near_copies'] = Metric(copies.share, known.share, wilson(copies.share, len(y)), **pixels)
-  result['nearer_to_train'] = Metric(copies.nearer, known.nearer, wilson(copies.nearer, len(y)), **pixels)
+  metric = partial(metric, features='pixels')
+  result['near_copies'] = metric(copies.share, known.share, wilson(copies.share, len(y)))
+  result['nearer_to_train'] = metric(copies.nearer, known.nearer, wilson(copies.nearer, len(y)))
   return result
 
 
@@ -128,7 +130,7 @@ def evaluate(
   kernel_distance_p is the permutation p-value, within classes. Arguments and errors as in `measure`.
   """
   metrics = measure(samples, labels, held_out, train, features, classify, subsets, draws, seed)
-  report = dict(n=len(held_out[0]), m=len(samples), features=features.id)
+  report: dict[str, Any] = dict(n=len(held_out[0]), m=len(samples), features=features.id)
   for name, metric in metrics.items():
     fields = metric.as_dict()
     report[name] = fields['value']
@@ -140,7 +142,7 @@ def evaluate(
   return report
 
 
-def _strata(samples, labels, held_out, train):
+def _strata(samples: np.ndarray, labels: np.ndarray | None, held_out: Labelled, train: Labelled) -> list[np.ndarray]:
   """Labels of samples, held-out and training images as int arrays; zeros for data without classes."""
   given = dict(samples=(samples, labels), held_out=held_out, train=train)
   missing = [name for name, (_, classes) in given.items() if classes is None]

@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,8 +15,8 @@ zeros = nn.initializers.zeros_init()
 ones = nn.initializers.ones_init()
 
 
-def named(init, *names):
-  """An initialiser whose weight carries logical axis names (None: an axis nobody shards)."""
+def named(init, *names) -> Callable[..., Any]:
+  """An initialiser whose weight carries logical axis names (None: an axis nobody shards); `param` takes them off."""
   return nn.with_logical_partitioning(init, names)
 
 

@@ -63,8 +63,10 @@ def unipc(process: Process, ts: Any, order: int = 2, lower_final: bool = True) -
     h = lam[i + 1] - lam[i]
     if not np.isfinite(h) or (p == 1 and ahead is None):
       return out
-    nodes = [(lam[i - j] - lam[i]) / h for j in range(1, p)] + [1.0] * (ahead is not None)
-    differences = [(m - models[0]) / r for m, r in zip([*models[1:p], ahead], nodes, strict=False)]
+    nodes, known = [(lam[i - j] - lam[i]) / h for j in range(1, p)], models[1:p]
+    if ahead is not None:
+      nodes, known = [*nodes, 1.0], [*known, ahead]
+    differences = [(m - models[0]) / r for m, r in zip(known, nodes, strict=True)]
     for weight, difference in zip(_unic_weights(np.array(nodes), h), differences, strict=True):
       out = out - alpha[i + 1] * np.expm1(-h) * weight * difference
     return out
@@ -72,7 +74,7 @@ def unipc(process: Process, ts: Any, order: int = 2, lower_final: bool = True) -
   for i in range(n):
     corrected = step(i - 1, tape.base, lags[1:], tape.x0) if i else tape.x
     after = {m: lags[j] for j, m in enumerate(past)}
-    tape.row(ts[i], x=step(i, corrected, lags, None), base=corrected, **after)
+    tape.row(ts[i], live=True, x=step(i, corrected, lags, None), base=corrected, **after)
   return tape.done()
 
 

@@ -31,8 +31,7 @@ class Rows(NamedTuple):
   id: Any
 
 
-@struct.dataclass
-class Table:
+class Table(struct.PyTreeNode):
   """A solver whose state is q registers and whose step is a linear map; numbers are leaves, flags are static.
 
   Attributes:
@@ -78,10 +77,12 @@ class Table:
     return tuple(means), tuple(stds)
 
   def update(self, state: tuple, pred: Pred, row: Rows, keys: Array | None) -> tuple:
-    """One row: mean + std z, z drawn from stream `row.id` of every sample."""
+    """One row: mean + std z, z from stream `row.id` of every sample; ValueError if it needs keys and has none."""
     means, stds = self.transition(state, pred, row)
     if not self.noisy:
       return means
+    if keys is None:
+      raise ValueError('keys: got None; allowed: a key batch (B,), since this solver draws noise')
     z = draws.normal(draws.fold(keys, row.id), state[0])
     return tuple(jax.tree.map(lambda m, s, z: m + s * z, m, s, z) for m, s in zip(means, stds, strict=True))
 
@@ -148,4 +149,4 @@ def pad(solver: Table, rows: int, registers: int) -> Table:
     np.concatenate([np.asarray(solver.rows.id), np.arange(n, rows, dtype=np.int32)]),
   )
   names = ('x', *(f'r{j}' for j in range(1, registers)))
-  return solver.replace(rows=padded, registers=names, masked=True)  # pyright: ignore[reportAttributeAccessIssue]
+  return solver.replace(rows=padded, registers=names, masked=True)

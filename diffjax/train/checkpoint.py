@@ -6,6 +6,7 @@ the next save tries again; what is corrupt is passed over for the one before; wh
 """
 
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +33,8 @@ class Checkpoints:
   """
 
   def __init__(self, directory: str | epath.Path, keep: int = 2, config: Mapping[str, Any] | None = None):
-    self.directory = epath.Path(directory)
+    local = '://' not in str(directory)  # orbax restores from absolute paths alone
+    self.directory = epath.Path(os.path.abspath(directory) if local else directory)
     self.keep = keep
     self.config = json.loads(json.dumps(dict(config or {})))
     self.bad: set[int] = set()

@@ -4,7 +4,7 @@ import csv
 import io
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -28,18 +28,18 @@ class Log:
     self.local = workdir is not None and '://' not in str(workdir)
     self.text, self.columns, self.behind = '', [], False
     if self.file is not None:
-      self._resume(start)
+      self._resume(self.file, start)
     self.events = None if workdir is None else _events(workdir, start)
     calm = 0.5 if sys.stderr.isatty() else 10.0
     self.bar = tqdm(initial=start, total=steps, disable=not progress, unit='step', mininterval=calm, dynamic_ncols=True)
 
-  def _resume(self, start: int) -> None:
-    rows = read_csv(self.file)
+  def _resume(self, file: epath.Path, start: int) -> None:
+    rows = read_csv(file)
     kept = [row for row in rows if int(row['step']) <= start]
     self.columns = list(rows[0]) if kept else []
     self.text = _lines(self.columns, [], header=True) + _lines(self.columns, kept) if kept else ''
-    if rows or self.file.exists():
-      self.file.write_text(self.text)
+    if rows or file.exists():
+      file.write_text(self.text)
 
   def tick(self, loss: float | None = None) -> None:
     """One more step is done."""
@@ -61,26 +61,26 @@ class Log:
     added += _lines(self.columns, [row])
     self.text += added
     if self.local:
-      self._put(added)
+      self._put(self.file, added)
 
-  def _put(self, added: str | None = None) -> None:
+  def _put(self, file: epath.Path, added: str | None = None) -> None:
     """Appends `added`, or writes the file whole: object stores know no append, and a full disk may have cut it off."""
     try:
       if added is None or self.behind:
-        self.file.write_text(self.text)
+        file.write_text(self.text)
       else:
-        with self.file.open('a') as file:
-          file.write(added)
+        with file.open('a') as end:
+          end.write(added)
       self.behind = False
     except OSError as error:
       if not self.behind:
-        warnings.warn(f'{self.file} not written ({error}); training goes on', RuntimeWarning, stacklevel=3)
+        warnings.warn(f'{file} not written ({error}); training goes on', RuntimeWarning, stacklevel=3)
       self.behind = True
 
   def flush(self) -> None:
     """Brings everything written so far to where it can be read."""
     if self.file is not None and (self.behind or not self.local):
-      self._put()
+      self._put(self.file)
     if self.events is not None:
       self.events.flush()
 
@@ -99,7 +99,7 @@ def read_csv(file: str | epath.Path) -> list[dict[str, str]]:
   return [row for row in csv.DictReader(io.StringIO(whole)) if None not in row.values() and row['step'].isdigit()]
 
 
-def _lines(columns: list[str], rows: list[Mapping[str, Any]], header: bool = False) -> str:
+def _lines(columns: list[str], rows: Sequence[Mapping[str, Any]], header: bool = False) -> str:
   out = io.StringIO()
   writer = csv.DictWriter(out, columns, lineterminator='\n', extrasaction='ignore')
   if header:

@@ -76,7 +76,7 @@ def state_shardings(mesh: Mesh, shapes: Any, axes: Axes | None = None, smallest:
 
   def rule(path: tuple, leaf: Any) -> NamedSharding:
     shape, where = tuple(leaf.shape), jax.tree_util.keystr(path, simple=True, separator='/')
-    spec = [
+    spec: list[str | None] = [
       axis if axis and size % mesh.shape[axis] == 0 else None
       for axis, size in zip((axes or by_output)(where, shape), shape, strict=True)
     ]

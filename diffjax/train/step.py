@@ -15,7 +15,7 @@ import optax
 from jax import Array
 
 from diffjax import keys as draws
-from diffjax.roles import Method, Phase, TrainState
+from diffjax.roles import Copy, Method, Phase, TrainState
 from diffjax.train import meter as meters
 from diffjax.train.ema import Average, update
 
@@ -42,7 +42,7 @@ def init_state(
     ValueError: a phase, a copy or an average of a role that nobody gives.
   """
   roles = dict(roles)
-  for role, made in method.copies.items():
+  for role, made in method.copied.items():
     _known(roles, made.source, f'copies.{role}')
     roles[role] = jax.tree.map(jnp.copy, roles[made.source])
   for phase in method.phases:
@@ -96,7 +96,7 @@ def make_train_step(
       grads, summary = gradient(phase, roles, batch, jax.random.fold_in(now, index), accumulate, bins)
       summary['grad_norm'] = norm(grads)
       finite = jnp.isfinite(summary['loss']) & jnp.isfinite(summary['grad_norm'])
-      followers = {role: roles[role] for role, made in method.copies.items() if _follows(made, phase.role) and last}
+      followers = {role: roles[role] for role, made in method.copied.items() if _follows(made, phase.role) and last}
       kept = averages.get(phase.role, {}) if last else {}
       moved = (roles[phase.role], opt[phase.name], kept, followers)
       count = state.step // min(p.every for p in method.phases if p.role == phase.role) + 1  # moves of the role
@@ -169,12 +169,12 @@ def _apply(method: Method, phase: Phase, ema: Sequence[Average], moved: tuple, g
   updates, opt = phase.optimiser.update(grads, opt, params)
   params = optax.apply_updates(params, updates)
   kept = {average.name: update(average, kept[average.name], params, count) for average in ema if average.name in kept}
-  averages = {role: method.copies[role].average for role in followers}
+  averages = {role: method.copied[role].average for role in followers}
   followers = {role: update(averages[role], copy, params, count) for role, copy in followers.items()}
   return params, opt, kept, followers
 
 
-def _follows(made: Any, role: str) -> bool:
+def _follows(made: Copy, role: str) -> bool:
   return made.average is not None and made.source == role
 
 

@@ -40,7 +40,7 @@ def case(net, x, labels):
   method = Method((Phase('student', loss, optimiser),))
   step = jax.jit(make_train_step(method, averages), static_argnums=2, donate_argnums=0)
   state = [init_state(method, {'student': jax.tree.map(jnp.copy, params)}, key, batch, averages)]
-  loose = [(params, optimiser.init(params), params)]
+  loose = [[params, optimiser.init(params), params]]
 
   def run_bare():
     for i in range(INNER):
@@ -52,7 +52,6 @@ def case(net, x, labels):
       state[0], signals = step(state[0], batch, (0,))
     return signals['loss']
 
-  loose[0] = list(loose[0])
   return {'bare step': run_bare, 'diffjax step': run_ours}
 
 

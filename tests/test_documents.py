@@ -1,0 +1,96 @@
+"""What README.md and the notebooks show is run: code, commands, names."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import diffjax
+from diffjax.cli import main
+
+README = Path('README.md').read_text()
+
+
+def blocks(language):
+  return re.findall(rf'^```{language}\n(.*?)^```', README, re.S | re.M)
+
+
+@pytest.fixture(scope='module')
+def demo(tmp_path_factory):
+  """The demo's run after a few steps."""
+  workdir = str(tmp_path_factory.mktemp('documents') / 'demo')
+  short = ['--config.train.steps=12', '--config.train.optimiser.warmup=2', '--config.train.batch=16']
+  assert main(['train', '--config=experiments/configs/digits.py', f'--workdir={workdir}', *short]) == 0
+  return workdir
+
+
+def test_python_blocks_run(capsys):
+  for code in blocks('python'):
+    exec(compile(code, 'README.md', 'exec'), {})
+  assert '10 rows, 10 evaluations' in capsys.readouterr().out
+
+
+def test_commands_run(demo, tmp_path):
+  """Every diffjax command of the README on the demo's run; the pod's is only built."""
+  commands = [shlex.split(line, comments=True) for block in blocks('sh') for line in block.splitlines()]
+  ran = []
+  for program, *arguments in filter(None, commands):
+    if program != 'diffjax' or arguments[0] == 'train':
+      continue
+    arguments = [a.replace('runs/demo', demo).replace('runs/three', f'{tmp_path}/three') for a in arguments]
+    assert main(arguments) == 0, arguments
+    ran.append(arguments[0])
+  assert ran == ['evaluate', 'sample']
+  assert {'samples.png', 'trajectory.png', 'report.json', 'samples.npz'} <= {p.name for p in Path(demo).iterdir()}
+  assert (tmp_path / 'three.png').exists()
+
+
+def test_train_commands_name_configs_that_build():
+  from diffjax.config import from_file, override
+  from diffjax.experiment import build
+
+  commands = [
+    shlex.split(line) for block in blocks('sh') for line in block.splitlines() if line.startswith('diffjax train')
+  ]
+  assert len(commands) == 2
+  for command in commands:
+    path = next(a.removeprefix('--config=') for a in command if a.startswith('--config='))
+    build(override(from_file(path), [a for a in command if a.startswith('--config.')]))
+
+
+def test_scripts_and_pictures_are_there():
+  for module in re.findall(r'python -m ([\w.]+)', README):
+    if not module.endswith('NAME'):
+      assert Path(module.replace('.', '/') + '.py').exists(), module
+  for picture in re.findall(r'!\[.*?\]\((.*?)\)', README, re.S):
+    assert Path(picture).exists(), picture
+  makefile = Path('Makefile').read_text()
+  for target in re.findall(r'^make ([\w-]+)', '\n'.join(blocks('sh')), re.M):
+    assert re.search(rf'^{target}:', makefile, re.M), target
+
+
+def test_load_gives_a_denoiser(demo):
+  import jax
+
+  from diffjax.solvers import dpmpp_2m, grids, sample
+
+  denoise, process, config = diffjax.load(demo)
+  x = jax.random.normal(jax.random.key(0), (4, *config.data.shape))
+  out = sample(denoise, dpmpp_2m(process, grids.uniform(process, 3)), x, cond=jax.numpy.arange(4))
+  assert out.shape == x.shape and bool(jax.numpy.isfinite(out).all())
+
+
+@pytest.mark.parametrize('path', sorted(Path('notebooks').glob('*.ipynb')), ids=lambda path: path.stem)
+def test_notebook_runs(path, demo, monkeypatch):
+  import nbclient
+  import nbformat
+
+  monkeypatch.setenv('DIFFJAX_RUN', str(Path(demo).absolute()))
+  notebook = nbformat.read(path, 4)
+  assert 12 <= sum(cell.cell_type == 'code' for cell in notebook.cells) <= 18
+  nbclient.NotebookClient(notebook, timeout=300, resources={'metadata': {'path': 'notebooks'}}).execute()
+  text = ''.join(o.get('text', '') for c in notebook.cells if c.cell_type == 'code' for o in c.outputs)
+  assert 'programs compiled for the other three: 0' in text
+  for where in ('pmap', 'mesh'):
+    assert float(re.search(rf'{where}: (\S+)', text).group(1)) < 1e-4
