@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from diffjax.commands.start import refused
+from diffjax.commands.start import mesh_of, start
 
 __all__ = ['draw', 'picture', 'sampler', 'write_npz']
 
@@ -12,7 +12,6 @@ def sampler(workdir: str, overrides: Sequence[str]) -> tuple[Any, Any, Any, Any]
   """The experiment of a run, its guided denoiser, its solver and the mesh, after overrides of how to sample."""
   from diffjax import config as configs
   from diffjax import experiment, run
-  from diffjax.train import sharding
 
   trained = run.read_config(workdir)
   config = configs.override(trained, overrides)
@@ -21,8 +20,9 @@ def sampler(workdir: str, overrides: Sequence[str]) -> tuple[Any, Any, Any, Any]
   if moved:
     raise ValueError(f'config.{moved[0]}: differs from the run in {workdir}; allowed here: config.sampling, '
                      'config.evaluation, config.mesh, config.seed')  # fmt: skip
+  start(config)
   what = experiment.build(config)
-  mesh = refused('mesh', sharding.make_mesh, **config.mesh.to_dict())
+  mesh = mesh_of(config)
   state = run.restored(what, workdir, mesh)
   return what, what.guided(what.denoiser(run.weights(what, state))), what.solver(), mesh
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffjax.commands.draw import draw, picture, sampler, write_npz
-from diffjax.commands.start import start
 
 __all__ = ['TEXT', 'arguments', 'run']
 
@@ -28,7 +27,6 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   from diffjax import run as runs
 
   runs.read_config(options.workdir)
-  start()
   from etils import epath
 
   from diffjax import metrics

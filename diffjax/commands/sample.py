@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffjax.commands.draw import draw, picture, sampler, write_npz
-from diffjax.commands.start import start
 
 __all__ = ['TEXT', 'arguments', 'run']
 
@@ -29,7 +28,6 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
   config = runs.read_config(options.workdir)
   labels = None if options.labels is None else _labels(options.labels, config.data.classes)
-  start()
   import numpy as np
   from etils import epath
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from diffjax.commands.start import refused, start
+from diffjax.commands.start import mesh_of, refused, start
 
 __all__ = ['TEXT', 'arguments', 'run']
 
@@ -30,16 +30,17 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   from diffjax import config as configs
 
   began = time.perf_counter()
-  start(options.distributed)
+  config = configs.override(configs.from_file(options.config), overrides)
+  start(config, options.distributed)
   import jax
 
   from diffjax import experiment, plots
   from diffjax import run as runs
   from diffjax.train import loop, sharding
 
-  what = experiment.build(configs.override(configs.from_file(options.config), overrides))
+  what = experiment.build(config)
   c = what.config
-  mesh = refused('mesh', sharding.make_mesh, **c.mesh.to_dict())
+  mesh = mesh_of(c)
   refused('train.batch', sharding.check_batch, mesh, c.train.batch, c.train.accumulate)
   source = runs.dataset(what, 'train')
   runs.claim(options.workdir, c)
