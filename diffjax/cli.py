@@ -74,7 +74,8 @@ def refusals() -> Iterator[list[int]]:
       raise
     print(f'diffjax: {" ".join(str(error).split())}', file=sys.stderr)
     status[0] = 2
-  except BrokenPipeError:
+  except FloatingPointError as error:  # a run that met too many steps without a finite loss
+    print(f'diffjax: {error}', file=sys.stderr)
     status[0] = 1
 
 

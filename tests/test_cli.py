@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -246,6 +247,36 @@ def test_a_killed_run_goes_on_bit_for_bit(how, config, tmp_path):
   ]
   jax.tree.map(np.testing.assert_array_equal, *plain)
   assert open(tmp_path / 'killed' / 'metrics.csv').read() == open(tmp_path / 'whole' / 'metrics.csv').read()
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(config, tmp_path):
+  """Two real processes over gloo end in the arrays of one process, to 1e-5; files are written once."""
+  import jax
+
+  from diffjax import run
+  from diffjax.experiment import build
+  from diffjax.train.sharding import make_mesh
+
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    address = f'localhost:{free.getsockname()[1]}'
+  command = [sys.executable, '-m', 'diffjax.cli', 'train', f'--config={config}', f'--workdir={tmp_path}/two']
+  env = os.environ | {'XLA_FLAGS': ''}
+  pair = [
+    subprocess.Popen(
+      [*command, f'--distributed={address},2,{i}'], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )  # fmt: skip
+    for i in range(2)
+  ]
+  outputs = [process.communicate(timeout=300)[0] for process in pair]
+  assert [process.returncode for process in pair] == [0, 0], outputs
+  assert main(['train', f'--config={config}', f'--workdir={tmp_path}/one']) == 0
+  experiment = build(run.read_config(f'{tmp_path}/one'))
+  two, one = (run.restored(experiment, f'{tmp_path}/{name}', make_mesh(1)) for name in ('two', 'one'))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), two.ema, one.ema)
+  rows = open(tmp_path / 'two' / 'metrics.csv').read().splitlines()
+  assert [row.split(',')[0] for row in rows] == ['step', '10', '20', '30']
 
 
 def test_help_teaches(capsys):

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   start(config, options.distributed)
   import jax
 
-  from diffjax import experiment, plots
+  from diffjax import experiment
   from diffjax import run as runs
   from diffjax.train import loop, sharding
 
@@ -54,13 +54,26 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   )  # fmt: skip
   if jax.process_index() == 0 and done.steps_per_s:
     _timings(options.workdir, done, data_s)
-    from diffjax.train.log import read_csv
-
-    rows = read_csv(f'{options.workdir}/metrics.csv')
-    series = {k: [float(r[k] or 'nan') for r in rows] for k in rows[0] if k == 'loss' or k.startswith('error_bin')}
-    plots.losses(f'{options.workdir}/loss.png', [int(r['step']) for r in rows], series)
+    _plot_losses(options.workdir)
     print(f'trained {c.train.steps} steps, {done.steps_per_s:.1f} a second; next: '
           f'diffjax evaluate --workdir={options.workdir}')  # fmt: skip
+
+
+def _plot_losses(workdir: str) -> None:
+  """loss.png: the loss and the unweighted error by time bin."""
+  from diffjax import plots
+  from diffjax.train.log import read_csv
+
+  rows = read_csv(f'{workdir}/metrics.csv')
+  names = [name for name in rows[0] if name == 'loss' or name.startswith('error_bin')]
+  bins = len(names) - 1
+  series = {
+    'loss' if name == 'loss' else f'error, time bin {int(name[9:]) + 1} of {bins}': [
+      float(r[name] or 'nan') for r in rows
+    ]
+    for name in names
+  }
+  plots.losses(f'{workdir}/loss.png', [int(row['step']) for row in rows], series)
 
 
 def _timings(workdir: str, done: Any, data_s: float) -> None:
