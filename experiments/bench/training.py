@@ -39,7 +39,7 @@ def case(net, x, labels):
   averages = ema.averages((0.999,))
   method = Method((Phase('student', loss, optimiser),))
   step = jax.jit(make_train_step(method, averages), static_argnums=2, donate_argnums=0)
-  state = [init_state(method, {'student': jax.tree.map(jnp.copy, params)}, key, batch, averages)]
+  state = [jax.jit(lambda params: init_state(method, {'student': params}, key, batch, averages))(params)]
   loose = [[params, optimiser.init(params), params]]
 
   def run_bare():

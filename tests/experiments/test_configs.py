@@ -27,7 +27,8 @@ def test_forward_has_the_shape_of_the_data(experiment):
 
 
 def test_solver_and_state(experiment):
-  assert experiment.solver().nfe in (experiment.config.sampling.steps, 2 * experiment.config.sampling.steps - 1)
+  n = experiment.config.sampling.steps  # Heun: one evaluation for a step that touches infinite lam, two otherwise
+  assert experiment.solver().nfe in (n, 2 * n - 1, 2 * n - 2)
   mesh = jax.sharding.AbstractMesh((2, 4, 1), ('data', 'fsdp', 'model'))
   state = run.state_of(experiment, mesh)
   params = jax.eval_shape(experiment.init, jax.random.key(0))['student']
