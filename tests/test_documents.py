@@ -81,6 +81,41 @@ def test_load_gives_a_denoiser(demo):
   assert out.shape == x.shape and bool(jax.numpy.isfinite(out).all())
 
 
+def test_an_nnx_module_and_a_plain_function_enter_as_the_readme_says():
+  """Both routes, with the same numbers in them, sample the same."""
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+  from flax import nnx
+
+  from diffjax import kinds, schedules
+  from diffjax.prediction import Denoiser, as_denoiser
+  from diffjax.solvers import dpmpp_2m, grids, sample
+
+  class Net(nnx.Module):
+    def __init__(self, rngs):
+      self.dense = nnx.Linear(3, 2, rngs=rngs)
+
+    def __call__(self, x, t, cond):
+      return self.dense(jnp.concatenate([x, t[:, None] / 1000], -1))
+
+  graphdef, state = nnx.split(Net(nnx.Rngs(0)))
+
+  def call(params, x, t, cond, key):
+    return nnx.merge(graphdef, params)(x, t, cond)
+
+  def function(x, t, cond):
+    return call(state, x, 1000 * t, cond, None)
+
+  process = schedules.cosine()
+  solver = dpmpp_2m(process, grids.uniform(process, 4))
+  x = jax.random.normal(jax.random.key(0), (5, 2))
+  module = sample(Denoiser(state, process, kinds.v(), net=call), solver, x)
+  plain = sample(as_denoiser(function, process, kind='v'), solver, x)
+  assert float(jnp.abs(module).max()) > 0.1
+  np.testing.assert_allclose(module, plain, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize('path', sorted(Path('notebooks').glob('*.ipynb')), ids=lambda path: path.stem)
 def test_notebook_runs(path, demo, monkeypatch):
   import nbclient
