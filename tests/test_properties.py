@@ -49,13 +49,13 @@ def run_solver(tree, x, cond, key):
   return solvers.sample(*tree, x, key, cond)
 
 
-def solver(name, **options):
+def solver(name, after=lambda table: table):
   """Padded, so that all of them share one compiled program; `tests/solvers` has them as they are."""
 
   def numbers(seed, dtype):
     denoise = denoiser(seed, dtype)
-    ts = grids.uniform(denoise.process, 3) ** (1 + 0.2 * seed)
-    return denoise, solvers.pad(getattr(solvers, name)(denoise.process, ts, **options), 5, 4)
+    ts = grids.uniform(denoise.process, 4) ** (1 + 0.2 * seed)
+    return denoise, solvers.pad(after(getattr(solvers, name)(denoise.process, ts)), 16, 6)
 
   return Entry(numbers, run_solver)
 
@@ -104,11 +104,34 @@ def towards_zero(x, t, cond):
 SOLVERS = {
   'ddim': solver('ddim'),
   'ddpm': solver('ddpm'),
+  'ddpm_large': solver('ddpm_large'),
+  'deis_rhoab': solver('deis_rhoab'),
+  'deis_rhork': solver('deis_rhork'),
+  'deis_tab': solver('deis_tab'),
+  'dpm_fast': solver('dpm_fast'),
+  'dpm_solver': solver('dpm_solver'),
   'dpmpp_2m': solver('dpmpp_2m'),
+  'dpmpp_2s': solver('dpmpp_2s'),
+  'dpmpp_3m': solver('dpmpp_3m'),
+  'dpmpp_3m_compat': solver('dpmpp_3m_compat'),
+  'dpmpp_3s': solver('dpmpp_3s'),
   'euler': solver('euler'),
   'euler_maruyama': solver('euler_maruyama'),
+  'exponential_adams': solver('exponential_adams'),
+  'f_pndm': solver('f_pndm'),
+  'ghvb': solver('ghvb'),
   'heun': solver('heun'),
+  'ipndm': solver('ipndm'),
+  'midpoint': solver('midpoint'),
+  'rk4': solver('rk4'),
+  's_pndm': solver('s_pndm'),
+  'sde_dpm': solver('sde_dpm'),
+  'sde_dpmpp_2m': solver('sde_dpmpp_2m'),
   'unipc': solver('unipc'),
+}
+TABLE_TRANSFORMS = {
+  'heavy_ball': solver('dpmpp_2m', after=solvers.heavy_ball),
+  'nesterov': solver('dpmpp_2m', after=solvers.nesterov),
 }
 TRANSFORMS = {
   'cfg': transform(lambda denoise, v: guidance.cfg(denoise, v, interval=(0.1, v))),
@@ -123,7 +146,7 @@ NETS = {
   'mlp': net(nets.mlp, width=8, depth=2),
   'unet': net(nets.unet, IMAGE, width=4, levels=(1,), blocks=1, attention=(4,), dropout=0.2),
 }
-ENTRIES = SOLVERS | TRANSFORMS | LOSSES | NETS
+ENTRIES = SOLVERS | TABLE_TRANSFORMS | TRANSFORMS | LOSSES | NETS
 every = pytest.mark.parametrize('name', ENTRIES)
 
 # Public names that are not themselves a transform or a net.
@@ -134,11 +157,12 @@ HELPERS = {'branches', 'chain', 'cost', 'Apply', 'MLP', 'UNet'}
   'table, public',
   [
     (SOLVERS, solvers.tables),
+    (TABLE_TRANSFORMS, solvers.transforms),
     (TRANSFORMS, guidance.__all__),
     (LOSSES, losses.__all__),
     (NETS, nets.__all__),
   ],
-  ids=['solvers', 'guidance', 'losses', 'nets'],
+  ids=['solvers', 'tables', 'guidance', 'losses', 'nets'],
 )
 def test_nothing_public_is_missing(table, public):
   assert set(table) == set(public) - HELPERS
@@ -177,7 +201,9 @@ def test_compiled_is_not_compiled_and_numbers_never_recompile(name, compiles):
   entry = ENTRIES[name]
   x, others = inputs(entry), entry.numbers(1, 'float32')
   first = compiled(entry.run)(entry.numbers(0, 'float32'), *x)
-  with jax.disable_jit() if name in SOLVERS else contextlib.nullcontext():  # `sample` is itself compiled
+  with (
+    jax.disable_jit() if name in SOLVERS | TABLE_TRANSFORMS else contextlib.nullcontext()
+  ):  # `sample` is itself compiled
     close(first, entry.run(entry.numbers(0, 'float32'), *x))
   with compiles(0):
     second = compiled(entry.run)(others, *x)

@@ -1,16 +1,16 @@
-"""Tables that reuse earlier predictions: DPM-Solver++(2M) and UniPC."""
+"""Tables that reuse earlier predictions of x0: DPM-Solver++(2M, 3M) and UniPC."""
 
-from math import factorial
 from typing import Any
 
 import numpy as np
 
 from diffjax.process import Process
+from diffjax.solvers.adams import adams_weights, multistep, phi
 from diffjax.solvers.grids import checked, on_grid
 from diffjax.solvers.table import Table
-from diffjax.solvers.tape import Combo, Tape
+from diffjax.solvers.tape import Tape
 
-__all__ = ['dpmpp_2m', 'unipc']
+__all__ = ['dpmpp_2m', 'dpmpp_3m', 'dpmpp_3m_compat', 'unipc']
 
 
 def dpmpp_2m(process: Process, ts: Any) -> Table:
@@ -30,71 +30,78 @@ def dpmpp_2m(process: Process, ts: Any) -> Table:
   return tape.done()
 
 
-def unipc(process: Process, ts: Any, order: int = 2, lower_final: bool = True) -> Table:
-  """UniPC, data prediction, B2: a predictor of this order and a corrector that raises it by one.   arXiv:2302.04867
+def dpmpp_3m(process: Process, ts: Any, lower_final: bool = True) -> Table:
+  """DPM-Solver++(3M): data prediction, third order, falling to one into the last node.   arXiv:2211.01095 app. B
+
+  With r0, r1 the last two steps in units of h, d = (x0 - m1) / r0 and d' = (m1 - m2) / r1,
+
+      x_s = (sigma_s / sigma_t) x_t + alpha_s h [phi_1 x0 + phi_2 D1 + 2 phi_3 D2],   phi_k at -h
+      D1 = d + (d - d') r0 / (r0 + r1),   D2 = (d - d') / (r0 + r1).
+
+  `lower_final=False` keeps the order over the last steps, as the official code does from 10 steps on; the step into
+  infinite lam is of first order all the same.
+  """
+  return _dpmpp_3m(process, ts, 2.0, lower_final)
+
+
+def dpmpp_3m_compat(process: Process, ts: Any, lower_final: bool = True) -> Table:
+  """DPM-Solver++(3M) as the official code has it: D2, which is half of h^2 x0'', counted once. Second order only."""
+  return _dpmpp_3m(process, ts, 1.0, lower_final)
+
+
+def _dpmpp_3m(process: Process, ts: Any, c: float, lower_final: bool) -> Table:
+  alpha, sigma, lam = on_grid(process, ts)
+  ts = checked(process, ts)
+  n = len(ts) - 1
+  tape = Tape('x', 'm1', 'm2')  # m1, m2: the previous predictions, the later one first
+  for i in range(n):
+    ratio = sigma[i + 1] / sigma[i]
+    after = ratio * tape.x + (alpha[i + 1] - alpha[i] * ratio) * tape.x0
+    p = min(3, i + 1, n - i) if lower_final else min(3, i + 1)
+    while p > 1 and not np.isfinite(lam[i - p + 1 : i + 2]).all():
+      p -= 1
+    if p > 1:
+      h = lam[i + 1] - lam[i]
+      r0 = (lam[i] - lam[i - 1]) / h
+      d1, d2 = (tape.x0 - tape.m1) / r0, 0.0 * tape.x0
+      if p > 2:
+        r1 = (lam[i - 1] - lam[i - 2]) / h
+        d2 = (d1 - (tape.m1 - tape.m2) / r1) / (r0 + r1)
+        after = after + alpha[i + 1] * h * (phi(2, -h) * (d1 + r0 * d2) + c * phi(3, -h) * d2)
+      else:
+        after = after + alpha[i + 1] * h * phi(1, -h) / 2 * d1
+    tape.row(ts[i], x=after, m1=tape.x0, m2=tape.m1)
+  return tape.done()
+
+
+def unipc(process: Process, ts: Any, order: int = 2, b1: bool = False, lower_final: bool = True) -> Table:
+  """UniPC, data prediction: a predictor of this order and a corrector that raises it by one.   arXiv:2302.04867
 
   The corrector reuses the evaluation made at the predicted point, so n steps cost n evaluations: each row first
   corrects the node it stands on, then predicts the next. Order min(order, i + 1) at the start and, with
   `lower_final`, min(order, n - i) at the end; no corrector after the last step.
 
+  Args:
+    b1: scale single differences by h instead of 1 - e^{-h} (B2); the two agree where rho is solved for, which is
+      wherever there are two differences or more.
+
   Raises:
     ValueError: order is not a whole number from 1 to the number of steps.
   """
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
-  n = len(ts) - 1
-  if not (isinstance(order, int) and 1 <= order <= n):
-    raise ValueError(f'order: got {order!r}; allowed: a whole number from 1 to the {n} steps of the grid')
-  past = [f'm{j}' for j in range(1, order + 1)]
-  tape = Tape('x', 'base', *past)  # base: the corrected point one node back; m_j: x0 predicted j nodes back
-  lags: list[Combo] = [tape.x0, *(getattr(tape, m) for m in past)]
-
-  def orders(i: int) -> int:
-    """The order of the step from node i to node i + 1; one where lam is not finite over what it looks at."""
-    p = min(order, i + 1, n - i) if lower_final else min(order, i + 1)
-    while p > 1 and not np.isfinite(lam[i - p + 1 : i + 2]).all():
-      p -= 1
-    return p
-
-  def step(i: int, x: Combo, models: list[Combo], ahead: Combo | None) -> Combo:
-    """From x at node i to node i + 1; models[j] is the prediction at node i - j, `ahead` the one at node i + 1."""
-    p, ratio = orders(i), sigma[i + 1] / sigma[i]
-    out = ratio * x + (alpha[i + 1] - alpha[i] * ratio) * models[0]
-    h = lam[i + 1] - lam[i]
-    if not np.isfinite(h) or (p == 1 and ahead is None):
-      return out
-    nodes, known = [(lam[i - j] - lam[i]) / h for j in range(1, p)], models[1:p]
-    if ahead is not None:
-      nodes, known = [*nodes, 1.0], [*known, ahead]
-    differences = [(m - models[0]) / r for m, r in zip(known, nodes, strict=True)]
-    for weight, difference in zip(_unic_weights(np.array(nodes), h), differences, strict=True):
-      out = out - alpha[i + 1] * np.expm1(-h) * weight * difference
-    return out
-
-  for i in range(n):
-    corrected = step(i - 1, tape.base, lags[1:], tape.x0) if i else tape.x
-    after = {m: lags[j] for j, m in enumerate(past)}
-    tape.row(ts[i], live=True, x=step(i, corrected, lags, None), base=corrected, **after)
-  return tape.done()
+  return multistep(process, ts, order, _b1_weights if b1 else _b2_weights, False, True, lower_final)
 
 
-def _unic_weights(nodes: np.ndarray, h: float) -> np.ndarray:
-  """rho solving sum_j r_j^{q-1} rho_j = q! hh phi_{q+1}(hh) / expm1(hh), hh = -h, q = 1..len(nodes)."""
-  k = len(nodes)
-  if k == 1:
-    return np.array([0.5])  # the published choice for one difference, exact to the same order
-  hh, phi, b = -h, np.expm1(-h) / -h, []
-  for q in range(1, k + 1):
-    phi = _phi(q + 1, hh)
-    b.append(factorial(q) * hh * phi / np.expm1(hh))
-  return np.linalg.solve(np.vander(nodes, k, increasing=True).T, np.array(b))
+def _b1_weights(nodes: np.ndarray, h: float, noise: bool) -> np.ndarray:
+  return _uni_weights(nodes, h, h)
 
 
-def _phi(k: int, z: float) -> float:
-  """phi_k(z) = sum_j z^j / (j + k)!: the series near 0, where the recursion cancels; the recursion elsewhere."""
-  if abs(z) < 0.5:
-    return sum(z**j / factorial(j + k) for j in range(20))
-  value = np.exp(z)
-  for j in range(k):
-    value = (value - 1 / factorial(j)) / z
-  return float(value)
+def _b2_weights(nodes: np.ndarray, h: float, noise: bool) -> np.ndarray:
+  return _uni_weights(nodes, h, float(-np.expm1(-h)))
+
+
+def _uni_weights(nodes: np.ndarray, h: float, b: float) -> np.ndarray:
+  """b rho_j / r_j, with rho = 1/2 for a single difference, as published; with more, rho solves the Adams system."""
+  if len(nodes) != 2:
+    return adams_weights(nodes, h, False)
+  weight = b / 2 / nodes[1]
+  return np.array([-np.expm1(-h) - weight, weight])

@@ -1,5 +1,7 @@
 """Tables run by plain NumPy, apart from the library's scan, and the targets of the solver notes."""
 
+import functools
+
 import numpy as np
 
 from diffjax import schedules, solvers
@@ -8,6 +10,51 @@ from diffjax.solvers import grids
 
 PROCESSES = {name: getattr(schedules, name) for name in schedules.__all__ if name != 'shifted'}
 PROCESSES['shifted'] = lambda: schedules.shifted(schedules.flow(), 3.0)
+
+
+# Steps that a method with its default options needs at least, and evaluations of five steps, where not one and five.
+FEWEST = {
+  'deis_rhoab': 4,
+  'deis_tab': 4,
+  'dpm_solver': 2,
+  'dpmpp_2s': 2,
+  'dpmpp_3s': 3,
+  'exponential_adams': 3,
+  'f_pndm': 4,
+  'ghvb': 3,
+  'ipndm': 4,
+  'unipc': 2,
+}
+NFE = {'deis_rhork': 9, 'f_pndm': 14, 'heun': 9, 'midpoint': 9, 'rk4': 17, 's_pndm': 6}
+# Orders of the deterministic tables.
+ORDERS = {
+  'ddim': 1,
+  'deis_rhoab': 4,
+  'deis_rhork': 2,
+  'deis_tab': 4,
+  'dpm_fast': 3,
+  'dpm_solver': 2,
+  'dpmpp_2m': 2,
+  'dpmpp_2s': 2,
+  'dpmpp_3m': 3,
+  'dpmpp_3m_compat': 2,
+  'dpmpp_3s': 3,
+  'euler': 1,
+  'exponential_adams': 3,
+  'f_pndm': 2,  # the weights of order four are those of equal steps in rho
+  'ghvb': 2,
+  'heun': 2,
+  'ipndm': 2,
+  'midpoint': 2,
+  'rk4': 4,
+  's_pndm': 2,
+  'unipc': 3,  # of order 2, and its corrector adds one
+}
+
+
+def counts(name, *ns):
+  """These numbers of steps, raised to what the method needs."""
+  return sorted({max(n, FEWEST.get(name, 1)) for n in ns})
 
 
 def gm_a():
@@ -25,9 +72,9 @@ def build(name, process, ts, **options):
 
 
 def times(name, process, n, grid='uniform', to_zero=True):
-  """A grid that the method accepts: Euler-Maruyama's reverse drift is infinite where alpha = 0."""
+  """A grid that the method accepts: two stochastic ones have infinite coefficients where alpha = 0."""
   ts = getattr(grids, grid)(process, n, to_zero=to_zero)
-  if name == 'euler_maruyama' and grids.at(process, ts[:1])[0][0] == 0:
+  if name in ('euler_maruyama', 'sde_dpm') and grids.at(process, ts[:1])[0][0] == 0:
     ts[0] *= 0.999
   return ts
 
@@ -64,3 +111,47 @@ def gaussian_law(table, process, var):
     state, noise = row(weights, state, alpha * var / total * state[0], sigma / total * state[0])
     state[:, 1 + i] += noise
   return state[0, 0], np.sum(state[0, 1:] ** 2)
+
+
+def predict(x, alpha, sigma):
+  """(x0, eps) of GM-A at x (B, 2), by Bayes' rule in NumPy."""
+  weights, means, var = np.array([0.5, 0.3, 0.2]), np.array([[1, 0.5], [-0.8, -1], [-0.5, 1.2]]), [0.16, 0.09, 0.25]
+  total = alpha**2 * np.array(var) + sigma**2
+  gap = x[:, None] - alpha * means
+  log = np.log(weights / total) - np.sum(gap**2, -1) / 2 / total
+  share = np.exp(log - log.max(1, keepdims=True))
+  share = (share / share.sum(1, keepdims=True))[..., None]
+  x0 = np.sum(share * (means + (alpha * np.array(var) / total)[:, None] * gap), 1)
+  return x0, sigma * np.sum(share * gap / total[:, None], 1)
+
+
+def run(table, process, x, predict=predict):
+  """The sample of a deterministic table from x (B, d) in float64."""
+  state = np.zeros((len(table.registers), *x.shape))
+  state[0] = x
+  levels = zip(*grids.at(process, table.rows.t)[:2], strict=True)
+  for weights, live, (alpha, sigma) in zip(np.asarray(table.rows.weights), table.rows.live, levels, strict=True):
+    x0, eps = predict(state[0], alpha, sigma) if live else (np.zeros_like(x), np.zeros_like(x))
+    state = np.tensordot(weights[:, :-1], np.stack([*state, x0, eps, np.ones_like(x)]), 1)
+  return state[0]
+
+
+def start(process, n):
+  """n points of the prior."""
+  return float(process.schedule(process.t_max)[1]) * np.random.default_rng(0).standard_normal((n, 2))
+
+
+@functools.cache
+def solution(kind, n, first, last):
+  """Where the probability-flow ODE takes `start` on GM-A from time `first` to time `last`, to 1e-9."""
+  process = PROCESSES[kind]()
+  lam = grids.at(process, [first, last])[2]
+  ts = np.concatenate([[first], grids.times_of(process, np.linspace(*lam, 801))[1:-1], [last]])
+  return run(solvers.deis_rhork(process, ts, tableau='rk4'), process, start(process, n))
+
+
+def error(table, kind, last, n=512):
+  """Root mean square distance to the solution at the time `last`, where the table ends."""
+  process = PROCESSES[kind]()
+  gap = run(table, process, start(process, n)) - solution(kind, n, float(table.rows.t[0]), float(last))
+  return float(np.sqrt(np.mean(np.sum(gap**2, -1))))

@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 from flax import struct
-from oracle import build, gm_a, times
+from oracle import ORDERS, build, counts, gm_a, times
 
 from diffjax import schedules, solvers
 from diffjax.exact import gaussian, gaussian_flow
 from diffjax.solvers import grids, pad, sample
 
-ORDERS = {'ddim': 1, 'euler': 1, 'dpmpp_2m': 2, 'heun': 2, 'unipc': 3}  # UniPC-2's corrector adds one
-STOCHASTIC = {'ddpm', 'euler_maruyama'}
+LEAPS = {(name, 5) for name in ('deis_rhork', 'dpm_fast', 'dpm_solver', 'f_pndm')}
+STOCHASTIC = {'ddpm', 'ddpm_large', 'euler_maruyama', 'sde_dpm', 'sde_dpmpp_2m'}
 
 
 def rms(gap):
@@ -35,14 +35,14 @@ def test_orders_on_a_gaussian(x64, kind):
   process = getattr(schedules, kind)()
   target = gaussian([0.3, -0.5], [[0.5, 0.2], [0.2, 0.3]])
   denoise, x = target.denoiser(process), starts(process, 64)
-  for name, order in ORDERS.items():
+  for name in ('ddim', 'dpmpp_2m', 'euler', 'heun', 'unipc'):  # the others on a mixture, in test_families
     grid = 'uniform' if name == 'euler' and kind != 'edm' else 'uniform_lam'
     errors = []
     for n in (80, 160):
       ts = times(name, process, n, grid, to_zero=False)
-      got = sample(denoise, pad(build(name, process, ts), 320, 4), x)
+      got = sample(denoise, pad(build(name, process, ts), 320, 6), x)
       errors.append(rms(got - gaussian_flow(target, process, x, ts[0], ts[-1])))
-    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.25), (name, errors)
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(ORDERS[name], abs=0.25), (name, errors)
 
 
 # 5, 10 and 20 evaluations on GM-A, VP linear, down to t = .001: the notes' reference table.
@@ -66,7 +66,7 @@ def test_published_errors(x64):
   for (name, grid), errors in PUBLISHED.items():
     for n, published in zip((5, 10, 20), errors, strict=True):
       table = build(name, process, times(name, process, n, grid, to_zero=False))
-      assert rms(sample(denoise, pad(table, 20, 4), x) - exact) == pytest.approx(published, rel=0.25), (name, grid, n)
+      assert rms(sample(denoise, pad(table, 20, 6), x) - exact) == pytest.approx(published, rel=0.25), (name, grid, n)
   finer = solvers.unipc(process, grids.uniform_lam(process, 160, to_zero=False), order=3)
   assert rms(sample(denoise, finer, x) - exact) < 1e-5  # order 3 of the predictor, above 3.3 with its corrector
 
@@ -85,16 +85,16 @@ def test_published_errors_of_edm_heun(x64):
 
 
 @pytest.mark.parametrize('kind', ['vp_linear', 'cosine', 'edm', 'flow'])
-@pytest.mark.parametrize('name', [*sorted(set(ORDERS) - {'euler'}), 'ddpm'])
+@pytest.mark.parametrize('name', [*sorted(set(ORDERS) - {'euler', 'midpoint', 'rk4'}), 'ddpm', 'sde_dpmpp_2m'])
 def test_point_mass_is_reached(kind, name):
   """All of the data at one point: from any grid and number of steps the sample is that point."""
   process = getattr(schedules, kind)()
   c = np.float32([0.3, -0.7])
   denoise, x = gaussian(c, 0.0).denoiser(process), starts(process, 4)
   for grid in ('uniform', 'karras') if name == 'ddim' else ('uniform',):
-    for n in (1, 2, 7) if name not in ('unipc',) else (2, 7):
+    for n in counts(name, 1, 2, 7):
       table = build(name, process, times(name, process, n, grid))
-      got = sample(denoise, pad(table, 13, 4), x, jax.random.key(0))
+      got = sample(denoise, pad(table, 28, 6), x, jax.random.key(0))
       np.testing.assert_allclose(got, np.broadcast_to(c, (4, 2)), atol=1e-6)
 
 
@@ -135,9 +135,13 @@ class Replay:
 
 @pytest.mark.parametrize('kind', ['vp_linear', 'cosine', 'edm', 'flow'])
 def test_float32_is_close_to_float64(kind):
-  """5 to 50 evaluations of every table: within 3e-4 of the data's spread, given the same start and the same noise."""
+  """5 to 50 evaluations of every table: within 3e-4 of the data's spread, given the same start and the same noise.
+
+  Single steps in eps that leap, with 5 of them, from alpha = .01 to .6 or so amplify rounding as they do their own
+  error, which is about 1 there: 1e-2.
+  """
   runs = []
-  draws = np.random.default_rng(0).standard_normal((101, 64, 2)).astype(np.float32)
+  draws = np.random.default_rng(0).standard_normal((201, 64, 2)).astype(np.float32)
   for wide in (False, True):
     with jax.enable_x64(wide):
       process, target = getattr(schedules, kind)(), gm_a()
@@ -147,11 +151,11 @@ def test_float32_is_close_to_float64(kind):
       got = {}
       for name in solvers.tables:
         for n in (5, 20, 50):
-          table = pad(build(name, process, times(name, process, n)), 100, 4)
+          table = pad(build(name, process, times(name, process, n)), 200, 6)
           live = table.replace(masked=False, noisy=False)
           got[name, n] = np.asarray(sample(denoise, Replay(live, draws[1:].astype(dtype)), x))
           assert got[name, n].dtype == dtype
       runs.append(got)
   for case, single in runs[0].items():
     gap = np.abs(single - runs[1][case]).max() / spread
-    assert gap <= 3e-4, (case, gap)
+    assert gap <= (1e-2 if case in LEAPS else 3e-4), (case, gap)

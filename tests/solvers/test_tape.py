@@ -75,7 +75,7 @@ def test_padding_changes_nothing(name):
   process = schedules.vp_linear()
   table = build(name, process, times(name, process, 5))
   denoise, x = gm_a().denoiser(process), jax.random.normal(jax.random.key(0), (4, 2))
-  wide = pad(table, 12, 5)
+  wide = pad(table, 20, 6)
   assert wide.nfe == table.nfe
   np.testing.assert_allclose(
     sample(denoise, wide, x, jax.random.key(1)), sample(denoise, table, x, jax.random.key(1)), rtol=1e-6, atol=1e-6

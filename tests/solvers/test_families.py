@@ -1,0 +1,252 @@
+"""Orders of every option, the published errors, and what makes one method another; by NumPy alone, in float64."""
+
+import numpy as np
+import pytest
+from oracle import ORDERS, PROCESSES, build, counts, error, run, start
+
+from diffjax import schedules, solvers
+from diffjax.solvers import grids
+from diffjax.solvers.adams import adams_weights
+
+# (method, options, order): every table as it comes, and with its options. Euler's has its own test.
+CASES = [(name, {}, order) for name, order in ORDERS.items() if name != 'euler']
+CASES += [
+  ('dpmpp_3m', {'lower_final': False}, 3),
+  ('exponential_adams', {'order': 1}, 1),
+  ('exponential_adams', {'order': 2, 'noise': True}, 2),
+  ('exponential_adams', {'order': 3, 'noise': True}, 3),
+  ('exponential_adams', {'order': 4, 'lower_final': False}, 4),
+  ('exponential_adams', {'order': 2, 'corrector': True}, 3),
+  ('exponential_adams', {'order': 3, 'corrector': True, 'noise': True, 'lower_final': False}, 4),
+  ('unipc', {'order': 2, 'b1': True}, 3),
+  ('dpm_solver', {'order': 3}, 3),
+  *(('deis_tab', {'order': p}, p) for p in (1, 2, 3)),
+  *(('deis_rhoab', {'order': p}, p) for p in (1, 2, 3)),
+  *(('deis_rhork', {'tableau': name}, p) for name, p in (('midpoint', 2), ('kutta3', 3), ('rk4', 4))),
+  ('ipndm', {'order': 2}, 2),
+  ('ghvb', {'order': 0.5}, 1),
+  ('ghvb', {'order': 1.8}, 2),
+]
+
+
+@pytest.mark.parametrize('name, options, order', CASES)
+def test_orders_on_a_mixture(name, options, order):
+  for kind in ('vp_linear',) if options else ('vp_linear', 'edm', 'flow'):
+    process, errors = PROCESSES[kind](), []
+    lam = grids.at(process, [0.999 * float(process.t_max), float(process.t_min)])[2]
+    for n in (160, 320):
+      ts = grids.times_of(process, np.linspace(*lam, n + 1))
+      errors.append(error(build(name, process, ts, **options), kind, ts[-1], 32))
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.25), (kind, errors)
+
+
+# 5, 10 and 20 evaluations on GM-A, VP linear, down to t = .001: the notes' reference table, each within a quarter.
+PUBLISHED = [
+  ('dpmpp_3m_compat', {}, 'uniform_lam', (0.167, 0.095, 0.0093)),
+  ('dpmpp_3m_compat', {}, 'quadratic', (0.115, 0.052, 0.0107)),
+  ('dpmpp_3m_compat', {}, 'uniform', (0.325, 0.107, 0.061)),
+  ('unipc', {'order': 3}, 'uniform_lam', (0.166, 0.064, 0.0079)),
+  ('unipc', {'order': 3}, 'quadratic', (0.111, 0.057, 0.0067)),
+  ('unipc', {'order': 3}, 'uniform', (0.312, 0.109, 0.058)),
+  ('deis_tab', {}, 'uniform_lam', (0.217, 0.057, 0.0126)),
+  ('deis_tab', {}, 'quadratic', (0.132, 0.022, 0.0028)),
+  ('deis_tab', {}, 'uniform', (0.266, 0.108, 0.0163)),
+  ('deis_rhoab', {}, 'uniform_lam', (0.409, 0.161, 0.0406)),
+  ('deis_rhoab', {}, 'quadratic', (0.238, 0.078, 0.0128)),
+  ('deis_rhoab', {}, 'uniform', (0.254, 0.097, 0.0158)),
+  ('ipndm', {}, 'uniform_lam', (0.205, 0.037, 0.0099)),
+  ('ipndm', {}, 'quadratic', (0.058, 0.015, 0.0042)),
+  ('ipndm', {}, 'uniform', (0.278, 0.108, 0.0151)),
+  ('ghvb', {}, 'uniform_lam', (0.179, 0.062, 0.0152)),
+  ('ghvb', {}, 'quadratic', (0.081, 0.018, 0.0043)),
+]
+
+
+@pytest.mark.parametrize('name, options, grid, published', PUBLISHED)
+def test_published_errors(name, options, grid, published):
+  process = schedules.vp_linear()
+  got = []
+  for n in (5, 10, 20):
+    ts = getattr(grids, grid)(process, n, to_zero=False)
+    got.append(error(build(name, process, ts, **options), 'vp_linear', ts[-1]))
+  np.testing.assert_allclose(got, published, rtol=0.25)
+
+
+def sent(table, process):
+  """Each row's x as (x, then registers, then x0), its eps and x0 exchanged by x = alpha x0 + sigma eps."""
+  alpha, sigma, _ = grids.at(process, table.rows.t)
+  rows = table.rows.weights[:, 0].copy()
+  share = rows[:, -3] / sigma
+  rows[:, 0] += share
+  rows[:, -4] -= share * alpha
+  rows[:, -3] = 0
+  return rows
+
+
+@pytest.mark.parametrize('kind', ['vp_linear', 'edm', 'cosine'])
+def test_first_order_methods_are_ddim(kind):
+  """Row by row on consistent predictions, coefficient by coefficient."""
+  process = PROCESSES[kind]()
+  ts = grids.karras(process, 7)
+  want = sent(solvers.ddim(process, ts), process)
+  for name, options in (
+    ('exponential_adams', {'noise': False}),
+    ('exponential_adams', {'noise': True}),
+    ('deis_tab', {}),
+    ('deis_rhoab', {}),
+    ('ipndm', {}),
+    ('ghvb', {}),
+    ('dpm_solver', {}),
+    ('unipc', {}),
+  ):
+    table = build(name, process, ts, order=1, **options)
+    n = len(table.registers)
+    got = sent(table, process)
+    if name != 'unipc':  # whose corrector uses what was predicted before
+      np.testing.assert_allclose(got[:, [0, n]], want[:, :2], atol=1e-12, err_msg=name)
+      assert not np.delete(got, [0, n], 1).any()
+    else:
+      np.testing.assert_allclose(got[0, [0, n]], want[0, :2], atol=1e-12)
+
+
+def test_heun_is_a_runge_kutta_method_in_rho():
+  process = schedules.vp_linear()
+  ts = grids.karras(process, 7)
+  got, want = solvers.deis_rhork(process, ts), solvers.heun(process, ts)
+  np.testing.assert_allclose(got.rows.t, want.rows.t)
+  x = start(process, 8)
+  np.testing.assert_allclose(run(got, process, x), run(want, process, x), rtol=1e-9)
+
+
+def test_adams_bashforth_in_rho_has_the_classical_weights_on_equal_steps():
+  process = schedules.edm()
+  ts = np.linspace(80, 1, 9)
+  for order in (1, 2, 3, 4):
+    classical = solvers.ipndm(process, ts, order=order).rows.weights
+    for name in ('deis_rhoab', 'deis_tab'):  # rho is t there
+      np.testing.assert_allclose(build(name, process, ts, order=order).rows.weights, classical, rtol=1e-9, atol=1e-12)
+
+
+def test_weights_in_t_are_the_riemann_sums_of_the_published_code():
+  """alpha_s int l_j(t) drho by 10000 points of rho, to 1e-4."""
+  process = schedules.vp_linear()
+  ts = grids.quadratic(process, 10, to_zero=False)
+  rows = solvers.deis_tab(process, ts).rows.weights[:, 0]
+  alpha, sigma, _ = grids.at(process, ts)
+  for i in (4, 9):
+    fine = np.linspace(ts[i], ts[i + 1], 10001)
+    a, s, _ = grids.at(process, fine)
+    for j, column in enumerate([5, 1, 2, 3]):  # eps, e1, e2, e3
+      others = np.delete(ts[i - 3 : i + 1][::-1], j)
+      basis = np.prod((fine[:, None] - others) / (ts[i - j] - others), axis=1)
+      riemann = alpha[i + 1] * np.sum(np.diff(s / a) * basis[:-1])
+      assert rows[i, column] == pytest.approx(riemann, abs=1e-4 * np.abs(rows[i]).max())
+
+
+def thirds(process, outer, orders):
+  """A grid through these times, the inner nodes of each step of equal length in lam: the published r."""
+  lam = grids.at(process, outer)[2]
+  parts = [np.linspace(a, b, p + 1)[1:] for a, b, p in zip(lam, lam[1:], orders, strict=False)]
+  inner = grids.times_of(process, np.concatenate(parts))
+  ts = np.concatenate([outer[:1], inner])
+  ts[np.cumsum([0, *orders])] = outer
+  return ts
+
+
+@pytest.mark.parametrize(
+  'grid, published',
+  [('uniform_lam', (1.17, 0.141, 0.0231)), ('quadratic', (1.27, 0.060, 0.0058)), ('uniform', (2.19, 0.142, 0.108))],
+)
+def test_published_errors_of_dpm_fast(grid, published):
+  """Steps of equal length in lam on its own grid, steps between the nodes of the others."""
+  process, got = schedules.vp_linear(), []
+  for n, orders in ((5, [3, 2]), (10, [3, 3, 3, 1]), (20, [3, 3, 3, 3, 3, 3, 2])):
+    if grid == 'uniform_lam':
+      outer = grids.uniform_lam(process, len(orders), to_zero=False)
+    else:
+      outer = getattr(grids, grid)(process, n, to_zero=False)[np.cumsum([0, *orders])]
+    table = solvers.dpm_fast(process, thirds(process, outer, orders))
+    assert table.nfe == n
+    got.append(error(table, 'vp_linear', outer[-1]))
+  np.testing.assert_allclose(got, published, rtol=0.25)
+
+
+@pytest.mark.parametrize('n, times', [(6, [0, 1, 2, 3, 4, 5]), (7, [0, 1, 2, 3, 4, 5, 6])])
+def test_single_steps_use_the_nodes_of_the_grid(n, times):
+  """Each node is evaluated once, and where the base is taken tells the orders: 3, 2, 1 and 3, 3, 1."""
+  process = schedules.vp_linear()
+  ts = grids.uniform(process, n, to_zero=False)
+  table = solvers.dpm_fast(process, ts)
+  np.testing.assert_array_equal(table.rows.t, ts[times])
+  commits = np.flatnonzero(table.rows.weights[:, 1, 0])  # base' = x
+  np.testing.assert_array_equal(commits, [0, 3, 5] if n == 6 else [0, 3, 6])
+
+
+@pytest.mark.parametrize('noise', [False, True])
+def test_adams_weights_integrate_the_polynomial(noise):
+  """Against Gauss-Legendre quadrature of Lagrange's polynomials under e^{-(h - l)} and e^{h - l}."""
+  at, w = np.polynomial.legendre.leggauss(40)
+  at = (at + 1) / 2
+  for h in (0.01, 0.3, 2.0):
+    for nodes in ([0.0], [0, -1.0], [0, -0.7, -1.9, -2.2], [0, -1.3, 1.0]):
+      for j, weight in enumerate(adams_weights(np.array(nodes), h, noise)):
+        others = [r for i, r in enumerate(nodes) if i != j]
+        basis = np.prod([(at - r) / (nodes[j] - r) for r in others], axis=0) if others else 1.0
+        assert weight == pytest.approx(np.sum(w / 2 * h * np.exp((h if noise else -h) * (1 - at)) * basis), rel=1e-9)
+
+
+def test_multistep_methods_are_exponential_adams():
+  """UniPC wherever rho is solved for (two differences or more); DPM-Solver++(3M) of equal steps, both to round-off."""
+  process = schedules.vp_linear()
+  ts = grids.quadratic(process, 12)
+  for order in (3, 4):
+    uni = solvers.unipc(process, ts, order=order).rows.weights
+    exact = solvers.exponential_adams(process, ts, order=order, corrector=True).rows.weights
+    np.testing.assert_allclose(uni[3:-3], exact[3:-3], rtol=1e-9, atol=1e-11)
+    assert not np.allclose(uni[1], exact[1], rtol=1e-4)
+  ts = grids.uniform_lam(process, 12, to_zero=False)
+  three = solvers.dpmpp_3m(process, ts).rows.weights
+  exact = solvers.exponential_adams(process, ts).rows.weights
+  np.testing.assert_allclose(three[2:-2], exact[2:-2], rtol=1e-9, atol=1e-12)
+
+
+def test_b1_differs_from_b2_at_single_differences_only():
+  process = schedules.vp_linear()
+  ts = grids.uniform(process, 9)
+  one, two = (solvers.unipc(process, ts, order=3, b1=b1).rows.weights for b1 in (True, False))
+  np.testing.assert_array_equal(one[3:-3], two[3:-3])
+  assert not np.allclose(one[1], two[1], rtol=1e-3)
+
+
+@pytest.mark.parametrize('name', ['deis_rhoab', 'deis_tab', 'exponential_adams', 'unipc'])
+def test_orders_that_do_not_exist_are_refused(name):
+  process = schedules.vp_linear()
+  for order in (0, 5, 1.5, '2'):
+    with pytest.raises(ValueError, match='^order: got .*; allowed: a whole number from 1 to the 4 steps of the grid'):
+      build(name, process, grids.uniform(process, 4), order=order)
+  least = counts(name, 1)[0]
+  build(name, process, grids.uniform(process, least))
+  with pytest.raises(ValueError, match='^order: got'):
+    build(name, process, grids.uniform(process, least - 1))
+
+
+def test_other_refusals():
+  process = schedules.vp_linear()
+  ts = grids.uniform(process, 3)
+  for order in (0, 4, 2.5):
+    with pytest.raises(ValueError, match='order: got .*; allowed: 1, 2 or 3'):
+      solvers.dpm_solver(process, ts, order=order)
+  for order in (0, 5, 1.5):
+    with pytest.raises(ValueError, match='order: got .*; allowed: 1, 2, 3 or 4'):
+      solvers.ipndm(process, ts, order=order)
+  with pytest.raises(ValueError, match='order: got 4; allowed: a whole number from 1 to the 3 steps'):
+    solvers.ipndm(process, ts)
+  for name, n in (('dpmpp_2s', 1), ('dpmpp_3s', 2), ('dpm_solver', 1)):
+    with pytest.raises(ValueError, match='order: got .*; allowed: a whole number'):
+      build(name, process, grids.uniform(process, n))
+  with pytest.raises(ValueError, match='steps: got 3; allowed: at least 4'):
+    solvers.f_pndm(process, ts)
+  with pytest.raises(ValueError, match="tableau: got 'euler'; allowed: midpoint, heun, kutta3, rk4"):
+    solvers.deis_rhork(process, ts, tableau='euler')
+  with pytest.raises(ValueError, match='row 0 at t = 1 .*not finite'):
+    solvers.sde_dpm(schedules.flow(), grids.uniform(schedules.flow(), 3))
