@@ -143,16 +143,19 @@ def state_of(experiment: Experiment, mesh: Any) -> Any:
   return abstract_state(experiment.method, experiment.init, key, batch, mesh, experiment.averages, bins)[1]
 
 
-def restored(experiment: Experiment, workdir: str, mesh: Any) -> TrainState:
-  """The newest training state of a run, laid out on this mesh.
+def restored(experiment: Experiment, workdir: str, mesh: Any, step: int | None = None) -> TrainState:
+  """The newest training state of a run, or that of `step`, laid out on this mesh.
 
   Raises:
-    ConfigError: the run has no checkpoint yet, or one of another structure (the leaves are named).
+    ConfigError: the run has no checkpoint yet, none of this step, or one of another structure (the leaves are named).
   """
   from diffjax.train.checkpoint import Checkpoints  # orbax takes .2 s to import
 
   saver = Checkpoints(epath.Path(workdir) / 'checkpoints', experiment.config.train.keep)
-  state = saver.restore(state_of(experiment, mesh))
+  if step is not None and step not in saver.steps():
+    kept = ', '.join(map(str, saver.steps())) or 'none is there'
+    raise ConfigError(f'step: got {step}; allowed in {workdir}: {kept}')
+  state = saver.restore(state_of(experiment, mesh), step)
   saver.close()
   if state is None:
     raise ConfigError(f'workdir: {workdir} has no checkpoint yet; allowed: a run that diffjax train has saved')

@@ -181,7 +181,9 @@ def test_labels_and_scale_are_checked(trained, capsys):
   line = refused(capsys, 'sample', f'--workdir={trained}', '--config.net.width=64')
   assert 'config.net' in line and 'config.sampling' in line
   assert '--config.' in refused(capsys, 'sample', f'--workdir={trained}', '--config.sampling.steps')
-  assert '--step' in refused(capsys, 'sample', f'--workdir={trained}', '--step=3')
+  assert '--steps' in refused(capsys, 'sample', f'--workdir={trained}', '--steps=3')
+  assert '10, 20, 30' in refused(capsys, 'sample', f'--workdir={trained}', '--step=7')
+  assert main(['sample', f'--workdir={trained}', '--step=20', '--n=2']) == 0
 
 
 @pytest.mark.parametrize(

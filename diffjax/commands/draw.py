@@ -8,7 +8,7 @@ from diffjax.commands.start import mesh_of, start
 __all__ = ['draw', 'picture', 'sampler', 'write_npz']
 
 
-def sampler(workdir: str, overrides: Sequence[str]) -> tuple[Any, Any, Any, Any]:
+def sampler(workdir: str, overrides: Sequence[str], step: int | None = None) -> tuple[Any, Any, Any, Any]:
   """The experiment of a run, its guided denoiser, its solver and the mesh, after overrides of how to sample."""
   from diffjax import config as configs
   from diffjax import experiment, run
@@ -23,7 +23,7 @@ def sampler(workdir: str, overrides: Sequence[str]) -> tuple[Any, Any, Any, Any]
   start(config)
   what = experiment.build(config)
   mesh = mesh_of(config)
-  state = run.restored(what, workdir, mesh)
+  state = run.restored(what, workdir, mesh, step)
   return what, what.guided(what.denoiser(run.weights(what, state))), what.solver(), mesh
 
 

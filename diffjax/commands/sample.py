@@ -9,7 +9,7 @@ from diffjax.commands.draw import draw, picture, sampler, write_npz
 __all__ = ['TEXT', 'arguments', 'run']
 
 TEXT = """\
-Draw samples from the last checkpoint of a run with the solver, steps and guidance scale of its config, or others.
+Draw samples from a checkpoint of a run with the solver, steps and guidance scale of its config, or others.
 
 Sample k depends on the seed and k alone, whatever the batch or mesh. Writes OUT.npz (samples, labels) and OUT.png."""
 
@@ -19,6 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--labels', metavar='0,1,2', help='the classes to draw, in order and over again; all by default')
   parser.add_argument('--n', type=int, help='how many samples; one a label by default')
   parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--step', type=int, help='the checkpoint to take; the newest by default')
   parser.add_argument('--out', metavar='PATH', help='where to write, without suffix; WORKDIR/drawn by default')
 
 
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   import numpy as np
   from etils import epath
 
-  what, denoise, solver, mesh = sampler(options.workdir, overrides)
+  what, denoise, solver, mesh = sampler(options.workdir, overrides, options.step)
   classes = what.classes
   if classes and labels is None:
     labels = np.arange(classes)
