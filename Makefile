@@ -12,10 +12,10 @@ demo: setup
 	DIFFJAX_INSTALL_SECONDS=$$(cat $(VENV)/ready) $(BIN)/diffjax evaluate --workdir=$(WORKDIR)
 
 test: setup
-	$(BIN)/python -m pytest -m 'not slow' -q -n 2
+	$(BIN)/python -m pytest -m 'not slow' -q -n 2 --dist worksteal
 
 test-slow: setup
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
