@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-__all__ = ['ConfigError', 'defaults', 'from_file', 'override', 'checked', 'named', 'registry']
+__all__ = ['ConfigError', 'defaults', 'from_file', 'override', 'checked', 'named', 'refused', 'registry']
 
 
 class ConfigError(ValueError):
@@ -193,8 +193,13 @@ def named(field: str, functions: Mapping[str, Callable], spec: Any, *given: Any,
   missing = [k for k, p in free.items() if p.default is p.empty and k not in options and p.kind is not p.VAR_KEYWORD]
   if missing:
     raise ConfigError(f'config.{field}: {name} needs {", ".join(missing)}')
+  return refused(field, functions[name], *given, **fixed, **options)
+
+
+def refused(field: str, function: Callable, *arguments: Any, **options: Any) -> Any:
+  """function(...), where a ValueError of a lower floor becomes a ConfigError with the config's name of the field."""
   try:
-    return functions[name](*given, **fixed, **options)
+    return function(*arguments, **options)
   except ConfigError:
     raise
   except ValueError as error:

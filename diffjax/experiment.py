@@ -11,7 +11,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from diffjax import guidance, kinds, losses, nets, schedules, solvers
-from diffjax.config import ConfigError, checked, named, registry
+from diffjax.config import ConfigError, checked, named, refused, registry
 from diffjax.kinds import Kind
 from diffjax.losses import times, weights
 from diffjax.nets import Apply
@@ -90,10 +90,10 @@ def build(config: ConfigDict) -> Experiment:
   _check_numbers(config)
   shape, classes = tuple(config.data.shape), int(config.data.classes)
   process = named('process', registry(schedules), config.process)
-  kind = _kind(config.loss, process)
+  kind = named('loss.kind', registry(kinds), config.loss.get('kind', 'v'))
   net = named('net', registry(nets, ('mlp', 'unet')), config.net, classes=classes)
   method = Method((Phase('student', _loss(config, process, kind, net, classes), _optimiser(config)),))
-  averages = _field('train.ema', ema.averages, config.train.ema)
+  averages = refused('train.ema', ema.averages, config.train.ema)
   experiment = Experiment(config, process, kind, net, method, averages, shape, classes)
   solver = experiment.solver()
   if kind.needs_signal and not np.isfinite(float(process.lam(float(np.asarray(solver.rows.t)[0])))):
@@ -112,10 +112,6 @@ def count(params: Any) -> int:
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
-def _kind(spec: ConfigDict, process: Process) -> Kind:
-  return named('loss.kind', registry(kinds), spec.get('kind', 'v'))
-
-
 def _loss(config: ConfigDict, process: Process, kind: Kind, net: Apply, classes: int) -> Any:
   spec = config.loss.to_dict()
   spec['kind'] = kind
@@ -128,13 +124,6 @@ def _loss(config: ConfigDict, process: Process, kind: Kind, net: Apply, classes:
 
 def _optimiser(config: ConfigDict) -> Any:
   return named('train.optimiser', registry(optimiser), config.train.optimiser, config.train.steps)
-
-
-def _field(field: str, function: Any, *arguments: Any) -> Any:
-  try:
-    return function(*arguments)
-  except ValueError as error:
-    raise ConfigError(f'config.{field}: {error}') from error
 
 
 def _check_numbers(config: ConfigDict) -> None:

@@ -152,11 +152,12 @@ def restored(experiment: Experiment, workdir: str, mesh: Any, step: int | None =
   from diffjax.train.checkpoint import Checkpoints  # orbax takes .2 s to import
 
   saver = Checkpoints(epath.Path(workdir) / 'checkpoints', experiment.config.train.keep)
-  if step is not None and step not in saver.steps():
-    kept = ', '.join(map(str, saver.steps())) or 'none is there'
-    raise ConfigError(f'step: got {step}; allowed in {workdir}: {kept}')
-  state = saver.restore(state_of(experiment, mesh), step)
+  steps = saver.steps()
+  known = step is None or step in steps
+  state = saver.restore(state_of(experiment, mesh), step) if known else None
   saver.close()
+  if not known:
+    raise ConfigError(f'step: got {step}; allowed in {workdir}: {", ".join(map(str, steps)) or "none is there"}')
   if state is None:
     raise ConfigError(f'workdir: {workdir} has no checkpoint yet; allowed: a run that diffjax train has saved')
   return state

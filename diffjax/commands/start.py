@@ -7,7 +7,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-__all__ = ['mesh_of', 'refused', 'start']
+from diffjax.config import refused
+
+__all__ = ['mesh_of', 'start']
 
 
 def start(config: ConfigDict, distributed: str | None = None) -> None:
@@ -47,11 +49,3 @@ def _join(distributed: str) -> None:
   if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
     raise ValueError(f'distributed: got {distributed!r}; allowed: auto, or HOST:PORT,PROCESSES,INDEX')
   jax.distributed.initialize(parts[0], int(parts[1]), int(parts[2]))
-
-
-def refused(field: str, function: Any, *arguments: Any, **options: Any) -> Any:
-  """A ValueError of a lower floor, with the config's name of the field in front."""
-  try:
-    return function(*arguments, **options)
-  except ValueError as error:
-    raise ValueError(f'config.{field}: {error}') from error

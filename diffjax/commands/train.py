@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from diffjax.commands.start import mesh_of, refused, start
+from diffjax.commands.start import mesh_of, start
+from diffjax.config import refused
 
 __all__ = ['TEXT', 'arguments', 'run']
 

@@ -66,16 +66,9 @@ def multistep(
   tape = Tape('x', *names)
   lags: list[Combo] = [tape.eps if noise else tape.x0, *(getattr(tape, m) for m in past)]
 
-  def order_of(i: int) -> int:
-    """The order of the step from node i to node i + 1; one where lam is not finite over what it looks at."""
-    p = min(order, i + 1, n - i) if lower_final else min(order, i + 1)
-    while p > 1 and not np.isfinite(lam[i - p + 1 : i + 2]).all():
-      p -= 1
-    return p
-
   def step(i: int, x: Combo, known: list[Combo], ahead: list[Combo]) -> Combo:
     """From x at node i to node i + 1; known[j] is the prediction at node i - j, ahead[0] the one at node i + 1."""
-    p, h = order_of(i), lam[i + 1] - lam[i]
+    p, h = order_at(i, order, lam, lower_final), lam[i + 1] - lam[i]
     ratio, scale = leg(alpha, sigma, i, i + 1, noise)
     nodes = np.array([(lam[i - j] - lam[i]) / h for j in range(p)] + [1.0] * len(ahead))
     sources = known[:p] + ahead
@@ -91,6 +84,17 @@ def multistep(
     kept = [x, *lags] if corrector else lags
     tape.row(ts[i], live=True, x=after, **dict(zip(names, kept, strict=False)))
   return tape.done()
+
+
+def order_at(i: int, order: int, lam: np.ndarray, lower_final: bool) -> int:
+  """The order of the step from node i to node i + 1: no more than the nodes it has or, with `lower_final`, the steps left.
+
+  Lowered until lam is finite over all that the step looks at.
+  """
+  p = min(order, i + 1, len(lam) - 1 - i) if lower_final else min(order, i + 1)
+  while p > 1 and not np.isfinite(lam[i - p + 1 : i + 2]).all():
+    p -= 1
+  return p
 
 
 def leg(alpha: np.ndarray, sigma: np.ndarray, t: int, s: int, noise: bool) -> tuple[float, float]:

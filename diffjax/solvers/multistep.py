@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from diffjax.process import Process
-from diffjax.solvers.adams import adams_weights, multistep, phi
+from diffjax.solvers.adams import adams_weights, multistep, order_at, phi, to_data
 from diffjax.solvers.grids import checked, on_grid
 from diffjax.solvers.table import Table
 from diffjax.solvers.tape import Tape
@@ -52,24 +52,20 @@ def dpmpp_3m_compat(process: Process, ts: Any, lower_final: bool = True) -> Tabl
 def _dpmpp_3m(process: Process, ts: Any, c: float, lower_final: bool) -> Table:
   alpha, sigma, lam = on_grid(process, ts)
   ts = checked(process, ts)
-  n = len(ts) - 1
   tape = Tape('x', 'm1', 'm2')  # m1, m2: the previous predictions, the later one first
-  for i in range(n):
-    ratio = sigma[i + 1] / sigma[i]
-    after = ratio * tape.x + (alpha[i + 1] - alpha[i] * ratio) * tape.x0
-    p = min(3, i + 1, n - i) if lower_final else min(3, i + 1)
-    while p > 1 and not np.isfinite(lam[i - p + 1 : i + 2]).all():
-      p -= 1
+  for i in range(len(ts) - 1):
+    after = to_data(tape, alpha, sigma, i, tape.x)
+    p = order_at(i, 3, lam, lower_final)
     if p > 1:
       h = lam[i + 1] - lam[i]
       r0 = (lam[i] - lam[i - 1]) / h
-      d1, d2 = (tape.x0 - tape.m1) / r0, 0.0 * tape.x0
+      d1 = (tape.x0 - tape.m1) / r0
+      slope = phi(1, -h) / 2 * d1
       if p > 2:
         r1 = (lam[i - 1] - lam[i - 2]) / h
         d2 = (d1 - (tape.m1 - tape.m2) / r1) / (r0 + r1)
-        after = after + alpha[i + 1] * h * (phi(2, -h) * (d1 + r0 * d2) + c * phi(3, -h) * d2)
-      else:
-        after = after + alpha[i + 1] * h * phi(1, -h) / 2 * d1
+        slope = phi(2, -h) * (d1 + r0 * d2) + c * phi(3, -h) * d2
+      after = after + alpha[i + 1] * h * slope
     tape.row(ts[i], x=after, m1=tape.x0, m2=tape.m1)
   return tape.done()
 

@@ -91,3 +91,15 @@ def test_bad_input(problem):
   flow = exact.gaussian([0.0], 1.0).denoiser(schedules.flow())
   with pytest.raises(ValueError, match='finite lam'):
     dpm_adaptive(flow, x[:, :1])
+
+
+@pytest.mark.parametrize('solver', [dopri5, dpm_adaptive])
+def test_float32_is_kept_and_mapping_changes_nothing(solver):
+  """The properties of the shared table that a while loop can have: it has no reverse-mode gradient."""
+  denoise = exact.ring8().denoiser(schedules.vp_linear())
+  x = jax.random.normal(jax.random.key(0), (6, 2))
+  solution = solver(denoise, x, rtol=1e-2, atol=1e-2)
+  assert solution.x.dtype == jnp.float32 and bool(solution.reached.all())
+  mapped = jax.vmap(lambda x: solver(denoise, x[None], rtol=1e-2, atol=1e-2))(x)
+  np.testing.assert_allclose(mapped.x[:, 0], solution.x, atol=1e-4)
+  np.testing.assert_array_equal(mapped.nfe[:, 0], solution.nfe)
