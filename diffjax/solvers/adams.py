@@ -87,7 +87,7 @@ def multistep(
 
 
 def order_at(i: int, order: int, lam: np.ndarray, lower_final: bool) -> int:
-  """The order of the step from node i to node i + 1: no more than the nodes it has or, with `lower_final`, the steps left.
+  """The order of the step from node i to i + 1: at most the nodes it has and, with `lower_final`, the steps left.
 
   Lowered until lam is finite over all that the step looks at.
   """
