@@ -1,6 +1,18 @@
 """Solvers as tables, and the one scan that runs them. `tables` lists the names a config may give a solver."""
 
-from diffjax.solvers import adams, deis, grids, momentum, multistep, onestep, pndm, rungekutta, singlestep, stochastic
+from diffjax.solvers import (
+  adams,
+  deis,
+  grids,
+  momentum,
+  multistep,
+  noise,
+  onestep,
+  pndm,
+  rungekutta,
+  singlestep,
+  stochastic,
+)
 from diffjax.solvers.adams import exponential_adams
 from diffjax.solvers.adaptive import Solution, dopri5, dpm_adaptive
 from diffjax.solvers.deis import deis_rhoab, deis_rhork, deis_tab
@@ -54,6 +66,7 @@ __all__ = [
   'ipndm',
   'midpoint',
   'nesterov',
+  'noise',
   'pad',
   'path',
   'renoise',

@@ -5,9 +5,11 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.tree_util import Partial
 
 from diffjax import keys as draws
 from diffjax.prediction import Denoise, Pred
+from diffjax.solvers.noise import Noise, independent
 
 __all__ = ['Solver', 'sample', 'path']
 
@@ -26,11 +28,13 @@ class Solver(Protocol):
   def init(self, x: Any, key: Array | None) -> Any: ...
   def probe(self, state: Any) -> Any: ...
   def transition(self, state: Any, pred: Pred, row: Any) -> tuple[Any, Any]: ...
-  def update(self, state: Any, pred: Pred, row: Any, keys: Array | None) -> Any: ...
+  def update(self, state: Any, pred: Pred, row: Any, keys: Array | None, noise: Noise) -> Any: ...
   def end(self, state: Any) -> Any: ...
 
 
-def sample(denoise: Denoise, solver: Solver, x: Any, key: Array | None = None, cond: Any = None) -> Any:
+def sample(
+  denoise: Denoise, solver: Solver, x: Any, key: Array | None = None, cond: Any = None, noise: Noise = independent
+) -> Any:
   """The sample that `solver` reaches from the noise x (B, ...) at the first time of its grid.
 
   Compiled once a structure: other parameters, guidance scales, seeds or tables of the same size run the same program.
@@ -38,16 +42,25 @@ def sample(denoise: Denoise, solver: Solver, x: Any, key: Array | None = None, c
   Args:
     key: one typed key, or one a sample (B,); only stochastic solvers need it.
     cond: the condition of each sample, a pytree with the batch first.
+    noise: where a stochastic solver takes its z from (`diffjax.solvers.noise`): independent draws, one Brownian path a
+      sample, or given ones.
 
   Raises:
     ValueError: a stochastic solver has no key, or the key is not a typed one.
   """
-  return _sample(denoise, solver, x, _batch(solver, x, key), cond)
+  return _sample(denoise, solver, x, _batch(solver, x, key), cond, _source(noise))
 
 
-def path(denoise: Denoise, solver: Solver, x: Any, key: Array | None = None, cond: Any = None) -> tuple[Any, Any]:
+def path(
+  denoise: Denoise, solver: Solver, x: Any, key: Array | None = None, cond: Any = None, noise: Noise = independent
+) -> tuple[Any, Any]:
   """The sample, and the points before each row and the prediction of x0 there: ((B, ...), (n, B, ...) pairs)."""
-  return _path(denoise, solver, x, _batch(solver, x, key), cond)
+  return _path(denoise, solver, x, _batch(solver, x, key), cond, _source(noise))
+
+
+def _source(noise: Noise) -> Any:
+  """A pytree: a plain function becomes a static one."""
+  return Partial(noise) if jax.tree_util.all_leaves([noise]) else noise
 
 
 def _batch(solver: Solver, x: Any, key: Array | None) -> Array | None:
@@ -59,16 +72,18 @@ def _batch(solver: Solver, x: Any, key: Array | None) -> Array | None:
 
 
 @jax.jit
-def _sample(denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any) -> Any:
-  return _run(denoise, solver, x, keys, cond, keep=False)[0]
+def _sample(denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any, noise: Noise) -> Any:
+  return _run(denoise, solver, x, keys, cond, noise, keep=False)[0]
 
 
 @jax.jit
-def _path(denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any) -> tuple[Any, Any]:
-  return _run(denoise, solver, x, keys, cond, keep=True)
+def _path(denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any, noise: Noise) -> tuple[Any, Any]:
+  return _run(denoise, solver, x, keys, cond, noise, keep=True)
 
 
-def _run(denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any, keep: bool) -> tuple[Any, Any]:
+def _run(
+  denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any, noise: Noise, keep: bool
+) -> tuple[Any, Any]:
   dtype = jnp.promote_types(jax.tree.leaves(x)[0].dtype, jnp.float32)  # of times: bfloat16 would move them
   state = solver.init(x, keys)
   first = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], solver.rows)
@@ -86,7 +101,7 @@ def _run(denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any
     after = _memory(pred, memory)
     if solver.masked:  # a row that is not evaluated keeps what was remembered
       after = jax.tree.map(lambda new, old: jnp.where(row.live, new, old), after, memory)
-    return (solver.update(state, pred, row, keys), after), (point, pred.x0) if keep else None
+    return (solver.update(state, pred, row, keys, noise), after), (point, pred.x0) if keep else None
 
   (state, _), kept = jax.lax.scan(step, (state, _memory(blank, None)), jax.tree.map(jnp.asarray, solver.rows))
   return solver.end(state), kept

@@ -16,8 +16,8 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from diffjax import keys as draws
 from diffjax.prediction import Pred
+from diffjax.solvers.noise import Noise, independent
 
 __all__ = ['Rows', 'Table', 'pad']
 
@@ -76,14 +76,14 @@ class Table(struct.PyTreeNode):
       stds.append(jax.tree.map(lambda x, w=weights: w[q + 3].astype(x.dtype), state[0]))
     return tuple(means), tuple(stds)
 
-  def update(self, state: tuple, pred: Pred, row: Rows, keys: Array | None) -> tuple:
-    """One row: mean + std z, z from stream `row.id` of every sample; ValueError if it needs keys and has none."""
+  def update(self, state: tuple, pred: Pred, row: Rows, keys: Array | None, noise: Noise = independent) -> tuple:
+    """One row: mean + std z with z = noise(keys, row, x); ValueError if it needs keys and has none."""
     means, stds = self.transition(state, pred, row)
     if not self.noisy:
       return means
     if keys is None:
       raise ValueError('keys: got None; allowed: a key batch (B,), since this solver draws noise')
-    z = draws.normal(draws.fold(keys, row.id), state[0])
+    z = noise(keys, row, state[0])
     return tuple(jax.tree.map(lambda m, s, z: m + s * z, m, s, z) for m, s in zip(means, stds, strict=True))
 
   def end(self, state: tuple) -> Any:

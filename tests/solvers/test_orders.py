@@ -125,7 +125,7 @@ class Replay:
   def probe(self, state):
     return self.table.probe(state)
 
-  def update(self, state, pred, row, keys):
+  def update(self, state, pred, row, keys, noise):
     means, stds = self.table.transition(state, pred, row)
     return tuple(m + s * row.z.astype(m.dtype) for m, s in zip(means, stds, strict=True))
 

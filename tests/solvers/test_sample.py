@@ -205,7 +205,7 @@ class Clipped:
     now = solvers.transfer(self.process, state['now'], x0, row.t, row.s)
     return {'now': now, 'clipped': state['clipped'] + jnp.sum(x0 != pred.x0, -1)}, None
 
-  def update(self, state, pred, row, keys):
+  def update(self, state, pred, row, keys, noise):
     return self.transition(state, pred, row)[0]
 
   def end(self, state):

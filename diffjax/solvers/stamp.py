@@ -1,0 +1,31 @@
+"""Which process a table, a statistics file or a searched solver was made for."""
+
+from typing import Any
+
+import numpy as np
+
+from diffjax.process import Process
+from diffjax.solvers.grids import at
+
+__all__ = ['stamp', 'matching']
+
+PLACES = (0.02, 0.2, 0.5, 0.8, 0.98)  # of t_max
+
+
+def stamp(process: Process) -> np.ndarray:
+  """(t, alpha, sigma) at five times, (5, 3) float64: what tells one process from another."""
+  ts = float(process.t_max) * np.array(PLACES)
+  return np.stack([ts, *at(process, ts)[:2]], 1)
+
+
+def matching(process: Process, made_for: Any, what: str, command: str) -> None:
+  """Nothing, if `made_for` is the stamp of this process.
+
+  Raises:
+    ValueError: it is another's; `what` names the thing that was made, `command` says how to make it for this one.
+  """
+  mine, other = stamp(process), np.asarray(made_for, np.float64)
+  if mine.shape != other.shape or not np.allclose(mine, other, rtol=1e-4, atol=1e-7):
+    t, a, b = mine[len(PLACES) // 2]
+    raise ValueError(f'{what}: made for another process than this one, which has (alpha, sigma) = ({a:.4g}, {b:.4g}) at '
+                     f't = {t:.4g}; allowed: made for this one, by {command}')  # fmt: skip
