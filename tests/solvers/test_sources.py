@@ -37,8 +37,9 @@ def test_a_brownian_path_does_not_depend_on_the_grid():
   one, two = (solvers.ddpm(process, ts) for ts in (fine[[0, 2, 4, 5]], fine))
   source_one, source_two = (noise.brownian(t, process) for t in (one, two))
   lengths = [np.sqrt(np.diff(np.asarray(source.ends), axis=1)) for source in (source_one, source_two)]
-  coarse, fine = (draws(s, t, 50)[..., 0] * h for s, t, h in zip((source_one, source_two), (one, two), lengths))
-  np.testing.assert_allclose(coarse[:2], fine[[0, 2]] + fine[[1, 3]], atol=2e-6)
+  coarse, finer = draws(source_one, one, 50)[..., 0], draws(source_two, two, 50)[..., 0]
+  coarse, finer = coarse * lengths[0], finer * lengths[1]
+  np.testing.assert_allclose(coarse[:2], finer[[0, 2]] + finer[[1, 3]], atol=2e-6)
 
 
 def test_one_path_gives_one_picture_at_different_numbers_of_steps():
@@ -62,7 +63,7 @@ def test_given_draws_are_used_and_fixed_zeros_give_the_mean():
   independent = draws(noise.independent, solver, 8)
   want = solvers.sample(target.denoiser(process), solver, x, jax.random.key(0))
   got = solvers.sample(target.denoiser(process), solver, x, jax.random.key(5), noise=noise.fixed(independent))
-  np.testing.assert_array_equal(got, want)
+  np.testing.assert_allclose(got, want, atol=1e-6)  # compiled elsewhere, the draws round differently
   a, b = (
     solvers.sample(target.denoiser(process), solver, x, jax.random.key(s), noise=noise.fixed(0 * independent))
     for s in (0, 1)
