@@ -26,6 +26,6 @@ def matching(process: Process, made_for: Any, what: str, command: str) -> None:
   """
   mine, other = stamp(process), np.asarray(made_for, np.float64)
   if mine.shape != other.shape or not np.allclose(mine, other, rtol=1e-4, atol=1e-7):
-    t, a, b = mine[len(PLACES) // 2]
-    raise ValueError(f'{what}: made for another process; this one has (alpha, sigma) = ({a:.4g}, {b:.4g}) at t = {t:.4g}; '
-                     f'allowed: made for this one, by {command}')  # fmt: skip
+    t, *pair = mine[len(PLACES) // 2]
+    raise ValueError(f'{what}: made for another process; this one has (alpha, sigma) = ({pair[0]:.4g}, {pair[1]:.4g}) '
+                     f'at t = {t:.4g}; allowed: made for this one, by {command}')  # fmt: skip
