@@ -73,6 +73,19 @@ class Mixture(struct.PyTreeNode):
     clean = self.means + alpha[..., None] * jnp.einsum('kij,bkj->bki', self.basis, self.var * y / noisy)
     return Pred(jnp.einsum('bk,bki->bi', r, clean), sigma * jnp.einsum('bk,bki->bi', r, whitened))
 
+  def moments(self, x: Array, alpha: Any, sigma: Any, cond: Array | None = None) -> dict[str, Array]:
+    """E[eps^2 | x_t], E[eps^3 | x_t] and Var[eps | x_t] a dimension, each (B, d), exact at every level.
+
+    Within component k, eps ~ N(sigma U (y / noisy), U diag(alpha^2 var / noisy) U^T): as 'eps2', 'eps3', 'residual2'.
+    """
+    joint, y, noisy = self._joint(x, alpha, sigma, cond)
+    r = jax.nn.softmax(joint, axis=-1)[..., None]
+    mean = _column(sigma)[..., None] * jnp.einsum('kij,bkj->bki', self.basis, y / noisy)
+    var = jnp.einsum('kij,bkj->bki', self.basis**2, _column(alpha)[..., None] ** 2 * self.var / noisy)
+    off = mean - jnp.sum(r * mean, axis=1, keepdims=True)
+    laws = {'eps2': mean**2 + var, 'eps3': mean**3 + 3 * mean * var, 'residual2': off**2 + var}
+    return {name: jnp.sum(r * law, axis=1) for name, law in laws.items()}
+
   def given(self, x: Array, alpha: Array, sigma: Array) -> tuple[Array, Array, Array]:
     """The law of x0 given x_t = x: log responsibilities (B, K), means (B, K, d), variances (K, d) along the basis.
 
@@ -117,6 +130,10 @@ class Mixture(struct.PyTreeNode):
     """The perfect network for this target; a condition (B,) chooses the components of that class, -1 all of them."""
     return ExactDenoiser(self, process)
 
+  def moments_denoiser(self, process: Process) -> 'ExactMoments':
+    """The perfect network that also tells the moments of the noise, in `Pred.aux` (see `diffjax.solvers.heads`)."""
+    return ExactMoments(self, process)
+
   def reverse(self, keys: Array, process: Process, x: Array, t: Any, s: Any) -> Array:
     """An exact draw of x_s given x_t, s < t: a reverse step of any length without discretisation error."""
     k_part, k_clean, k_step = draws.split(keys, 3)
@@ -157,6 +174,15 @@ class ExactDenoiser(struct.PyTreeNode):
 
   def __call__(self, x: Array, t: Any, cond: Array | None = None, memory: Any = None) -> Pred:
     return self.target.predict(x, *self.process.schedule(jnp.asarray(t)), cond)
+
+
+class ExactMoments(ExactDenoiser):
+  """The exact denoiser with aux = eps and its second and third moments."""
+
+  def __call__(self, x: Array, t: Any, cond: Array | None = None, memory: Any = None) -> Pred:
+    pred = super().__call__(x, t, cond)
+    moments = self.target.moments(x, *self.process.schedule(jnp.asarray(t)), cond)
+    return pred._replace(aux={'eps': pred.eps, **moments})
 
 
 def mixture(weights: Any, means: Any, covariances: Any, labels: Any = None) -> Mixture:

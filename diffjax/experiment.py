@@ -7,18 +7,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax import Array
 from ml_collections import ConfigDict
 
-from diffjax import guidance, kinds, losses, nets, schedules, solvers
+from diffjax import guidance, kinds, losses, nets, schedules, solvers, statistics
 from diffjax.config import ConfigError, checked, named, refused, registry
 from diffjax.kinds import Kind
-from diffjax.losses import times, weights
+from diffjax.losses import times, uncertainty, weights
 from diffjax.nets import Apply
 from diffjax.prediction import Denoise, Denoiser
 from diffjax.process import Process
 from diffjax.roles import Method, Phase
-from diffjax.solvers import Table, grids
+from diffjax.solvers import grids
 from diffjax.train import ema, optimiser
 
 __all__ = ['Experiment', 'build', 'count']
@@ -54,7 +55,9 @@ class Experiment:
 
   def init(self, key: Array) -> dict[str, Any]:
     """Fresh parameters by role."""
-    return {'student': self.net.init(key, *self.inputs(1))}
+    student = self.net.init(key, *self.inputs(1))
+    learned = self.config.loss.get('uncertainty', False)
+    return {'student': uncertainty.add_head(student, jax.random.fold_in(key, 1)) if learned else student}
 
   def denoiser(self, params: Any) -> Denoiser:
     """The network with these parameters, unguided."""
@@ -73,11 +76,35 @@ class Experiment:
       denoise = guidance.dynamic_threshold(denoise)
     return denoise
 
-  def solver(self) -> Table:
-    """The solver of `config.sampling` on its grid."""
+  def solver(self, workdir: str | None = None) -> Any:
+    """The solver of `config.sampling` on its grid, with the statistics in `workdir` if it uses any.
+
+    Raises:
+      ConfigError: it uses statistics that are not there, or are another process's, data's or guidance scale's.
+    """
+    needs = solvers.informed.get(self.config.sampling.solver.name)
+    return self._laid_out(None if needs is None else self._statistics(needs, workdir))
+
+  def _laid_out(self, known: Any) -> Any:
     s = self.config.sampling
     ts = named('sampling.grid', registry(grids), s.grid, self.process, s.steps)
-    return named('sampling.solver', registry(solvers, solvers.tables), s.solver, self.process, ts)
+    names = (*solvers.tables, *solvers.informed, *solvers.stepped)
+    given = () if known is None else (known,)
+    return named('sampling.solver', registry(solvers, names), s.solver, self.process, ts, *given)
+
+  def _statistics(self, kind: str, workdir: str | None) -> Any:
+    s, path = self.config.sampling, f'{workdir}/statistics/{kind}.npz'
+    command = f'diffjax statistics --workdir={workdir or "WORKDIR"}'
+    if workdir is None or not epath.Path(path).exists():
+      raise ConfigError(f'config.sampling.solver: {s.solver.name} needs the statistics of a trained run, and '
+                        f'{path} is not there; {command} makes them')  # fmt: skip
+    found = refused('sampling.solver', statistics.load, path, statistics.KINDS[kind])
+    if kind == 'linear' and found.shape not in ((), self.shape):
+      raise ConfigError(f'config.data.shape: got {self.shape}; allowed with {path}: {found.shape}')
+    if float(found.scale) != s.scale:
+      raise ConfigError(f'config.sampling.scale: got {s.scale:g}; allowed with {path}: {float(found.scale):g}, of '
+                        f'which it is; {command} --scale={s.scale:g} makes those of this one')  # fmt: skip
+    return found
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -91,11 +118,12 @@ def build(config: ConfigDict) -> Experiment:
   shape, classes = tuple(config.data.shape), int(config.data.classes)
   process = named('process', registry(schedules), config.process)
   kind = named('loss.kind', registry(kinds), config.loss.get('kind', 'v'))
-  net = named('net', registry(nets, ('mlp', 'unet')), config.net, classes=classes)
+  net = named('net', registry(nets, ('dit', 'edm2', 'mlp', 'unet', 'uvit')), config.net, classes=classes)
   method = Method((Phase('student', _loss(config, process, kind, net, classes), _optimiser(config)),))
   averages = refused('train.ema', ema.averages, config.train.ema)
   experiment = Experiment(config, process, kind, net, method, averages, shape, classes)
-  solver = experiment.solver()
+  needs = solvers.informed.get(config.sampling.solver.name)
+  solver = experiment._laid_out(None if needs is None else statistics.NEUTRAL[needs](process))
   if kind.needs_signal and not np.isfinite(float(process.lam(float(np.asarray(solver.rows.t)[0])))):
     raise ConfigError(f'config.loss.kind: got {config.loss.kind!r}; allowed on {config.process.name}, whose alpha '
                       'reaches 0: x0, v, velocity, edm')  # fmt: skip

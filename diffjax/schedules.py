@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 
 from diffjax.process import Process
 
-__all__ = ['vp_linear', 'cosine', 'sub_vp', 've', 'edm', 'flow', 'sigmoid', 'shifted']
+__all__ = ['vp_linear', 'cosine', 'sub_vp', 've', 'edm', 'flow', 'sigmoid', 'mean_reverting', 'shifted']
 
 Number = float | Array
 
@@ -175,6 +175,43 @@ def _sigmoid_inverse(start: Array, end: Array, tau: Array, lam: Array) -> Array:
   d = (b - a) / 2
   k = jnp.exp(2 * lam) * jnp.cosh(b / 2) / jnp.cosh(a / 2)
   return jnp.log1p(2 * jnp.sinh(d) / (k + jnp.exp(-d))) / (2 * d)
+
+
+def mean_reverting(
+  spread: Number = 50 / 255, end: Number = 0.005, offset: Number = 0.008, t_min: Number = 1e-2
+) -> Process:
+  """dx = theta (mu - x) dt + g dw, g^2 = 2 spread^2 theta, as a process of y = x - (1 - alpha) mu.   arXiv:2301.11699
+
+  alpha = exp(-Theta(t)), sigma = spread sqrt(1 - alpha^2), Theta = int theta, theta(t) proportional to
+  1 - cos^2(pi/2 u) / cos^2(pi/2 u0) with u = (t + offset) / (1 + offset), and alpha(1) = `end`. The process drifts to
+  mu, a degraded image say, which y does not see: `diffjax.guidance.around` makes a network of x one of y, and every
+  solver of this library then is one of x (MR-Sampler, arXiv:2502.07856).
+
+  t is in [0, 1], 0 the data: step i of the published 100 is t = i / 100, up to the error O(1/100) of their sum for the
+  integral, and t_min is the first of them.
+
+  Raises:
+    ValueError: a number is not positive, or `end` is not below 1.
+  """
+  _positive(spread=spread, end=end, offset=offset)
+  _rising('end', '1', end, 1.0)
+  return _process(_mean_reverting, (spread, end, offset), t_min, 1.0)
+
+
+def _mean_reverting(spread: Array, end: Array, offset: Array, t: Array) -> tuple[Array, Array]:
+  log_alpha = jnp.log(end) * _theta_sum(offset, t) / _theta_sum(offset, jnp.ones_like(t))
+  return jnp.exp(log_alpha), spread * jnp.sqrt(-jnp.expm1(2 * log_alpha))
+
+
+def _theta_sum(s: Array, t: Array) -> Array:
+  # theta is sin(a t) sin(a (t + 2 s)) up to a factor, a = pi/2 / (1 + s): its integral as a sum of positive terms
+  a = jnp.pi / 2 / (1 + s)
+  y = 2 * a * t
+  small = y < 0.5
+  low = jnp.where(small, y, 0.0)
+  series = low**3 / 6 * (1 - low**2 / 20 * (1 - low**2 / 42 * (1 - low**2 / 72 * (1 - low**2 / 110))))
+  curve = jnp.where(small, series, y - jnp.sin(y))  # y - sin y
+  return jnp.cos(2 * a * s) * curve / 2 + jnp.sin(2 * a * s) * jnp.sin(a * t) ** 2
 
 
 def shifted(process: Process, shift: Number) -> Process:

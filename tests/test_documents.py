@@ -32,18 +32,19 @@ def test_python_blocks_run(capsys):
 
 
 def test_commands_run(demo, tmp_path):
-  """Every diffjax command of the README on the demo's run; the pod's is only built."""
+  """Every diffjax command of the README on the demo's run, statistics and search with less; the pod's is only built."""
   commands = [shlex.split(line, comments=True) for block in blocks('sh') for line in block.splitlines()]
+  less = {'--n=64': '--n=8', '--knots=8': '--knots=2', '--starts=32': '--starts=4', '--budget=20': '--budget=2'}
   ran = []
   for program, *arguments in filter(None, commands):
     if program != 'diffjax' or arguments[0] == 'train':
       continue
-    arguments = [a.replace('runs/demo', demo).replace('runs/three', f'{tmp_path}/three') for a in arguments]
+    arguments = [less.get(a, a).replace('runs/demo', demo).replace('=runs/', f'={tmp_path}/') for a in arguments]
     assert main(arguments) == 0, arguments
     ran.append(arguments[0])
-  assert ran == ['evaluate', 'sample']
+  assert ran == ['evaluate', 'sample', 'statistics', 'search', 'sample']
   assert {'samples.png', 'trajectory.png', 'report.json', 'samples.npz'} <= {p.name for p in Path(demo).iterdir()}
-  assert (tmp_path / 'three.png').exists()
+  assert (tmp_path / 'three.png').exists() and (tmp_path / 'six.npz').exists()
 
 
 def test_train_commands_name_configs_that_build():

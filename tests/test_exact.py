@@ -110,6 +110,31 @@ def test_prediction_is_the_posterior_mean_on_a_grid():
     np.testing.assert_allclose(predict(target, x, alpha, sigma).x0[i], w @ points / w.sum(), atol=1e-6)
 
 
+def test_moments_of_the_noise_are_those_on_a_grid():
+  """E eps^2, E eps^3 and Var eps given x_t by Bayes on a grid; N(0, 1) given the data, x itself given pure noise."""
+  target = pair()
+  points, _ = plane(4.0, 401)
+  x, alpha, sigma = np.array([[0.2, 0.4], [-1.0, 0.3]]), np.array([0.9, 0.5]), np.array([0.4, 0.8])
+  moments = jax.jit(Mixture.moments)
+  got = moments(target, x, alpha, sigma)
+  for i in range(2):
+    eps = (x[i] - alpha[i] * points) / sigma[i]
+    logit = np.asarray(log_density(target, points)) - np.sum(eps**2, 1) / 2
+    w = np.exp(logit - logit.max())
+    w /= w.sum()
+    for name, value in (('eps2', eps**2), ('eps3', eps**3), ('residual2', (eps - w @ eps) ** 2)):
+      np.testing.assert_allclose(got[name][i], w @ value, atol=1e-6)
+  for alpha, sigma, wanted in ((1.0, 0.0, (1, 0, 1)), (0.0, 1.0, (x**2, x**3, 0))):
+    for value, want in zip(moments(target, x, alpha, sigma).values(), wanted, strict=True):
+      np.testing.assert_allclose(value, np.broadcast_to(want, x.shape), atol=1e-12)
+  process = schedules.flow()
+  told, plain = (denoised(d, x, 0.4) for d in (target.moments_denoiser(process), target.denoiser(process)))
+  np.testing.assert_array_equal(told.x0, plain.x0)
+  np.testing.assert_array_equal(told.aux['eps'], plain.eps)
+  assert plain.aux == ()
+  np.testing.assert_allclose(told.aux['eps2'], moments(target, x, 0.6, 0.4)['eps2'], rtol=1e-12)
+
+
 def test_prediction_at_both_ends():
   x = draw(pair(), 5)
   clean, noise = predict(pair(), x, 1.0, 0.0), predict(pair(), x, 0.0, 1.0)

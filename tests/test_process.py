@@ -10,7 +10,7 @@ import pytest
 from diffjax import keys, schedules
 from diffjax.process import like
 
-NAMES = ['vp_linear', 'cosine', 'sub_vp', 've', 'edm', 'flow', 'sigmoid', 'shifted', 'bisected']
+NAMES = ['vp_linear', 'cosine', 'sub_vp', 've', 'edm', 'flow', 'sigmoid', 'mean_reverting', 'shifted', 'bisected']
 PRESERVING = ['vp_linear', 'cosine', 'sigmoid', 'shifted', 'bisected']
 
 
@@ -157,6 +157,7 @@ def with_number(name, v):
     'sub_vp': lambda: schedules.sub_vp(0.1, 20 * v),
     've': lambda: schedules.ve(0.01, 50 * v),
     'sigmoid': lambda: schedules.sigmoid(tau=v),
+    'mean_reverting': lambda: schedules.mean_reverting(0.2 * v, end=0.005 * v),
     'shifted': lambda: schedules.shifted(schedules.cosine(), 2 * v),
     'bisected': lambda: schedules.cosine(0.008 * v).replace(inverse=None),
   }
@@ -233,6 +234,24 @@ def test_shifted_flow_closed_form():
   np.testing.assert_allclose(by_shift, 0.4 * 0.6 / (1 + 2 * 0.4) ** 2, rtol=1e-5)
 
 
+def test_mean_reverting_is_the_published_schedule(x64):
+  """theta from the drift, g^2 = 2 spread^2 theta, and the released code's hundred-step sums, which are O(1/100) off."""
+  process = make('mean_reverting')
+  t = jnp.linspace(0.01, 1, 100)
+  got = of(process, t)
+  u = np.pi / 2 / 1.008
+  theta = 1 - (np.cos(u * (np.asarray(t) + 0.008)) / np.cos(u * 0.008)) ** 2
+  np.testing.assert_allclose(got.drift / got.drift[-1], theta / theta[-1], rtol=1e-9)
+  np.testing.assert_allclose(got.diffusion, -2 * (50 / 255) ** 2 * got.drift, rtol=1e-9)
+  np.testing.assert_allclose(got.sigma, 50 / 255 * np.sqrt(1 - got.alpha**2), rtol=1e-9)
+  assert got.alpha[-1] == pytest.approx(0.005, rel=1e-12)
+  knots = np.cos(u * (np.arange(103) / 102 + 0.008)) ** 2 / np.cos(u * 0.008) ** 2
+  sums = np.cumsum(1 - knots[1:-1])
+  sums = (sums - sums[0])[1:]
+  np.testing.assert_allclose(got.alpha, np.exp(np.log(0.005) * sums / sums[-1]), atol=0.02)
+  assert float(process.schedule(jnp.asarray(0.0))[0]) == 1 and float(process.schedule(jnp.asarray(0.0))[1]) == 0
+
+
 def test_perturb_velocity_prior_on_trees():
   """Modalities may have times of their own; shapes broadcast; the velocity is the derivative of the line."""
   process = make('flow')
@@ -274,6 +293,8 @@ def test_numbers_are_leaves():
     (lambda: schedules.cosine(t_max=1.5), 't_max: got 1.5'),
     (lambda: schedules.sigmoid(tau=0), 'tau: got 0'),
     (lambda: schedules.shifted(schedules.flow(), 0), 'shift: got 0'),
+    (lambda: schedules.mean_reverting(end=1.0), 'end, 1: got 1.0'),
+    (lambda: schedules.mean_reverting(spread=-1), 'spread: got -1'),
   ],
 )
 def test_bad_numbers_are_refused(build, words):

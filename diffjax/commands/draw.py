@@ -5,11 +5,31 @@ from typing import Any
 
 from diffjax.commands.start import mesh_of, start
 
-__all__ = ['draw', 'picture', 'sampler', 'write_npz']
+__all__ = ['draw', 'network', 'picture', 'sampler', 'write_npz']
 
 
-def sampler(workdir: str, overrides: Sequence[str], step: int | None = None) -> tuple[Any, Any, Any, Any]:
-  """The experiment of a run, its guided denoiser, its solver and the mesh, after overrides of how to sample."""
+def sampler(
+  workdir: str, overrides: Sequence[str], step: int | None = None, file: str | None = None
+) -> tuple[Any, Any, Any, Any]:
+  """The experiment of a run, its guided denoiser, its solver and the mesh, after overrides of how to sample.
+
+  The solver is that of the config, or the one in a solver file.
+  """
+  if file is None:
+    what, denoise, mesh = network(workdir, overrides, step)
+    return what, denoise, what.solver(workdir), mesh
+  from diffjax.solvers.file import read
+
+  both = [o for o in overrides if o.removeprefix('--').startswith(('config.sampling.solver', 'config.sampling.grid',
+                                                                    'config.sampling.steps'))]  # fmt: skip
+  if both:
+    raise ValueError(f'solver: got {file} and {both[0]}; allowed: one of them, the file has its own times and steps')
+  what, denoise, mesh = network(workdir, overrides, step)
+  return what, denoise, read(file, what.process, what.shape).table, mesh
+
+
+def network(workdir: str, overrides: Sequence[str], step: int | None = None) -> tuple[Any, Any, Any]:
+  """The experiment of a run, its guided denoiser and the mesh, after overrides of how to sample."""
   from diffjax import config as configs
   from diffjax import experiment, run
 
@@ -24,7 +44,7 @@ def sampler(workdir: str, overrides: Sequence[str], step: int | None = None) -> 
   what = experiment.build(config)
   mesh = mesh_of(config)
   state = run.restored(what, workdir, mesh, step)
-  return what, what.guided(what.denoiser(run.weights(what, state))), what.solver(), mesh
+  return what, what.guided(what.denoiser(run.weights(what, state))), mesh
 
 
 def draw(what: Any, denoise: Any, solver: Any, mesh: Any, n: int, labels: Any, seed: int) -> Any:

@@ -19,7 +19,8 @@ samples.png and trajectory.png."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-  """It takes nothing beside --workdir."""
+  """What the command takes beside --workdir."""
+  parser.add_argument('--solver', metavar='FILE', help="a solver that diffjax search wrote; the config's by default")
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   from diffjax import metrics
 
   began = time.perf_counter()
-  what, denoise, solver, mesh = sampler(options.workdir, overrides)
+  what, denoise, solver, mesh = sampler(options.workdir, overrides, file=options.solver)
   c = what.config
   held, known = runs.arrays(what, c.evaluation.split)
   n = min(c.evaluation.n, len(held))
@@ -49,6 +50,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   _pictures(options.workdir, what, denoise, solver, drawn, known, held)
   seconds = dict(compile=ready - began, sample=sampled - ready, evaluate=time.perf_counter() - sampled)
   report = {**figures, **_circumstances(options.workdir, what, denoise, solver, n, seconds)}
+  if options.solver:
+    report |= dict(solver=dict(file=options.solver), grid=None)
   (epath.Path(options.workdir) / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
   _tell(options.workdir, report)
 

@@ -20,6 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--n', type=int, help='how many samples; one a label by default')
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--step', type=int, help='the checkpoint to take; the newest by default')
+  parser.add_argument('--solver', metavar='FILE', help="a solver that diffjax search wrote; the config's by default")
   parser.add_argument('--out', metavar='PATH', help='where to write, without suffix; WORKDIR/drawn by default')
 
 
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   import numpy as np
   from etils import epath
 
-  what, denoise, solver, mesh = sampler(options.workdir, overrides, options.step)
+  what, denoise, solver, mesh = sampler(options.workdir, overrides, options.step, options.solver)
   classes = what.classes
   if classes and labels is None:
     labels = np.arange(classes)
@@ -46,7 +47,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   write_npz(f'{out}.npz', drawn, labels)
   picture(f'{out}.png', drawn, labels)
   c = what.config.sampling
-  print(f'{n} samples, {c.solver.name}, {solver.nfe} evaluations, scale {c.scale:g}: {epath.Path(out)}.npz and .png')
+  name = options.solver or c.solver.name
+  print(f'{n} samples, {name}, {solver.nfe} evaluations, scale {c.scale:g}: {epath.Path(out)}.npz and .png')
 
 
 def _labels(text: str, classes: int) -> Any:

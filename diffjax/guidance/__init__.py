@@ -2,7 +2,21 @@
 
 from diffjax.guidance.classifier import classifier_guidance
 from diffjax.guidance.free import branches, cfg
+from diffjax.guidance.manifold import cfgpp
+from diffjax.guidance.reverting import around
 from diffjax.guidance.thresholds import dynamic_threshold, threshold
+from diffjax.guidance.timeshift import time_shift
 from diffjax.guidance.transform import chain, cost
 
-__all__ = ['branches', 'cfg', 'chain', 'classifier_guidance', 'cost', 'dynamic_threshold', 'threshold']
+__all__ = [
+  'around',
+  'branches',
+  'cfg',
+  'cfgpp',
+  'chain',
+  'classifier_guidance',
+  'cost',
+  'dynamic_threshold',
+  'threshold',
+  'time_shift',
+]

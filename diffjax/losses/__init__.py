@@ -3,5 +3,6 @@ and `losses.weights`.
 """
 
 from diffjax.losses.denoising import denoising
+from diffjax.losses.moments import moments
 
-__all__ = ['denoising']
+__all__ = ['denoising', 'moments']

@@ -10,6 +10,7 @@ from jax import Array
 from diffjax import keys as draws
 from diffjax.kinds import Kind, as_kind
 from diffjax.losses.times import Law, uniform
+from diffjax.losses.uncertainty import balanced, log_level
 from diffjax.losses.weights import unit
 from diffjax.prediction import Net, call, goal
 from diffjax.process import Process, like
@@ -27,6 +28,7 @@ def denoising(
   weight: Callable | None = None,
   drop: float = 0.0,
   null: Any = None,
+  uncertainty: bool = False,
 ) -> Loss:
   """E w(t) mean |net(x_t, t) - goal(x0, eps, t)|^2, one value an example.   arXiv:2011.13456 eq. 7
 
@@ -40,6 +42,7 @@ def denoising(
     weight: (process, kind, t, density) -> (B,), `diffjax.losses.weights`; None is 1.
     drop: the probability with which an example's condition becomes `null`, for guidance.   arXiv:2207.12598
     null: the condition that means none, for example the number of classes; a pytree like the conditions.
+    uncertainty: values are e^-u L + u with a learned u(t), see `diffjax.losses.uncertainty`; u is in the second result.
 
   Raises:
     ValueError: an unknown kind, a probability outside [0, 1], or no `null` to drop to.
@@ -61,7 +64,11 @@ def denoising(
       cond = _without(cond, null, draws.bernoulli(k_drop, drop))
     out = call(net, roles['student'], process, kind, process.perturb(x0, eps, t), t, cond, k_net)
     error = _mean_square(out, goal(process, kind, x0, eps, t))
-    return weight(process, kind, t, times.density(process, t)) * error, {'t': t, 'error': error}
+    values, aux = weight(process, kind, t, times.density(process, t)) * error, {'t': t, 'error': error}
+    if uncertainty:
+      aux['uncertainty'] = log_level(roles['student'], process, t)
+      values = balanced(values, aux['uncertainty'])
+    return values, aux
 
   return loss
 

@@ -1,7 +1,25 @@
 """Networks, the only nn.Modules of the library: functions (params, x, t, cond, key) -> array that know no schedule."""
 
 from .apply import Apply
+from .dit import DiT, dit
+from .edm2 import EDM2, edm2
 from .mlp import MLP, mlp
 from .unet import UNet, unet
+from .unidiffuser import UniDiffuser, unidiffuser
+from .uvit import UViT, uvit
 
-__all__ = ['mlp', 'unet', 'Apply', 'MLP', 'UNet']
+__all__ = [
+  'dit',
+  'edm2',
+  'mlp',
+  'unet',
+  'unidiffuser',
+  'uvit',
+  'Apply',
+  'DiT',
+  'EDM2',
+  'MLP',
+  'UNet',
+  'UniDiffuser',
+  'UViT',
+]

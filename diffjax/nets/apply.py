@@ -1,10 +1,14 @@
 """The door between linen modules and the rest of the library."""
 
 import dataclasses
+import fnmatch
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import linen as nn
+
+from .taps import TAP, intercepting
 
 __all__ = ['Apply']
 
@@ -19,13 +23,30 @@ class Apply:
   static field or a static argument and rebuilding it never compiles again.
 
   `taps` names inner features (`tap_names` lists them). Nothing else is stored, and the names are part of the hash.
-  ValueError if a name is not among them.
+
+  `hooks` holds pairs (pattern, hook): in every attention whose name (`hook_names`) matches, hook(attend, q, k, v,
+  given) takes the place of attend(q, k, v); queries, keys and values (B, N, heads, d), hook a module-level function as
+  in `diffjax.nets.hooks`. `given` is what params['hooks'][name] holds, None where nothing: arrays that change, are
+  trained or sharded like other weights. Layers under `scan` are one attention of one name.
+
+  ValueError if a name is not among them, or a pattern fits none.
   """
 
   module: nn.Module
   taps: tuple[str, ...] = ()
+  hooks: tuple[tuple[str, Callable], ...] = ()
 
   def __call__(self, params, x, t, cond=None, key=None):
+    if self.hooks:
+      given = params.get('hooks', {})
+      params, seen = {name: value for name, value in params.items() if name != 'hooks'}, set()
+      with intercepting(self.hooks, given, seen):
+        out = self._run(params, x, t, cond, key)
+      self._check_hooks(given, seen)
+      return out
+    return self._run(params, x, t, cond, key)
+
+  def _run(self, params, x, t, cond, key):
     variables = {'params': params}
     if not self.taps:
       return self.module.apply(variables, x, t, cond, key)
@@ -36,6 +57,12 @@ class Apply:
       raise ValueError(f'taps: {missing[0]!r} is not a feature of {type(self.module).__name__}; allowed: {allowed}')
     return out, {name: jax.tree.leaves(sown[TAP + name])[0] for name in self.taps}
 
+  def _check_hooks(self, given, seen):
+    for name in (*(pattern for pattern, _ in self.hooks), *given):
+      if not fnmatch.filter(seen, name):
+        allowed = ', '.join(sorted(seen)) or 'none'
+        raise ValueError(f'hooks: {name!r} is no attention of {type(self.module).__name__}; allowed: {allowed}')
+
   def init(self, key, x, t, cond=None) -> dict[str, Any]:
     """Float32 weights as a plain dictionary of arrays, from one key; the arguments give shapes only."""
     return jax.tree.map(_value, self._boxed(key, x, t, cond), is_leaf=_is_box)
@@ -44,30 +71,29 @@ class Apply:
     """Logical axis names of every weight: a PartitionSpec a leaf, in the structure of `init`; computes nothing.
 
     Names: 'in' and 'out' (features a weight reads and writes), 'heads' (queries, keys, values and what leaves them),
-    'embed' (the time and label embedding), 'label' (rows of a label table). Spatial axes have no name.
+    'mlp' (the hidden features of a transformer block), 'embed' (the time and label embedding), 'label' (rows of a
+    label table), 'layers' (blocks under `scan`). Spatial axes have no name.
     """
     boxed = jax.eval_shape(self._boxed, jax.random.key(0), x, t, cond)
     return nn.get_partition_spec(boxed)
 
   def tap_names(self, x, t, cond=None) -> tuple[str, ...]:
     """Names that `taps` may hold for inputs of these shapes; computes nothing."""
+    sown = jax.eval_shape(lambda key: self._everything(key, x, t, cond), jax.random.key(0))
+    return tuple(sorted(c[len(TAP) :] for c in sown if c.startswith(TAP)))
 
-    def sown(key):
-      return self.module.init(key, x, t, cond, None, mutable=True)
+  def hook_names(self, x, t, cond=None) -> tuple[str, ...]:
+    """Names of the attentions that `hooks` may take over for inputs of these shapes; computes nothing."""
+    seen = set()
+    with intercepting((), {}, seen):
+      jax.eval_shape(lambda key: self._everything(key, x, t, cond), jax.random.key(0))
+    return tuple(sorted(seen))
 
-    return tuple(sorted(c[len(TAP) :] for c in jax.eval_shape(sown, jax.random.key(0)) if c.startswith(TAP)))
+  def _everything(self, key, x, t, cond):
+    return self.module.init(key, x, t, cond, None, mutable=True)
 
   def _boxed(self, key, x, t, cond):
     return self.module.init(key, x, t, cond, None, mutable=('params',))['params']
-
-
-TAP = 'tap:'
-
-
-def tap(module: nn.Module, name: str, value):
-  """Offer `value` under the module's path and `name`. One collection a name: stored only where `Apply.taps` asks."""
-  path = '/'.join((*module.path, name))
-  module.sow(TAP + path, 'value', value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
 
 def _is_box(leaf) -> bool:

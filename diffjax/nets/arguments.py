@@ -2,6 +2,8 @@
 
 import jax.numpy as jnp
 
+from .layers import REMAT
+
 FLOATS = ('float32', 'bfloat16', 'float16', 'float64')
 
 
@@ -14,6 +16,13 @@ def check(field: str, value, ok, allowed: str):
 def is_count(value) -> bool:
   """A positive int (True is none)."""
   return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def check_remat(value):
+  """ValueError unless `value` is a policy of `layers.rematted`."""
+  check(
+    'remat', value, value is None or value is False or value in REMAT, f'None, False, {", ".join(map(repr, REMAT))}'
+  )
 
 
 def activation_dtype(dtype) -> jnp.dtype:

@@ -1,19 +1,79 @@
-"""Self-attention over the pixels of an image."""
+"""Self-attention, and the one place where hooks reach it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from .arguments import check
 from .layers import Dense, GroupNorm, named, zeros
+from .taps import tap
+
+XLA, CUDNN = 'xla', 'cudnn'
 
 
-def attend(q, k, v):
+class Attend(nn.Module):
+  """softmax(q k^T / sqrt(d)) v: queries (B, N, H, d), keys and values (B, M, H, d) -> (B, N, H, d); no weights.
+
+  `how` is 'xla' (logits and softmax in float32), 'cudnn' (the fused kernel: a GPU, bfloat16 or float16, no forward
+  mode) or any function (q, k, v, mask=None), hashable since it is part of the network. mask, boolean and broadcast
+  to (B, H, N, M), is True where a query may look. A hook of `Apply` takes the place of this call.
+  """
+
+  how: str | Callable = XLA
+
+  @nn.compact
+  def __call__(self, q, k, v, mask=None):
+    if callable(self.how):
+      return self.how(q, k, v, mask)
+    if self.how == CUDNN:
+      half = q.dtype in (jnp.bfloat16, jnp.float16)
+      check('attention', CUDNN, half, f"'{XLA}', or dtype bfloat16 or float16 in place of {q.dtype}")
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=self.how)  # pyright: ignore
+
+
+def check_how(how):
+  """ValueError unless `how` is an implementation of `Attend`."""
+  check('attention', how, how in (XLA, CUDNN) or callable(how), f"'{XLA}', '{CUDNN}' or a function (q, k, v, mask)")
+
+
+class MultiHead(nn.Module):
+  """out(attend(q, k, v)) over the tokens x (B, N, C): `heads` heads of C / heads features each.
+
+  One weight (C, 3, C) makes queries, keys and values. Tap: 'out', the result. Hooked under this module's path.
+  """
+
+  heads: int
+  how: str | Callable = XLA
+  bias: bool = True
+  initial: Any = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    batch, n, channels = x.shape
+    initial = self.initial or nn.initializers.xavier_uniform()
+    split = (batch, n, self.heads, channels // self.heads)
+    q, k, v = (a.reshape(split) for a in QKV(self.dtype, self.bias, initial, name='qkv')(x))
+    h = Attend(self.how, name='attend')(q, k, v).reshape(batch, n, channels)
+    h = Dense(channels, ('heads', 'out'), initial, self.dtype, name='out')(h)
+    tap(self, 'out', h)
+    return h
+
+
+def attend(q, k, v, mask=None):
   """softmax(q k^T / sqrt(C)) v: (B, N, C) thrice -> (B, N, C). Logits and softmax in float32, weights in v's dtype."""
-  logits = jnp.einsum('bnc,bmc->bnm', q, k, preferred_element_type=jnp.float32)
-  weights = jax.nn.softmax(logits * q.shape[-1] ** -0.5, axis=-1)
+  logits = jnp.einsum('bnc,bmc->bnm', q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+  weights = jax.nn.softmax(logits if mask is None else jnp.where(mask, logits, -jnp.inf), axis=-1)
   return jnp.einsum('bnm,bmc->bnc', weights.astype(v.dtype), v)
+
+
+def one_head(q, k, v, mask=None):
+  """`attend` as an implementation of `Attend` for one head, without an axis of length 1 in the products."""
+  mask = None if mask is None else jnp.broadcast_to(mask, (1,) * (4 - mask.ndim) + mask.shape)[:, 0]
+  return attend(q[:, :, 0], k[:, :, 0], v[:, :, 0], mask)[:, :, None]
 
 
 class Attention(nn.Module):
@@ -28,21 +88,35 @@ class Attention(nn.Module):
   def __call__(self, x):
     batch, *space, channels = x.shape
     h = GroupNorm(self.dtype, name='norm')(x).reshape(batch, -1, channels)
-    q, k, v = QKV(self.dtype, name='qkv')(h)
-    h = Dense(channels, ('heads', 'out'), zeros, self.dtype, name='out')(attend(q, k, v))
+    q, k, v = (a[:, :, None] for a in QKV(self.dtype, name='qkv')(h))
+    h = Attend(one_head, name='attend')(q, k, v)[:, :, 0]
+    h = Dense(channels, ('heads', 'out'), zeros, self.dtype, name='out')(h)
     return (x + h.reshape(batch, *space, channels)) * 0.5**0.5
 
 
 class QKV(nn.Module):
-  """Queries, keys and values of (B, N, C) tokens, from one weight (C, 3, C), each of the three with its own fans."""
+  """Queries, keys and values of (B, N, C) tokens, from one weight (C, 3, C), each of the three with its own fans.
+
+  `initial`, if given, draws the weight as one matrix (C, 3C).
+  """
 
   dtype: Any = jnp.float32
+  bias: bool = True
+  initial: Any = None
 
   @nn.compact
   def __call__(self, x):
     channels = x.shape[-1]
-    init = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform', in_axis=0, out_axis=2, batch_axis=1)
-    kernel = self.param('kernel', named(init, 'in', None, 'heads'), (channels, 3, channels)).astype(self.dtype)
-    bias = self.param('bias', named(zeros, None, 'heads'), (3, channels)).astype(self.dtype)
-    qkv = x.astype(self.dtype) @ kernel.reshape(channels, -1) + bias.reshape(-1)
+    apart = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform', in_axis=0, out_axis=2, batch_axis=1)
+    initial = as_matrix(self.initial) if self.initial else apart
+    kernel = self.param('kernel', named(initial, 'in', None, 'heads'), (channels, 3, channels)).astype(self.dtype)
+    qkv = x.astype(self.dtype) @ kernel.reshape(channels, -1)
+    if self.bias:
+      bias = self.param('bias', named(zeros, None, 'heads'), (3, channels)).astype(self.dtype)
+      qkv += bias.reshape(-1)
     return jnp.split(qkv, 3, axis=-1)
+
+
+def as_matrix(initial):
+  """An initialiser of (C, 3, C) weights that draws them as (C, 3C)."""
+  return lambda key, shape, dtype=jnp.float32: initial(key, (shape[0], shape[1] * shape[2]), dtype).reshape(shape)

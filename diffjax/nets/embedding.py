@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from .layers import named
 
-__all__ = ['sincos', 'gff', 'waves', 'Label']
+__all__ = ['sincos', 'cossin', 'gff', 'waves', 'Label']
 
 
 def sincos(t: jax.Array, size: int) -> jax.Array:
@@ -21,6 +21,17 @@ def sincos(t: jax.Array, size: int) -> jax.Array:
   if size % 2 or size < 4:
     raise ValueError(f'size: {size} is not allowed for a sine-cosine embedding; allowed: even, at least 4')
   return waves(t, 10000.0 ** (-np.arange(size // 2) / (size // 2 - 1)))
+
+
+def cossin(t: jax.Array, size: int) -> jax.Array:
+  """(cos(t w_i), sin(t w_i)), w_i = 10000^(-i / (size/2)), i = 0 .. size/2 - 1: all cosines first.
+
+  The order and the frequencies of DiT and U-ViT, which differ from DDPM's (`sincos`). t (B,) -> (B, size), float32.
+  ValueError unless size is even.   arXiv:2212.09748, arXiv:2209.12152
+  """
+  if size % 2:
+    raise ValueError(f'size: {size} is not allowed for a cosine-sine embedding; allowed: even')
+  return jnp.roll(waves(t, 10000.0 ** (-np.arange(size // 2) / (size // 2))), size // 2, axis=-1)
 
 
 def gff(u: jax.Array, size: int, scale: float = 16.0, seed: int = 0) -> jax.Array:
@@ -40,15 +51,18 @@ def waves(t: jax.Array, frequencies) -> jax.Array:
 class Label(nn.Module):
   """Row cond[i] of a trained table of classes + 1 rows; the last is the null label, taken when cond is None.
 
-  cond (B,) integers in 0 .. classes; `batch` is B. Result (B, size). Rows are drawn from N(0, 1).
+  cond (B,) integers in 0 .. classes; `batch` is B. Result (B, size). Rows are drawn from N(0, std^2).
   """
 
   classes: int
   size: int
   dtype: Any = jnp.float32
+  std: float = 1.0
 
   @nn.compact
   def __call__(self, cond, batch: int):
-    table = self.param('table', named(nn.initializers.normal(1.0), 'label', 'embed'), (self.classes + 1, self.size))
+    table = self.param(
+      'table', named(nn.initializers.normal(self.std), 'label', 'embed'), (self.classes + 1, self.size)
+    )
     labels = jnp.full((batch,), self.classes) if cond is None else jnp.asarray(cond)
     return jnp.take(table, labels, axis=0).astype(self.dtype)

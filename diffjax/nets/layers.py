@@ -20,6 +20,25 @@ def named(init, *names) -> Callable[..., Any]:
   return nn.with_logical_partitioning(init, names)
 
 
+# What the backward pass finds stored: a name a config may give, and the policy of jax.checkpoint.
+REMAT = {
+  True: None,
+  'dots': jax.checkpoint_policies.dots_saveable,
+  'dots_no_batch': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def rematted(module, policy, in_scan: bool = False):
+  """The module class with its activations recomputed in the backward pass, but for what `policy`, of REMAT, stores.
+
+  None or False: the class itself. True stores only the inputs, 'dots' the results of all matrix products,
+  'dots_no_batch' those with weights alone, so that attention is computed again.
+  """
+  if policy in (None, False):
+    return module
+  return nn.remat(module, policy=REMAT[policy], prevent_cse=not in_scan)
+
+
 class Dense(nn.Module):
   """x @ kernel + bias over the last axis. `names` are the kernel's logical axes; the bias has the last."""
 
@@ -88,6 +107,24 @@ class GroupNorm(nn.Module):
     var = jnp.maximum(over_group(jnp.square(x).mean(space)) - jnp.square(mean), 0)
     gain = lax.rsqrt(var + 1e-6) * scale
     return (x * _lift(gain, x) + _lift(bias - mean * gain, x)).astype(self.dtype)
+
+
+class LayerNorm(nn.Module):
+  """(x - mean) / sqrt(var + eps) over the last axis [* scale + bias]: statistics in float32, result in `dtype`."""
+
+  eps: float = 1e-6
+  affine: bool = True
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    x = x.astype(jnp.float32)
+    x = x - x.mean(-1, keepdims=True)
+    x = x * lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.eps)
+    if self.affine:
+      scale = self.param('scale', named(ones, 'out'), (x.shape[-1],))
+      x = x * scale + self.param('bias', named(zeros, 'out'), (x.shape[-1],))
+    return x.astype(self.dtype)
 
 
 class Dropout(nn.Module):

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from .apply import Apply, tap
+from .apply import Apply
 from .arguments import activation_dtype, check, is_count
 from .embedding import Label, waves
 from .layers import Dense, zeros
+from .taps import tap
 
 __all__ = ['MLP', 'mlp']
 

@@ -6,11 +6,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from . import resample as resampling
-from .apply import Apply, tap
-from .arguments import activation_dtype, check, is_count
+from .apply import Apply
+from .arguments import activation_dtype, check, check_remat, is_count
 from .attention import Attention
 from .embedding import Label, sincos
-from .layers import Conv, Dense, Dropout, GroupNorm, zeros
+from .layers import Conv, Dense, Dropout, GroupNorm, rematted, zeros
+from .taps import tap
 
 __all__ = ['UNet', 'unet']
 
@@ -27,7 +28,7 @@ def unet(
   resample: str = 'nearest',
   features_out: int | None = None,
   dtype: Any = 'float32',
-  remat: bool = False,
+  remat: bool | str | None = None,
 ) -> Apply:
   """`UNet` behind the library's interface, its arguments checked: ValueError names field, value and what is allowed.
 
@@ -42,6 +43,7 @@ def unet(
   check('classes', classes, classes == 0 or is_count(classes), 'the number of classes, 0 for none')
   check('resample', resample, resample in RESAMPLE, ' or '.join(map(repr, RESAMPLE)))
   check('features_out', features_out, features_out is None or is_count(features_out), 'a positive integer or None')
+  check_remat(remat)
   return Apply(
     UNet(
       width=width,
@@ -53,7 +55,7 @@ def unet(
       resample=resample,
       features_out=features_out,
       dtype=activation_dtype(dtype),
-      remat=bool(remat),
+      remat=remat or None,
     )
   )
 
@@ -73,7 +75,8 @@ class UNet(nn.Module):
   0 .. classes or None; key None or a batch of B keys for dropout. ValueError for an image that does not halve, an
   attention resolution that never occurs, or labels for a network without classes.
   Weights, statistics, softmax and output are float32, other activations `dtype`; `remat` recomputes every block
-  in the backward pass. Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head'.
+  in the backward pass (`layers.rematted`). Hooks: 'middle_attention', 'down{i}_{j}_attention', 'up{i}_{j}_attention'.
+  Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head'.
   arXiv:2011.13456 appendix H
   """
 
@@ -86,13 +89,12 @@ class UNet(nn.Module):
   resample: str = 'nearest'
   features_out: int | None = None
   dtype: Any = jnp.float32
-  remat: bool = False
+  remat: bool | str | None = None
 
   @nn.compact
   def __call__(self, x, t, cond=None, key=None):
     self._check_input(x, cond)
-    residual = nn.remat(Residual) if self.remat else Residual
-    attention = nn.remat(Attention) if self.remat else Attention
+    residual, attention = rematted(Residual, self.remat), rematted(Attention, self.remat)
     temb = nn.silu(self._embedding(x.shape[0], t, cond))  # every block starts with silu(temb): once for all
 
     def block(h, name, features, resample=None):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from diffjax.process import Process
+from diffjax.solvers.forms import warn_of_leaps
 from diffjax.solvers.grids import checked, on_grid
 from diffjax.solvers.table import Table
 from diffjax.solvers.tape import Combo, Tape
@@ -61,6 +62,8 @@ def multistep(
   ts = checked(process, ts)
   n = len(ts) - 1
   order = whole('order', order, n)
+  if noise:
+    warn_of_leaps('Adams method in noise form', ts, alpha, lam)
   past = [f'm{j}' for j in range(1, order + corrector)]  # m_j: predicted j nodes back
   names = ['base', *past] if corrector else past  # base: the corrected point one node back
   tape = Tape('x', *names)

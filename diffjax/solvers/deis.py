@@ -10,6 +10,7 @@ import numpy as np
 
 from diffjax.process import Process
 from diffjax.solvers.adams import whole
+from diffjax.solvers.forms import in_data_form, warn_of_leaps
 from diffjax.solvers.grids import at, checked, on_grid, times_of
 from diffjax.solvers.rungekutta import TABLEAUX, staged, stages
 from diffjax.solvers.table import Table
@@ -24,21 +25,24 @@ def deis_tab(process: Process, ts: Any, order: int = 4) -> Table:
   """DEIS tAB: eps by the polynomial in t through the last `order` predictions.   arXiv:2204.13902
 
   x_s = (alpha_s / alpha_t) x_t + alpha_s sum_j eps_j int l_j(tau) drho(tau), l_j Lagrange's polynomials; the integrals
-  by 40-point Gauss-Legendre quadrature in lam. Order 1 is DDIM, 4 the published tAB3.
+  by 40-point Gauss-Legendre quadrature in lam. Order 1 is DDIM, 4 the published tAB3. Returned `in_data_form`: where
+  nodes are close in t and far apart in rho, the weights are large and of both signs.
 
   Raises:
     ValueError: order is not a whole number from 1 to the number of steps.
   """
-  _, _, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  table = adams_bashforth(process, ts, order, lambda i, p: tab_weights(process, ts, i, p))
+  return in_data_form(table, process)
 
-  def weights(i: int, p: int) -> np.ndarray:
-    half = (lam[i + 1] - lam[i]) / 2
-    level = lam[i] + half * (NODES + 1)
-    tau, drho = times_of(process, level), -half * WEIGHTS * np.exp(-level)
-    return np.array([np.sum(drho * _lagrange(tau, ts[i - p + 1 : i + 1][::-1], j)) for j in range(p)])
 
-  return adams_bashforth(process, ts, order, weights)
+def tab_weights(process: Process, ts: Any, i: int, p: int) -> np.ndarray:
+  """int l_j(tau) drho(tau) over the step from node i, l_j through the last p nodes, the latest first."""
+  _, _, lam = on_grid(process, ts[i : i + 2])
+  half = (lam[1] - lam[0]) / 2
+  level = lam[0] + half * (NODES + 1)
+  tau, drho = times_of(process, level), -half * WEIGHTS * np.exp(-level)
+  nodes = np.asarray(ts, np.float64)[i - p + 1 : i + 1][::-1]
+  return np.array([np.sum(drho * _lagrange(tau, nodes, j)) for j in range(p)])
 
 
 def deis_rhoab(process: Process, ts: Any, order: int = 4) -> Table:
@@ -63,7 +67,7 @@ def deis_rhork(process: Process, ts: Any, tableau: str = 'heun') -> Table:
   """DEIS rhoRK: a Runge-Kutta method of d(x / alpha) / drho = eps.   arXiv:2204.13902
 
   `tableau` is midpoint, heun (EDM's step), kutta3 or rk4, of orders 2, 2, 3 and 4: s evaluations a step, one for the
-  step to sigma = 0. Not for few steps from a large rho, where explicit methods are unstable.
+  step to sigma = 0. Not for few steps from a large rho, where explicit methods are unstable. Returned `in_data_form`.
 
   Raises:
     ValueError: no tableau of that name.
@@ -89,17 +93,19 @@ def deis_rhork(process: Process, ts: Any, tableau: str = 'heun') -> Table:
       return ratios[i, j] / alpha[i] * base + ratios[i, j] * (rho[i + 1] - rho[i]) * total
 
     stages(tape, rule, nodes[i], [tape.eps] * len(c), place)
-  return tape.done()
+  return in_data_form(tape.done(), process)
 
 
 def adams_bashforth(process: Process, ts: Any, order: int, weights: Callable[[int, int], Any]) -> Table:
   """x_s = (alpha_s / alpha_t) x_t + alpha_s sum_j w_j eps_j, w = weights(i, p), order p = min(order, i + 1) at node i.
 
-  There may be fewer weights than p. A step that touches infinite lam is DDIM.
+  There may be fewer weights than p. A step that touches infinite lam is DDIM. Warns of steps that raise alpha more
+  than 100-fold.
   """
   alpha, sigma, lam = on_grid(process, ts)
   ts = checked(process, ts)
   order = whole('order', order, len(ts) - 1)
+  warn_of_leaps('Adams-Bashforth method in rho', ts, alpha, lam)
   past = [f'e{j}' for j in range(1, order)]  # e_j: eps predicted j nodes back
   tape = Tape('x', *past)
   lags = [tape.eps, *(getattr(tape, e) for e in past)]

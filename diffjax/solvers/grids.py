@@ -1,7 +1,8 @@
 """Time grids: strictly decreasing arrays of n + 1 times in float64, from t_max to 0, n evaluations.
 
-Grids spaced in t run over [0, t_max]. Grids spaced in the noise level put n nodes on [t_min, t_max], where lam is
-finite, and 0 after them: the last evaluation denoises. With `to_zero=False` a grid ends at t_min instead.
+Grids spaced in t, and `noise_share`, run over [0, t_max]. Grids spaced in lam or in sigma / alpha put n nodes on
+[t_min, t_max], where lam is finite, and 0 after them: the last evaluation denoises. With `to_zero=False` a grid ends at
+t_min instead.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 
 from diffjax.process import Process
 
-__all__ = ['uniform', 'uniform_lam', 'karras', 'quadratic', 'cosine', 'array']
+__all__ = ['uniform', 'uniform_lam', 'karras', 'quadratic', 'cosine', 'noise_share', 'array']
 
 
 def on_host(f: Callable, process: Process, values: Any) -> Any:
@@ -104,6 +105,26 @@ def karras(process: Process, n: int, to_zero: bool = True, rho: float = 7.0) -> 
   return _by_noise(process, n, to_zero, lambda lam: np.exp(-lam / rho), lambda u: -rho * np.log(u))
 
 
+def noise_share(
+  process: Process, n: int, to_zero: bool = True, data_std: float = 0.5, power: float = 1.5
+) -> np.ndarray:
+  """Even in u^{1/power}, where u = sigma / (alpha data_std + sigma) is the noise's share of x_t, 1 at t_max, 0 at 0.
+
+  The same noise levels on every process, none of them infinite. power 1 on rectified flow with data_std 1 is `uniform`,
+  and another data_std is the shifted grid of arXiv:2403.03206.
+
+  Raises:
+    ValueError: data_std or power is not positive.
+  """
+  if not (data_std > 0 and power > 0):
+    raise ValueError(f'data_std, power: got {data_std}, {power}; allowed: positive numbers')
+  start, end = float(process.t_max), 0.0 if to_zero else float(process.t_min)
+  alpha, sigma, _ = at(process, [start, end])
+  first, last = (sigma / (alpha * data_std + sigma)) ** (1 / power)
+  u = np.linspace(first, last, _count(n) + 1)[1:-1] ** power
+  return np.concatenate([[start], times_of(process, np.log1p(-u) - np.log(data_std * u)), [end]])
+
+
 def array(process: Process, n: int, times: Any) -> np.ndarray:
   """A grid written out, t_max first, of n + 1 times.
 
@@ -113,6 +134,21 @@ def array(process: Process, n: int, times: Any) -> np.ndarray:
   if len(times) != n + 1:
     raise ValueError(f'times: got {len(times)} of them for {n} steps; allowed: {n + 1}')
   return checked(process, times)
+
+
+def spliced(ts: Any, part: Any) -> np.ndarray:
+  """The grid with what lies between the ends of `part`, and at them, replaced by `part`.
+
+  Raises:
+    ValueError: either is not a row of at least two strictly decreasing times, or `part` starts above or ends below ts.
+  """
+  ts, part = np.asarray(ts, np.float64), np.asarray(part, np.float64)
+  for name, times in (('ts', ts), ('part', part)):
+    if times.ndim != 1 or len(times) < 2 or not (np.diff(times) < 0).all():
+      raise ValueError(f'{name}: got {times}; allowed: at least two strictly decreasing times')
+  if part[0] > ts[0] or part[-1] < ts[-1]:
+    raise ValueError(f'part: got {part[0]:.6g} to {part[-1]:.6g}; allowed: within {ts[0]:.6g} to {ts[-1]:.6g}')
+  return np.concatenate([ts[ts > part[0]], part, ts[ts < part[-1]]])
 
 
 def _by_noise(process: Process, n: int, to_zero: bool, forth: Any, back: Any) -> np.ndarray:

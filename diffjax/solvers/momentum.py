@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from diffjax.process import Process
+from diffjax.solvers.forms import warn_of_leaps
 from diffjax.solvers.grids import checked, on_grid
 from diffjax.solvers.table import Table
 from diffjax.solvers.tape import Tape
@@ -42,7 +43,10 @@ def _with_momentum(table: Table, beta: float, nesterov: bool) -> Table:
   weights = np.asarray(table.rows.weights, np.float64)
   n, q = weights.shape[:2]
   steps = weights[:, 0, 0] != 0
-  if table.noisy or table.masked or weights.ndim != 3 or not steps[1 : n - 1].all() or not steps.any():
+  plain = not (table.noisy or table.masked or weights.ndim != 3)
+  past = weights[:, 1:]  # registers that hold averages of predictions: then p can be normalised
+  averages = plain and not past[..., 0].any() and np.allclose(past.sum(2), 1)
+  if not averages or not steps[1 : n - 1].all() or not steps.any():
     raise ValueError(f'table: got registers {", ".join(table.registers)}; allowed: a deterministic multistep method '
                      'in which every row steps from x')  # fmt: skip
   keep = np.concatenate([np.arange(q), q + 1 + np.arange(4)])
@@ -83,6 +87,7 @@ def ghvb(process: Process, ts: Any, order: float = 2.5) -> Table:
     raise ValueError(f'order: got {order!r}; allowed: at most the {n} steps of the grid')
   alpha, sigma, lam = on_grid(process, ts)
   ts = checked(process, ts)
+  warn_of_leaps('ghvb', ts, alpha, lam)
   names = [f'v{j}' for j in range(1, max(k, 2))]  # v_j: the average j nodes back
   tape = Tape('x', *names)
   past = [getattr(tape, name) for name in names]

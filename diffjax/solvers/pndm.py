@@ -1,7 +1,8 @@
 """Pseudo numerical methods: classical Adams-Bashforth or Runge-Kutta combinations of eps, carried by DDIM's transfer.
 
 transfer(x, e, t, s) = (alpha_s / alpha_t) x + (sigma_s - sigma_t alpha_s / alpha_t) e. The classical weights assume
-equal steps in rho = sigma / alpha; on other grids the methods are of second order at most.
+equal steps in rho = sigma / alpha; on other grids the methods are of second order at most. The tables of S-PNDM and
+F-PNDM are returned `in_data_form`: their first steps leap.
 """
 
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from diffjax.process import Process
 from diffjax.solvers.deis import adams_bashforth
+from diffjax.solvers.forms import in_data_form
 from diffjax.solvers.grids import at, checked, on_grid
 from diffjax.solvers.table import Table
 from diffjax.solvers.tape import Combo, Tape
@@ -91,4 +93,4 @@ def _pndm(process: Process, ts: Any, start: int, weights: tuple[float, ...]) -> 
       tape.row(middle, x=transfer(tape.base, tape.eps, *half), sum=tape.sum + tape.eps / 3)
       tape.row(middle, x=transfer(tape.base, tape.eps, *ahead), sum=tape.sum + tape.eps / 3)
       tape.row(ts[i + 1], x=transfer(tape.base, tape.sum + tape.eps / 6, *ahead))
-  return tape.done()
+  return in_data_form(tape.done(), process)

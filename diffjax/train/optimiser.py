@@ -3,6 +3,9 @@
 rate(n) = peak n / warmup            n < warmup
         = peak                       schedule 'constant'
         = peak (end + (1 - end) (1 + cos(pi (n - warmup) / (steps - warmup))) / 2)      schedule 'cosine'
+        = peak / sqrt(max(n / reference, 1))                                            schedule 'inverse_sqrt'
+
+`forced` keeps the weights of magnitude-preserving networks at unit mean square after each step (`train.forced`).
 """
 
 from typing import Any
@@ -11,9 +14,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffjax.train.forced import forced as forced_norm
+
 __all__ = ['adamw', 'adam', 'lion', 'sgd']
 
-SCHEDULES = ('cosine', 'constant')
+SCHEDULES = ('cosine', 'constant', 'inverse_sqrt')
+SHAPE = ('warmup', 'schedule', 'end', 'reference')
 
 
 def adamw(
@@ -53,12 +59,13 @@ def sgd(steps: int, peak: float = 1e-2, momentum: float = 0.0, **shape: Any) -> 
 
 
 def learning_rate(
-  steps: int, peak: float, warmup: int = 0, schedule: str = 'cosine', end: float = 0.0
+  steps: int, peak: float, warmup: int = 0, schedule: str = 'cosine', end: float = 0.0, reference: int = 0
 ) -> optax.Schedule:
   """The rate as a function of the update count; the equation heads this module.
 
   Raises:
-    ValueError: an unknown schedule, a warm-up longer than the run, a peak that is not positive.
+    ValueError: an unknown schedule, a warm-up longer than the run, a peak that is not positive, no reference for
+      'inverse_sqrt'.
   """
   if schedule not in SCHEDULES:
     raise ValueError(f'optimiser.schedule: got {schedule!r}; allowed: {", ".join(SCHEDULES)}')
@@ -66,7 +73,11 @@ def learning_rate(
     raise ValueError(f'optimiser.warmup: got {warmup}; allowed: 0 <= warmup < steps = {steps}')
   if not peak > 0:
     raise ValueError(f'optimiser.peak: got {peak}; allowed: a positive learning rate')
+  if schedule == 'inverse_sqrt' and not reference > 0:
+    raise ValueError(f'optimiser.reference: got {reference}; allowed with inverse_sqrt: the step where decay begins')
   rest = optax.constant_schedule(peak)
+  if schedule == 'inverse_sqrt':  # arXiv:2312.02696
+    rest = lambda n: peak / jnp.sqrt(jnp.maximum((n + warmup) / reference, 1))  # noqa: E731
   if schedule == 'cosine':
     rest = optax.cosine_decay_schedule(peak, steps - warmup, alpha=end)
   if not warmup:
@@ -80,14 +91,16 @@ def decayed(params: Any) -> Any:
 
 
 def _schedule(shape: dict[str, Any]) -> dict[str, Any]:
-  unknown = sorted(set(shape) - {'warmup', 'schedule', 'end', 'clip'})
+  unknown = sorted(set(shape) - {*SHAPE, 'clip', 'forced'})
   if unknown:
-    raise ValueError(
-      f'optimiser: got the unknown option {unknown[0]}; allowed beside its own: warmup, schedule, end, clip'
-    )
-  return {name: value for name, value in shape.items() if name != 'clip'}
+    allowed = ', '.join((*SHAPE, 'clip', 'forced'))
+    raise ValueError(f'optimiser: got the unknown option {unknown[0]}; allowed beside its own: {allowed}')
+  return {name: value for name, value in shape.items() if name in SHAPE}
 
 
-def _clipped(rule: optax.GradientTransformation, clip: float = 1.0, **_: Any) -> optax.GradientTransformation:
-  """Gradients of a global norm above `clip` are scaled down to it first; 0 leaves them alone."""
-  return optax.chain(optax.clip_by_global_norm(clip), rule) if clip else rule
+def _clipped(
+  rule: optax.GradientTransformation, clip: float = 1.0, forced: bool = False, **_: Any
+) -> optax.GradientTransformation:
+  """Gradients of a global norm above `clip` are scaled down to it first, 0 leaves them alone; `forced` comes last."""
+  links = ([optax.clip_by_global_norm(clip)] if clip else []) + [rule] + ([forced_norm()] if forced else [])
+  return optax.chain(*links) if len(links) > 1 else rule

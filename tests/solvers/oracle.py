@@ -23,6 +23,8 @@ FEWEST = {
   'f_pndm': 4,
   'ghvb': 3,
   'ipndm': 4,
+  'sde_adams': 3,
+  'trig_adams': 2,
   'unipc': 2,
 }
 NFE = {'deis_rhork': 9, 'f_pndm': 14, 'heun': 9, 'midpoint': 9, 'rk4': 17, 's_pndm': 6}
@@ -48,8 +50,14 @@ ORDERS = {
   'midpoint': 2,
   'rk4': 4,
   's_pndm': 2,
+  'trig_adams': 3,
   'unipc': 3,  # of order 2, and its corrector adds one
 }
+
+
+def takes(name, kind):
+  """Whether the method is defined for the process."""
+  return name != 'ancestral' or kind not in ('sub_vp', 'flow', 'mean_reverting', 'shifted')
 
 
 def counts(name, *ns):
@@ -132,7 +140,7 @@ def run(table, process, x, predict=predict):
   levels = zip(*grids.at(process, table.rows.t)[:2], strict=True)
   for weights, live, (alpha, sigma) in zip(np.asarray(table.rows.weights), table.rows.live, levels, strict=True):
     x0, eps = predict(state[0], alpha, sigma) if live else (np.zeros_like(x), np.zeros_like(x))
-    state = np.tensordot(weights[:, :-1], np.stack([*state, x0, eps, np.ones_like(x)]), 1)
+    state = np.einsum('qk...,kb...->qb...', weights[:, :-1], np.stack([*state, x0, eps, np.ones_like(x)]))
   return state[0]
 
 

@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
-from oracle import ORDERS, PROCESSES, build, counts, error, run, start
+from oracle import ORDERS, PROCESSES, build, counts, error, predict, run, start
 
 from diffjax import schedules, solvers
-from diffjax.solvers import grids
+from diffjax.solvers import grids, in_data_form
 from diffjax.solvers.adams import adams_weights
+from diffjax.solvers.deis import tab_weights
 
-# (method, options, order): every table as it comes, and with its options. Euler's has its own test.
-CASES = [(name, {}, order) for name, order in ORDERS.items() if name != 'euler']
+# (method, options, order): every table as it comes, and with its options. Two have tests of their own.
+CASES = [(name, {}, order) for name, order in ORDERS.items() if name not in ('euler', 'trig_adams')]
 CASES += [
   ('dpmpp_3m', {'lower_final': False}, 3),
   ('exponential_adams', {'order': 1}, 1),
@@ -20,6 +21,10 @@ CASES += [
   ('exponential_adams', {'order': 3, 'corrector': True, 'noise': True, 'lower_final': False}, 4),
   ('unipc', {'order': 2, 'b1': True}, 3),
   ('dpm_solver', {'order': 3}, 3),
+  *(('dpm_solver', {'order': p, 'taylor': True}, p) for p in (2, 3)),
+  ('dpmpp_2s', {'taylor': True}, 2),
+  ('dpmpp_3s', {'taylor': True}, 3),
+  *(('heun', {'part': a}, 2) for a in (0.5, 2 / 3)),
   *(('deis_tab', {'order': p}, p) for p in (1, 2, 3)),
   *(('deis_rhoab', {'order': p}, p) for p in (1, 2, 3)),
   *(('deis_rhork', {'tableau': name}, p) for name, p in (('midpoint', 2), ('kutta3', 3), ('rk4', 4))),
@@ -122,25 +127,24 @@ def test_adams_bashforth_in_rho_has_the_classical_weights_on_equal_steps():
   process = schedules.edm()
   ts = np.linspace(80, 1, 9)
   for order in (1, 2, 3, 4):
-    classical = solvers.ipndm(process, ts, order=order).rows.weights
-    for name in ('deis_rhoab', 'deis_tab'):  # rho is t there
-      np.testing.assert_allclose(build(name, process, ts, order=order).rows.weights, classical, rtol=1e-9, atol=1e-12)
+    classical = solvers.ipndm(process, ts, order=order)
+    rho, t = (build(name, process, ts, order=order).rows.weights for name in ('deis_rhoab', 'deis_tab'))  # rho is t
+    np.testing.assert_allclose(rho, classical.rows.weights, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(t, in_data_form(classical, process).rows.weights, rtol=1e-9, atol=1e-12)
 
 
 def test_weights_in_t_are_the_riemann_sums_of_the_published_code():
-  """alpha_s int l_j(t) drho by 10000 points of rho, to 1e-4."""
+  """int l_j(t) drho by 10000 points of rho, to 1e-4."""
   process = schedules.vp_linear()
   ts = grids.quadratic(process, 10, to_zero=False)
-  rows = solvers.deis_tab(process, ts).rows.weights[:, 0]
-  alpha, sigma, _ = grids.at(process, ts)
   for i in (4, 9):
+    weights = tab_weights(process, ts, i, 4)
     fine = np.linspace(ts[i], ts[i + 1], 10001)
     a, s, _ = grids.at(process, fine)
-    for j, column in enumerate([5, 1, 2, 3]):  # eps, e1, e2, e3
+    for j in range(4):
       others = np.delete(ts[i - 3 : i + 1][::-1], j)
       basis = np.prod((fine[:, None] - others) / (ts[i - j] - others), axis=1)
-      riemann = alpha[i + 1] * np.sum(np.diff(s / a) * basis[:-1])
-      assert rows[i, column] == pytest.approx(riemann, abs=1e-4 * np.abs(rows[i]).max())
+      assert weights[j] == pytest.approx(np.sum(np.diff(s / a) * basis[:-1]), abs=1e-4 * np.abs(weights).max())
 
 
 def thirds(process, outer, orders):
@@ -173,13 +177,13 @@ def test_published_errors_of_dpm_fast(grid, published):
 
 @pytest.mark.parametrize('n, times', [(6, [0, 1, 2, 3, 4, 5]), (7, [0, 1, 2, 3, 4, 5, 6])])
 def test_single_steps_use_the_nodes_of_the_grid(n, times):
-  """Each node is evaluated once, and where the base is taken tells the orders: 3, 2, 1 and 3, 3, 1."""
+  """Each node is evaluated once, and where steps start tells the orders: 3, 2, 1 and 3, 3, 1."""
   process = schedules.vp_linear()
   ts = grids.uniform(process, n, to_zero=False)
   table = solvers.dpm_fast(process, ts)
   np.testing.assert_array_equal(table.rows.t, ts[times])
-  commits = np.flatnonzero(table.rows.weights[:, 1, 0])  # base' = x
-  np.testing.assert_array_equal(commits, [0, 3, 5] if n == 6 else [0, 3, 6])
+  firsts = np.flatnonzero(~table.rows.weights[:, 0, 1:3].any(1))  # rows that read neither base nor prediction
+  np.testing.assert_array_equal(firsts, [0, 3, 5] if n == 6 else [0, 3, 6])
 
 
 @pytest.mark.parametrize('noise', [False, True])
@@ -250,3 +254,109 @@ def test_other_refusals():
     solvers.deis_rhork(process, ts, tableau='euler')
   with pytest.raises(ValueError, match='row 0 at t = 1 .*not finite'):
     solvers.sde_dpm(schedules.flow(), grids.uniform(schedules.flow(), 3))
+
+
+def test_taylor_variants_are_the_published_formulas():
+  """solvers.md 3 and 4, rows of one step from t over u and v to s, every symbol as there; and 2M of that type."""
+  process = schedules.vp_linear()
+  lam = np.array([-1.0, -0.6, -0.1, 0.8])
+  ts = grids.times_of(process, lam)
+  a, s, lam = grids.at(process, ts)
+  r = np.random.default_rng(0)
+  x, m, eps = r.standard_normal((3, 4))  # x, and the predictions at the nodes
+
+  def end(table):
+    """The sample, given these predictions, whatever the points."""
+    state = np.zeros(len(table.registers))
+    state[0] = x[0]
+    for i, weights in enumerate(table.rows.weights):
+      state = weights[:, : len(state)] @ state + weights[:, -4] * m[i] + weights[:, -3] * eps[i]
+    return state[0]
+
+  for name, order, taylor in (('dpmpp_2s', 2, True), ('dpmpp_2s', 2, False), ('dpmpp_3s', 3, True)):
+    table = build(name, process, ts[: order + 1], taylor=taylor)
+    h = lam[order] - lam[0]
+    p1 = np.expm1(-h)
+    p2, base = p1 / h + 1, s[order] / s[0] * x[0] - a[order] * p1 * m[0]
+    r1, r2 = (lam[1] - lam[0]) / h, (lam[2] - lam[0]) / h
+    if order == 2:
+      want = base + (a[2] * p2 if taylor else -a[2] * p1 / 2) / r1 * (m[1] - m[0])
+    else:
+      d10, d11 = (m[1] - m[0]) / r1, (m[2] - m[0]) / r2
+      d1, d2 = (r2 * d10 - r1 * d11) / (r2 - r1), 2 * (d11 - d10) / (r2 - r1)
+      want = base + a[3] * p2 * d1 - a[3] * (p2 / h - 0.5) * d2
+    assert end(table) == pytest.approx(want, rel=1e-12)
+  far = grids.times_of(process, np.array([0.5, 0.9, 1.4, 2.3]))  # alpha > sigma: the table stays as it is written
+  a, s, lam = grids.at(process, far)
+  for order in (2, 3):
+    table = solvers.dpm_solver(process, far[: order + 1], order=order, taylor=True)
+    h = lam[order] - lam[0]
+    p1 = np.expm1(h)
+    p2, base = p1 / h - 1, a[order] / a[0] * x[0] - s[order] * p1 * eps[0]
+    r1, r2 = (lam[1] - lam[0]) / h, (lam[2] - lam[0]) / h
+    d10, d11 = (eps[1] - eps[0]) / r1, (eps[2] - eps[0]) / r2
+    d1, d2 = (r2 * d10 - r1 * d11) / (r2 - r1), 2 * (d11 - d10) / (r2 - r1)
+    want = base - s[order] * p2 * d10 if order == 2 else base - s[3] * p2 * d1 - s[3] * (p2 / h - 0.5) * d2
+    assert end(table) == pytest.approx(want, rel=1e-12)
+  rows = solvers.exponential_adams(process, far, order=2).rows.weights  # DPM-Solver++(2M), its 'taylor' or 'heun' type
+  h, before = lam[2] - lam[1], lam[1] - lam[0]
+  second = a[2] * (np.expm1(-h) / h + 1) * h / before
+  np.testing.assert_allclose(rows[1, 0], [s[2] / s[1], -second, second - a[2] * np.expm1(-h), 0, 0, 0], atol=1e-12)
+
+
+def test_general_second_order_step_of_edm():
+  """Alg. 3: d at t, d' at t + a h, weights 1 - 1 / (2 a) and 1 / (2 a), in EDM's own variables; and its refusal."""
+  process, x = schedules.edm(), start(schedules.edm(), 4)
+  ts = np.array([80.0, 20.0, 3.0, 0.0])
+  for part in (0.5, 2 / 3, 1.0):
+    point = x
+    for t, after in zip(ts, ts[1:], strict=False):
+      d = predict(point, 1.0, t)[1]
+      if after == 0:
+        point = predict(point, 1.0, t)[0]
+        continue
+      u = t + part * (after - t)
+      d2 = predict(point + (u - t) * d, 1.0, u)[1]
+      point = point + (after - t) * ((1 - 0.5 / part) * d + 0.5 / part * d2)
+    table = solvers.heun(process, ts, part=part)
+    assert table.nfe == 5
+    np.testing.assert_allclose(run(table, process, x), point, rtol=1e-9)
+  for part in (0, 1.1, float('nan')):
+    with pytest.raises(ValueError, match='part: got .*; allowed: a number above 0, up to 1'):
+      solvers.heun(process, ts, part=part)
+
+
+# Slopes between 160 and 320 steps of equal length in lam: what solvers.md accepts (sections 2-4, 7 and 8).
+SLOPES = [
+  ('ddim', {}, 0.95, 1.05),
+  ('dpm_solver', {}, 1.9, 2.1),
+  ('dpm_solver', {'order': 3}, 2.85, 3.15),
+  ('dpmpp_2s', {}, 1.87, 2.1),
+  ('dpmpp_3s', {}, 2.85, 3.1),
+  ('dpmpp_2m', {}, 1.89, 2.1),
+  *(('deis_tab', {'order': p + 1}, least, p + 1.2) for p, least in ((1, 1.86), (2, 2.81), (3, 3.77))),
+  *(('deis_rhoab', {'order': p + 1}, least, p + 1.2) for p, least in ((2, 2.8), (3, 3.73))),
+  *(
+    ('deis_rhork', {'tableau': name}, least, least + 0.25)
+    for name, least in (('heun', 1.91), ('kutta3', 2.9), ('rk4', 3.9))
+  ),
+  ('s_pndm', {}, 1.9, 2.1),
+  ('f_pndm', {}, 1.9, 2.1),
+]
+
+
+@pytest.mark.parametrize('name, options, least, most', SLOPES)
+def test_accepted_orders(name, options, least, most):
+  process, errors = schedules.vp_linear(), []
+  for n in (160, 320):
+    ts = grids.uniform_lam(process, n, to_zero=False)
+    errors.append(error(build(name, process, ts, **options), 'vp_linear', ts[-1], 32))
+  assert least <= np.log2(errors[0] / errors[1]) <= most, errors
+
+
+def test_published_error_of_f_pndm():
+  """11 steps, 20 evaluations, on GM-A: at most .038."""
+  process = schedules.vp_linear()
+  ts = grids.uniform_lam(process, 11, to_zero=False)
+  table = solvers.f_pndm(process, ts)
+  assert table.nfe == 20 and error(table, 'vp_linear', ts[-1]) <= 0.038

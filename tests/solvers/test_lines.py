@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from oracle import PROCESSES, build, counts, line, times
+from oracle import PROCESSES, build, counts, line, row, takes, times
 
 from diffjax import schedules, solvers
 from diffjax.solvers import Table, grids
@@ -13,6 +13,7 @@ from diffjax.solvers import Table, grids
 # Euler-Maruyama and of SDE-DPM-Solver has the true variance only to first order, so they keep it nowhere.
 EVERYWHERE = tuple(PROCESSES)
 EXACT = {
+  'ancestral': (),  # its variance may be larger
   'ddim': EVERYWHERE,
   'ddpm': EVERYWHERE,  # in mean and variance
   'ddpm_large': (),  # its variance is larger
@@ -34,10 +35,13 @@ EXACT = {
   'heun': EVERYWHERE,
   'ipndm': EVERYWHERE,
   'midpoint': ('edm', 'flow'),
+  'reverse_diffusion': (),
   'rk4': ('edm', 'flow'),
   's_pndm': EVERYWHERE,
+  'sde_adams': EVERYWHERE,
   'sde_dpm': (),
   'sde_dpmpp_2m': EVERYWHERE,
+  'trig_adams': EVERYWHERE,
   'unipc': EVERYWHERE,
 }
 OPTIONS = {
@@ -45,7 +49,9 @@ OPTIONS = {
   'deis_rhoab': tuple({'order': p} for p in (1, 2, 4)),
   'deis_rhork': tuple({'tableau': name} for name in ('heun', 'rk4')),
   'deis_tab': tuple({'order': p} for p in (1, 2, 4)),
-  'dpm_solver': tuple({'order': p} for p in (1, 2, 3)),
+  'dpm_solver': tuple({'order': p, 'taylor': taylor} for p in (1, 2, 3) for taylor in (False, True)),
+  'dpmpp_3s': ({}, {'taylor': True}),
+  'heun': ({}, {'part': 0.5}, {'churn': 0.0, 'part': 2 / 3}),
   'dpmpp_3m': ({}, {'lower_final': False}),
   'exponential_adams': (
     {'order': 1, 'noise': True},
@@ -54,11 +60,15 @@ OPTIONS = {
   ),
   'ghvb': tuple({'order': w} for w in (0.5, 1.8, 2, 3.5)),
   'ipndm': tuple({'order': p} for p in (1, 2, 3, 4)),
+  'sde_adams': tuple({'order': p} for p in (1, 2, 4)),
+  'trig_adams': ({'order': 4}, {'order': 2, 'corrector': False}, {'order': 3, 'data_std': 2.0, 'final': 2}),
   'sde_dpmpp_2m': ({}, {'exact': True}),
   'unipc': ({'order': 1}, {'order': 2, 'b1': True}, {'order': 2}, {'order': 3}, {'order': 4}),
 }
-STOCHASTIC = {'ddpm', 'sde_dpmpp_2m'}  # of those that keep it
+STOCHASTIC = {'ddpm', 'sde_adams', 'sde_dpmpp_2m'}  # of those that keep it
 TYPED = {'uniform', 'uniform_lam', 'karras'}
+# Extrapolations whose weights, of both signs, come to 1e3 and more over a few steps, and what they leave of 1e-16.
+ROUNDED = {'deis_tab': 1e-8, 'dpm_fast': 1e-10, 'dpm_solver': 1e-10, 'f_pndm': 1e-10, 'deis_rhork': 1e-11}
 
 
 def truth(process, table, ts):
@@ -81,10 +91,13 @@ def test_line(name):
           for options in OPTIONS.get(name, ({},)):
             table = build(name, process, ts, **options)
             scale = np.abs(truth(process, table, ts)).max()
-            np.testing.assert_allclose(line(table, process, ts) / scale, truth(process, table, ts) / scale, atol=1e-12)
+            got, want = line(table, process, ts) / scale, truth(process, table, ts) / scale
+            np.testing.assert_allclose(got, want, atol=ROUNDED.get(name, 1e-12))
 
 
-@pytest.mark.parametrize('name, rate', [('euler', 1), ('euler_maruyama', 1), ('midpoint', 2), ('sde_dpm', 1)])
+@pytest.mark.parametrize(
+  'name, rate', [('euler', 1), ('euler_maruyama', 1), ('midpoint', 2), ('reverse_diffusion', 1), ('sde_dpm', 1)]
+)
 def test_line_is_approached_by_the_others(name, rate):
   for kind in set(EVERYWHERE) - set(EXACT[name]) - {'ve', 'shifted'}:
     process = PROCESSES[kind]()
@@ -96,12 +109,23 @@ def test_line_is_approached_by_the_others(name, rate):
     assert gaps[1] < 0.5 * float(process.t_max) and np.log2(gaps[0] / gaps[1]) == pytest.approx(rate, abs=0.15), kind
 
 
+def registers_on_the_line(table, process, ts):
+  """(rows, q + 4, 2): what each row reads. Differences of predictions vanish there: the orders see their weights."""
+  state, read = np.zeros((len(table.registers), 2)), []
+  state[0] = [part[0] for part in grids.at(process, ts[:1])[:2]]
+  for weights in table.rows.weights:
+    read.append(np.concatenate([state, [[1, 0], [0, 1], [1, 0], [0, 1]]]))
+    state = row(weights, state, [1, 0], [0, 1])[0]
+  return np.array(read)
+
+
 def test_line_sees_an_error_of_a_thousandth_in_any_coefficient():
   process = schedules.vp_linear()
   ts = grids.uniform_lam(process, 8)
   for name in (name for name in EXACT if EXACT[name] == EVERYWHERE and name not in STOCHASTIC):
     table = build(name, process, ts)
-    for place in np.argwhere(np.abs(table.rows.weights[:, 0]) > 1e-6):
+    seen = np.abs(registers_on_the_line(table, process, ts)).max(2) > 1e-6
+    for place in np.argwhere((np.abs(table.rows.weights[:, 0]) > 1e-6) & seen):
       weights = table.rows.weights.copy()
       weights[place[0], 0, place[1]] *= 1.001
       wrong = table.replace(rows=table.rows._replace(weights=weights))
@@ -114,7 +138,8 @@ def test_tables_are_finite_at_both_ends(name):
   """sigma = 0 at the end of every grid, alpha = 0 at the start of rectified flow; no warning from NumPy either."""
   with warnings.catch_warnings():
     warnings.simplefilter('error')
-    for make in PROCESSES.values():
+    warnings.filterwarnings('ignore', '.*in noise form')  # of float32
+    for make in (make for kind, make in PROCESSES.items() if takes(name, kind)):
       process = make()
       for grid in ('uniform', 'uniform_lam', 'quadratic', 'cosine', 'karras'):
         for n in counts(name, 2, 20):

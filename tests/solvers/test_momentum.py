@@ -47,7 +47,7 @@ def test_published_stability_intervals(name, order, beta, published):
   assert endpoint(table) == pytest.approx(published, abs=0.01)
 
 
-BASES = [('dpmpp_2m', {}), ('dpmpp_3m', {}), ('ipndm', {}), ('deis_tab', {}), ('exponential_adams', {'noise': True})]
+BASES = [('dpmpp_2m', {}), ('dpmpp_3m', {}), ('ipndm', {}), ('deis_rhoab', {}), ('exponential_adams', {'noise': True})]
 every = pytest.mark.parametrize('name, options', BASES, ids=[name for name, _ in BASES])
 
 
@@ -112,7 +112,7 @@ def test_refusals():
   for beta in (0, -0.1, 1.1, float('nan')):
     with pytest.raises(ValueError, match='beta: got .*; allowed: a number above 0, up to 1'):
       heavy_ball(solvers.dpmpp_2m(process, ts), beta)
-  for name in ('ddim', 'ddpm', 'heun', 'unipc', 'dpmpp_2s', 'sde_dpmpp_2m', 'rk4'):
+  for name in ('ddim', 'ddpm', 'heun', 'unipc', 'dpmpp_2s', 'sde_dpmpp_2m', 'rk4', 'deis_tab', 'f_pndm'):
     with pytest.raises(ValueError, match='table: got registers .*; allowed: a deterministic multistep method'):
       heavy_ball(getattr(solvers, name)(process, ts))
   for order in (0, -1, 5.5):

@@ -135,6 +135,93 @@ def test_marginals_become_exact_at_their_order(name, order, kind):
   assert abs(gaps[1]) < 0.005 and gaps[0] / gaps[1] == pytest.approx(2**order, rel=0.15)
 
 
+@pytest.mark.parametrize('kind', ['vp_linear', 'cosine', 'flow'])
+@pytest.mark.parametrize('noise', [False, True])
+def test_exponential_adams_of_the_sde_is_of_weak_order_two_at_most(noise, kind):
+  """Order p in the drift, but past predictions do not know the noise between two nodes: h^2 is left of the variance."""
+  process, gaps = PROCESSES[kind](), {}
+  for order in (1, 2, 3):
+    for n in (800, 1600):
+      ts = np.linspace(0.95 * float(process.t_max), 0.02, n + 1)
+      table = solvers.sde_adams(process, ts, order=order, noise=noise)
+      table = table.replace(rows=jax.tree.map(lambda leaf: leaf[:-1], table.rows))
+      gain, var = gaussian_law(table, process, C2)
+      alpha, sigma, _ = grids.at(process, ts[[0, -2]])
+      start, end = alpha**2 * C2 + sigma**2
+      gaps[order, n] = gain**2 * start + var - end
+  assert gaps[1, 800] / gaps[1, 1600] == pytest.approx(2, rel=0.1)
+  assert 3 < gaps[2, 800] / gaps[2, 1600] < 5 and 3 < gaps[3, 800] / gaps[3, 1600] < 5.5
+  assert abs(gaps[3, 1600]) < abs(gaps[2, 1600]) < 0.05 * abs(gaps[1, 1600])
+
+
+@pytest.mark.parametrize('kind', ['vp_linear', 'edm', 'flow'])
+def test_exponential_adams_of_the_sde_contains_the_others(kind):
+  """Coefficient by coefficient: order one is DDPM and SDE-DPM, order two SDE-2M with exact weights."""
+  process = PROCESSES[kind]()
+  ts = grids.uniform_lam(process, 7)
+  two = solvers.sde_adams(process, ts, order=2).rows.weights
+  np.testing.assert_allclose(two, solvers.sde_dpmpp_2m(process, ts, exact=True).rows.weights, rtol=1e-12, atol=1e-15)
+  one, want = (
+    table.rows.weights[:, 0].copy() for table in (solvers.sde_adams(process, ts, order=1), solvers.ddpm(process, ts))
+  )
+  alpha, sigma, _ = grids.at(process, ts[:-1])
+  want[:, 0] += want[:, 2] / sigma  # eps = (x - alpha x0) / sigma
+  want[:, 1] -= want[:, 2] * alpha / sigma
+  want[:, 2] = 0
+  np.testing.assert_allclose(one, want, rtol=1e-9, atol=1e-12)
+  ts = np.where(grids.at(process, ts)[0] == 0, 0.999, ts)
+  first = solvers.sde_adams(process, ts, order=1, noise=True).rows.weights
+  np.testing.assert_allclose(first, solvers.sde_dpm(process, ts).rows.weights, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize('noise', [False, True])
+def test_weights_of_the_sde_integrate_the_polynomial(noise):
+  """2 h int e^{-2 (1 - u) h} u^p du (data) and 2 h int e^{(1 - u) h} u^p du (noise), by quadrature."""
+  process, lam = schedules.vp_linear(), np.array([0.1, 0.4, 0.5, 1.3])  # alpha > sigma: in the noise form as well
+  ts = grids.times_of(process, lam)
+  alpha, sigma, _ = grids.at(process, ts)
+  at, w = np.polynomial.legendre.leggauss(40)
+  at, w, h = (at + 1) / 2, w / 2, lam[3] - lam[2]
+  weights = solvers.sde_adams(process, ts, order=3, noise=noise, lower_final=False).rows.weights[2, 0]
+  scale = -sigma[3] if noise else alpha[3]
+  past = weights[[4 if noise else 3, 1, 2]] / scale
+  for p in range(3):
+    power = np.sum(past * ((lam[2::-1] - lam[2]) / h) ** p)
+    kernel = np.exp((1 - at) * h) if noise else np.exp(-2 * (1 - at) * h)
+    assert power == pytest.approx(2 * h * np.sum(w * kernel * at**p), rel=1e-9)
+  std = np.sqrt(np.expm1(2 * h) if noise else -np.expm1(-2 * h)) * sigma[3]
+  assert weights[-1] == pytest.approx(std, rel=1e-12)
+
+
+def wasserstein(name, process, ts, n, seed=3, **options):
+  """W1 between n samples and M1's quantiles."""
+  line = np.linspace(-1.2, 1.2, 24001)
+  density = sum(w * np.exp(-((line - m) ** 2) / 2 / s**2) / s for w, m, s in ((0.4, -0.4, 0.12), (0.6, 0.3, 0.05)))
+  quantiles = np.interp((np.arange(n) + 0.5) / n, np.cumsum(density) / density.sum(), line)
+  x = process.prior(keys.per_sample(jax.random.key(seed), n), jnp.zeros((n, 1)))
+  got = sample(m1().denoiser(process), build(name, process, ts, **options), x, jax.random.key(seed + 10))
+  return np.abs(np.sort(np.asarray(got)[:, 0]) - quantiles).mean()
+
+
+def test_published_distances_of_the_sde_solver_of_order_two():
+  """M1, uniform in lam: at most .011 after 20 steps and .003 after 50; DDPM is within 5% of .0245 after 20."""
+  process, n = schedules.vp_linear(), 100000  # the sampling error is .001
+  for steps, bound in ((20, 0.011), (50, 0.003)):
+    assert wasserstein('sde_dpmpp_2m', process, grids.uniform_lam(process, steps, to_zero=False), n) <= bound
+  assert wasserstein('ddpm', process, grids.uniform_lam(process, 20), n) == pytest.approx(
+    0.0245, abs=0.05 * 0.0245 + 0.001
+  )
+
+
+@pytest.mark.slow
+def test_churn_keeps_the_bimodal_target():
+  """EDM Heun of 256 steps, with and without churn: at most .004 from M1."""
+  process = schedules.edm()
+  ts = grids.karras(process, 256)
+  for options in ({}, {'churn': 40.0, 'churn_min': 0.05, 'churn_max': 50.0, 'churn_noise': 1.003}):
+    assert wasserstein('heun', process, ts, 100000, **options) <= 0.004
+
+
 def test_euler_maruyama_on_the_bimodal_target():
   """Wasserstein-1 to M1's quantiles, VP linear down to t = .001: at most .016 at 100 steps, .008 at 200."""
   process, n = schedules.vp_linear(), 20000

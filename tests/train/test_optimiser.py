@@ -51,3 +51,11 @@ def test_every_optimiser_descends(name):
 def test_refused(options):
   with pytest.raises(ValueError, match='optimiser.* got .*allowed'):
     optimiser.adamw(50, **options)
+
+
+def test_inverse_square_root():
+  """EDM2's: a linear warm-up, the peak until `reference`, from there on peak / sqrt(n / reference)."""
+  rate = optimiser.learning_rate(1000, 2.0, warmup=10, schedule='inverse_sqrt', reference=50)
+  np.testing.assert_allclose([rate(i) for i in (0, 5, 10, 49, 50, 200, 800)], [0, 1, 2, 2, 2, 1, 0.5], atol=1e-6)
+  with pytest.raises(ValueError, match='optimiser.reference: got 0; allowed'):
+    optimiser.learning_rate(1000, 2.0, schedule='inverse_sqrt')

@@ -1,0 +1,79 @@
+"""diffjax statistics."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from diffjax.commands.draw import network
+
+__all__ = ['TEXT', 'arguments', 'run']
+
+TEXT = """\
+Compute what some solvers want to know of a trained network and its data, once, and keep it in WORKDIR/statistics.
+
+linear.npz (DPM-Solver-v3), energies.npz (Analytic-DPM) and gaussian.npz (teleportation), from the training data and
+the weights and guidance with which the run samples. Then: diffjax sample --workdir=DIR
+--config.sampling.solver.name=dpm_v3. Files that are there are replaced, and it says so."""
+
+AXES = 1024  # of the Gaussian, at most
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+  """What the command takes beside --workdir."""
+  parser.add_argument('--n', type=int, default=4096, help='noised examples; over again where there are fewer')
+  parser.add_argument('--knots', type=int, default=120, help='noise levels, evenly in log(alpha / sigma)')
+  parser.add_argument('--scale', type=float, help='the guidance scale; that of the config by default')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--step', type=int, help='the checkpoint to take; the newest by default')
+
+
+def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+  """Estimate the three statistics and write them."""
+  for field, least in (('n', 2), ('knots', 2)):
+    if getattr(options, field) < least:
+      raise ValueError(f'{field}: got {getattr(options, field)}; allowed: at least {least}')
+  scaled = [] if options.scale is None else [f'--config.sampling.scale={options.scale}']
+  what, denoise, mesh = network(options.workdir, [*overrides, *scaled], options.step)
+  import jax
+
+  from diffjax import statistics
+  from diffjax.train import sharding
+
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  n = -(-options.n // parts) * parts
+  x0, labels, size = _examples(what, n, options.seed)
+  place = lambda leaf: jax.device_put(leaf, sharding.batch_sharding(mesh))  # noqa: E731
+  batch = -(-what.config.sampling.batch // parts) * parts
+  task = (denoise, x0, jax.random.key(options.seed), labels, options.knots, batch, place)
+  scale, of = what.config.sampling.scale, f'{n} examples at {options.knots} noise levels'
+  distinct = x0[:size]
+  for name, how, make in (
+    ('gaussian', f'{len(distinct)} examples', lambda: statistics.gaussian(distinct, min(AXES, x0[0].size))),
+    ('energies', f'{of}, scale {scale:g}', lambda: statistics.energies(*task).replace(scale=scale)),
+    ('linear', f'{of}, scale {scale:g}', lambda: statistics.linear_terms(*task).replace(scale=scale)),
+  ):
+    _write(f'{options.workdir}/statistics/{name}.npz', how, make)
+
+
+def _examples(what: Any, n: int, seed: int) -> tuple[Any, Any, int]:
+  """n training examples in random order, over again where there are fewer, their labels, and how many differ."""
+  import numpy as np
+
+  from diffjax import run as runs
+
+  source = runs.dataset(what, 'train')
+  taken = source.take(np.random.default_rng(seed).permutation(source.size)[:n])
+  again = np.resize(np.arange(len(taken['x'])), n)
+  return taken['x'][again], taken['cond'][again] if what.classes else None, len(taken['x'])
+
+
+def _write(path: str, how: str, make: Any) -> None:
+  from etils import epath
+
+  from diffjax import statistics
+
+  began = time.perf_counter()
+  replaced = ' (replaces the one that was there)' if epath.Path(path).exists() else ''
+  statistics.save(path, make())
+  print(f'{path}{replaced}: {how}, {time.perf_counter() - began:.0f} s', flush=True)

@@ -1,0 +1,30 @@
+"""Where a network is looked into: features handed out, attention taken over, both by the paths of its modules."""
+
+import fnmatch
+
+from flax import linen as nn
+
+TAP = 'tap:'
+
+
+def tap(module: nn.Module, name: str, value):
+  """Offer `value` under the module's path and `name`. One collection a name: stored only where `Apply.taps` asks."""
+  path = '/'.join((*module.path, name))
+  module.sow(TAP + path, 'value', value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+
+
+def intercepting(hooks, given, seen: set):
+  """A flax interceptor: calls of 'PATH/attend' go to the hook whose pattern matches PATH. Seen paths are collected."""
+
+  def intercept(call, args, kwargs, context):
+    path = '/'.join(context.module.path)
+    if context.method_name != '__call__' or not path.endswith('/attend'):
+      return call(*args, **kwargs)
+    name = path.removesuffix('/attend')
+    seen.add(name)
+    for pattern, hook in hooks:
+      if fnmatch.fnmatchcase(name, pattern):
+        return hook(call, *args, given.get(name), **kwargs)
+    return call(*args, **kwargs)
+
+  return nn.intercept_methods(intercept)

@@ -1,0 +1,115 @@
+"""UniDiffuser: one transformer for several modalities, each noisy to its own time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from .apply import Apply
+from .arguments import activation_dtype, check
+from .embedding import Label, cossin
+from .layers import Dense
+from .transformer import check_options, dimensions, patchify, unpatchify
+from .uvit import normal, torch_conv, trunk
+
+__all__ = ['UniDiffuser', 'unidiffuser']
+
+SIZES = {'release': (30, 1536, 24)}  # depth (without the middle block), width, heads
+
+
+def unidiffuser(
+  size: str = 'release',
+  patch: int = 2,
+  depth: int | None = None,
+  width: int | None = None,
+  heads: int | None = None,
+  classes: int = 0,
+  attention: str | Callable = 'xla',
+  dtype: Any = 'float32',
+  remat: bool | str | None = None,
+  scan: bool = False,
+) -> Apply:
+  """`UniDiffuser` of the released size, with any of depth, width and heads replaced.
+
+  ValueError names field, value and what is allowed; shapes are checked in `init` or the first trace.
+  """
+  depth, width, heads = dimensions(SIZES, size, depth, width, heads)
+  check('depth', depth, depth % 2 == 0, 'even, as half of the blocks come before the middle one')
+  check_options(patch, classes, attention, remat)
+  return Apply(
+    UniDiffuser(
+      depth=depth,
+      width=width,
+      heads=heads,
+      patch=patch,
+      classes=classes,
+      attention=attention,
+      dtype=activation_dtype(dtype),
+      remat=remat or None,
+      scan=bool(scan),
+    )
+  )
+
+
+class UniDiffuser(nn.Module):
+  """All modalities from all modalities: {name: x^m}, {name: t^m} -> {name: out^m}, float32; not zero at init.
+
+  h = [label row, cossin_D(t^1) .. cossin_D(t^M), W_1 tokens(x^1) .. ] + trained positions
+  h through the blocks and long skips of `UViT`, normalised after each sum
+  out^m = W_m' LN(h of the tokens of x^m)
+
+  x is a dict of modalities, in the order of their names; each an array or a pytree of parts that share a time. A part
+  is images (B, H, W, C), cut into patches, sequences (B, n, d), a token an element, or vectors (B, d), one token. t is
+  a dict of embedding coordinates (B,) with the same names, or one for all. cond labels (B,) in 0 .. classes or None
+  (the null label); key is not used. ValueError for other shapes or names, an image that does not divide, or labels for
+  a network without classes.
+
+  What a time says: t^m = 0, x^m is given clean; t^m = t_max and x^m noise, it is marginalised (`diffjax.nets.modes`).
+  Options, taps and hooks as in `UViT`.   arXiv:2303.06555
+  """
+
+  depth: int
+  width: int
+  heads: int
+  patch: int = 2
+  classes: int = 0
+  attention: str | Callable = 'xla'
+  dtype: Any = jnp.float32
+  remat: bool | str | None = None
+  scan: bool = False
+
+  @nn.compact
+  def __call__(self, x, t, cond=None, key=None):
+    check('cond', 'labels', self.classes or cond is None, 'None, as the network has classes=0')
+    check('x', type(x).__name__, isinstance(x, dict) and x, 'a dict of modalities')
+    times = t if isinstance(t, dict) else dict.fromkeys(x, t)
+    check('t', sorted(times), sorted(times) == sorted(x), f'times of the modalities {sorted(x)}')
+    parts, structure = jax.tree_util.tree_flatten_with_path(x)
+    parts = {jax.tree_util.keystr(path, simple=True, separator='_'): part for path, part in parts}
+    batch = next(iter(parts.values())).shape[0]
+
+    tokens = {}
+    if self.classes:
+      tokens['label'] = Label(self.classes, self.width, self.dtype, name='label')(cond, batch)[:, None]
+    for name in sorted(times):
+      tokens['time ' + name] = cossin(jnp.broadcast_to(times[name], (batch,)), self.width)[:, None]
+    for name, part in parts.items():
+      initial = torch_conv if part.ndim == 4 else normal
+      tokens[name] = Dense(self.width, initial=initial, dtype=self.dtype, name='in_' + name)(self._tokens(name, part))
+    h = trunk(self, tokens, post=True)
+    return jax.tree.unflatten(structure, [self._part(name, h[name], part) for name, part in parts.items()])
+
+  def _tokens(self, name, part):
+    check(f'x[{name}]', part.shape, 2 <= part.ndim <= 4, '(B, H, W, C), (B, n, d) or (B, d)')
+    if part.ndim < 4:
+      return part.reshape(part.shape[0], -1, part.shape[-1])
+    whole = part.shape[1] % self.patch == part.shape[2] % self.patch == 0
+    check(f'x[{name}]', part.shape, whole, f'height and width divisible by {self.patch}')
+    return patchify(part, self.patch)
+
+  def _part(self, name, h, part):
+    features = part.shape[-1] * (self.patch**2 if part.ndim == 4 else 1)
+    h = Dense(features, initial=normal, dtype=self.dtype, name='out_' + name)(h).astype(jnp.float32)
+    return unpatchify(h, part.shape[1:3], self.patch) if part.ndim == 4 else h.reshape(part.shape)

@@ -1,0 +1,177 @@
+"""U-ViT: time, condition and patches all as tokens, and long skips between shallow and deep blocks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from .apply import Apply
+from .arguments import activation_dtype, check, is_count
+from .attention import MultiHead
+from .embedding import Label, cossin
+from .layers import Conv, Dense, LayerNorm, named, rematted
+from .taps import tap
+from .transformer import Feed, chain, check_options, check_patches, dimensions, layout, patchify, reverse, unpatchify
+
+__all__ = ['UViT', 'uvit']
+
+# depth (without the middle block), width, heads
+SIZES = {
+  'S': (12, 512, 8),
+  'S-deep': (16, 512, 8),
+  'M': (16, 768, 12),
+  'L': (20, 1024, 16),
+  'H': (28, 1152, 16),
+}
+normal = nn.initializers.normal(0.02)  # the release truncates at +-2, a hundred standard deviations
+torch_conv = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')  # its patches and last convolution
+
+
+def uvit(
+  size: str = 'S',
+  patch: int = 2,
+  depth: int | None = None,
+  width: int | None = None,
+  heads: int | None = None,
+  classes: int = 0,
+  text: tuple[int, int] | None = None,
+  conv: bool = True,
+  attention: str | Callable = 'xla',
+  dtype: Any = 'float32',
+  remat: bool | str | None = None,
+  scan: bool = False,
+) -> Apply:
+  """`UViT` of a published size, 'S', 'S-deep', 'M', 'L' or 'H', with any of depth, width and heads replaced.
+
+  depth counts the blocks around the middle one. ValueError names field, value and what is allowed; shapes are checked
+  in `init` or the first trace.
+  """
+  depth, width, heads = dimensions(SIZES, size, depth, width, heads)
+  check('depth', depth, depth % 2 == 0, 'even, as half of the blocks come before the middle one')
+  check_options(patch, classes, attention, remat)
+  pair = text is None or (len(text) == 2 and all(map(is_count, text)))
+  check('text', text, pair and not (text and classes), '(tokens, features) or None, and None with classes')
+  return Apply(
+    UViT(
+      depth=depth,
+      width=width,
+      heads=heads,
+      patch=patch,
+      classes=classes,
+      text=None if text is None else (text[0], text[1]),
+      conv=bool(conv),
+      attention=attention,
+      dtype=activation_dtype(dtype),
+      remat=remat or None,
+      scan=bool(scan),
+    )
+  )
+
+
+class UViT(nn.Module):
+  """The image a noisy image points to: (B, H, W, C) -> (B, H, W, C) float32; not zero at init, as published.
+
+  h = [label row, cossin_D(t), text, W patches(x)] + trained positions
+  h, s_i <- Block(h),              depth/2 times, every s_i kept
+  h <- Block(h)
+  h <- Block(W [h, s_i]),          depth/2 times, the last s_i first
+  out = conv(unpatch(W LN(h of the patches)))                            (conv: 3x3, where `conv`)
+
+  x (B, H, W, C), H and W divisible by `patch`; t (B,), the embedding coordinate; cond None (the null label, classes) or
+  labels (B,) in 0 .. classes; with text = (n, d), cond is features (B, n, d) and must be given. key is not used.
+  Positions are trained for one image size. ValueError for an image that does not divide, or a condition the network
+  does not take.
+
+  Weights, statistics, softmax and output are float32, other activations `dtype`. `attention` as in `Attend`, `remat` as
+  in `layers.rematted`; `scan` compiles one block of each half and stacks the weights (`transformer.stacked`).
+  Taps, all tokens each: 'in', 'in_block_{i}/out', 'middle/out', 'out_block_{i}/out', '.../attention/out', 'head'; under
+  scan 'in_blocks/out' and so on, (depth/2, B, N, D). Hooks: 'in_block_{i}/attention' and so on.   arXiv:2209.12152
+  """
+
+  depth: int
+  width: int
+  heads: int
+  patch: int = 2
+  classes: int = 0
+  text: tuple[int, int] | None = None
+  conv: bool = True
+  attention: str | Callable = 'xla'
+  dtype: Any = jnp.float32
+  remat: bool | str | None = None
+  scan: bool = False
+
+  @nn.compact
+  def __call__(self, x, t, cond=None, key=None):
+    self._check_input(x, cond)
+    batch, height, width, channels = x.shape
+    tokens = {'time': cossin(jnp.broadcast_to(t, (batch,)), self.width)[:, None]}
+    if self.classes:
+      tokens = {'label': Label(self.classes, self.width, self.dtype, name='label')(cond, batch)[:, None]} | tokens
+    if self.text:
+      tokens['text'] = Dense(self.width, initial=normal, dtype=self.dtype, name='text')(cond)
+    tokens['patches'] = Dense(self.width, initial=torch_conv, dtype=self.dtype, name='patch')(patchify(x, self.patch))
+    h = trunk(self, tokens)['patches']
+    h = Dense(self.patch**2 * channels, initial=normal, dtype=self.dtype, name='out')(h)
+    h = unpatchify(h, (height, width), self.patch)
+    h = Conv(channels, initial=torch_conv, dtype=self.dtype, name='conv')(h) if self.conv else h
+    return h.astype(jnp.float32)
+
+  def _check_input(self, x, cond):
+    check_patches(x, self.patch)
+    if self.text:
+      shape = None if cond is None else jnp.shape(cond)
+      check('cond', shape, shape == (x.shape[0], *self.text), f'features of shape {(x.shape[0], *self.text)}')
+    else:
+      check('cond', 'labels', self.classes or cond is None, 'None, as the network has classes=0')
+
+
+def trunk(net: Any, tokens: dict[str, Any], post: bool = False) -> dict[str, Any]:
+  """The blocks of a U-ViT between its tokens, by name and in order, each (B, n, D), and what becomes of them.
+
+  Called in the compact method of `net`, whose sizes it has and whose weights it makes; `post` as in `Block`.
+  """
+  places = layout((name, value.shape[1]) for name, value in tokens.items())
+  h = jnp.concatenate([value.astype(net.dtype) for value in tokens.values()], axis=1)
+  h += net.param('positions', named(normal, None, 'embed'), h.shape[1:]).astype(net.dtype)
+  tap(net, 'in', h)
+  fields = dict(heads=net.heads, how=net.attention, post=post, dtype=net.dtype)
+  options = dict(remat=net.remat, scan=net.scan)
+  h, skips = chain(Block, fields, net.depth // 2, 'in_block', h, **options)
+  h, _ = rematted(Block, net.remat)(**fields, name='middle')(h)
+  h, _ = chain(Block, fields, net.depth // 2, 'out_block', h, each=reverse(skips), **options)
+  h = LayerNorm(1e-5, dtype=net.dtype, name='norm')(h)
+  tap(net, 'head', h)
+  return {name: h[:, place] for name, place in places.items()}
+
+
+class Block(nn.Module):
+  """x += Attn(LN x);  x += Feed(LN x); with `post`  x = LN(x + Attn x);  x = LN(x + Feed x).   No bias of q, k, v.
+
+  With a skip, (B, N, D) like x, W [x, skip] comes first, under another LN if `post`. Returns the result twice: the
+  second is what a later block is handed as its skip.
+  """
+
+  heads: int
+  how: str | Callable = 'xla'
+  post: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, skip=None, given=()):
+    def norm(h, name):
+      return LayerNorm(1e-5, dtype=self.dtype, name=name)(h)
+
+    attention = MultiHead(self.heads, self.how, False, normal, self.dtype, name='attention')
+    feed = Feed(tanh=False, initial=normal, dtype=self.dtype, name='feed')
+    if skip is not None:
+      x = Dense(x.shape[-1], initial=normal, dtype=self.dtype, name='skip')(jnp.concatenate([x, skip], -1))
+      x = norm(x, 'norm_skip') if self.post else x
+    if self.post:
+      x = norm(x + attention(x), 'norm_0')
+      x = norm(x + feed(x), 'norm_1')
+    else:
+      x += attention(norm(x, 'norm_0'))
+      x += feed(norm(x, 'norm_1'))
+    tap(self, 'out', x)
+    return x, x

@@ -1,0 +1,74 @@
+"""Statistics as files."""
+
+import io
+import zipfile
+import zlib
+from typing import Any, TypeVar
+
+import numpy as np
+
+from diffjax.statistics.types import Energies, Gaussian, LinearTerms
+
+__all__ = ['load', 'save']
+
+VERSION = 1
+KINDS = {'energies': Energies, 'linear': LinearTerms, 'gaussian': Gaussian}
+
+Statistics = TypeVar('Statistics', Energies, LinearTerms, Gaussian)
+
+
+def save(path: str, value: Energies | LinearTerms | Gaussian) -> None:
+  """Write an .npz, first under a temporary name: a file that is there is replaced as a whole or not at all."""
+  from etils import epath
+
+  kind = next(name for name, made in KINDS.items() if type(value) is made)
+  buffer = io.BytesIO()
+  arrays: dict[str, Any] = {name: np.asarray(v, np.float64) for name, v in vars(value).items()}
+  np.savez(buffer, **arrays, kind=kind, version=VERSION)
+  target = epath.Path(path)
+  target.parent.mkdir(parents=True, exist_ok=True)
+  temporary = target.parent / f'{target.name}.tmp'
+  temporary.write_bytes(buffer.getvalue())
+  temporary.replace(target)
+
+
+def load(path: str, kind: type[Statistics]) -> Statistics:
+  """The statistics of this kind (`Energies`, `LinearTerms` or `Gaussian`) that `save` wrote.
+
+  Raises:
+    ValueError: it is not there, damaged, of another version or of another kind.
+  """
+  from etils import epath
+
+  source, wanted = epath.Path(path), next(name for name, made in KINDS.items() if made is kind)
+  if not source.exists():
+    raise ValueError(f'statistics: got {path}, which is not there; allowed: a file that diffjax statistics wrote')
+  try:
+    with np.load(io.BytesIO(source.read_bytes()), allow_pickle=False) as file:
+      found: dict[str, Any] = {name: file[name] for name in file.files}
+    told, version = str(found.pop('kind')), int(found.pop('version'))
+  except (ValueError, KeyError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    raise _refused(path, f'which is damaged ({error})') from None
+  if version != VERSION:
+    raise _refused(path, f'of version {version}', f'version {VERSION}')
+  if told != wanted:
+    raise _refused(path, f'which holds {told!r}', f'{wanted!r}')
+  if found.keys() != kind.__dataclass_fields__.keys() or not _fits(found):
+    raise _refused(path, 'which is damaged (its arrays do not fit each other)')
+  return kind(**found)
+
+
+def _refused(path: str, what: str, allowed: str = 'a whole one') -> ValueError:
+  return ValueError(f'statistics: got {path}, {what}; allowed: {allowed}, as diffjax statistics writes it')
+
+
+def _fits(found: dict[str, np.ndarray]) -> bool:
+  """Numbers all finite, and as many as there are knots or axes."""
+  free = ('low', 'high')  # may be infinite
+  if not all(v.dtype == np.float64 and (k in free or np.isfinite(v).all()) for k, v in found.items()):
+    return False
+  if 'basis' in found:
+    return found['basis'].shape == (found['mean'].size, found['var'].size)
+  terms = [found[name] for name in ('value', 'l', 's', 'b') if name in found]
+  rising = found['lam'].ndim == 1 and len(found['lam']) > 1 and (np.diff(found['lam']) > 0).all()
+  return bool(rising) and all(v.shape == terms[0].shape and len(v) == len(found['lam']) for v in terms)

@@ -1,0 +1,134 @@
+"""diffjax statistics as a user meets it: what needs it, what it leaves, and what refuses its files."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from diffjax import statistics
+from diffjax.cli import main
+
+CONFIG = """
+from ml_collections import ConfigDict
+
+def get_config():
+  c = ConfigDict()
+  c.process = dict(name='cosine')
+  c.net = dict(name='mlp', width=16, depth=1)
+  c.train = dict(steps=4, batch=16, save_every=4, optimiser=dict(name='adam', peak=1e-2))
+  c.sampling = dict(solver=dict(name='dpm_v3', order=2), grid='uniform', steps=4, scale=2.)
+  return c
+"""
+
+
+def refused(capsys, *arguments):
+  """The one line with which a command ends at status 2."""
+  capsys.readouterr()
+  assert main(list(arguments)) == 2
+  lines = [line for line in capsys.readouterr().err.splitlines() if line]
+  assert len(lines) == 1, lines
+  return lines[0]
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """A run whose config names a solver that needs statistics: it trains without them."""
+  path = tmp_path_factory.mktemp('run')
+  (path / 'config.py').write_text(CONFIG)
+  assert main(['train', f'--config={path}/config.py', f'--workdir={path}/run']) == 0
+  return f'{path}/run'
+
+
+@pytest.fixture(scope='module')
+def known(trained):
+  """The same run with statistics."""
+  shutil.copytree(trained, f'{trained}_known')
+  assert main(['statistics', f'--workdir={trained}_known', '--n=64', '--knots=6']) == 0
+  return f'{trained}_known'
+
+
+def test_options_are_checked_before_there_are_statistics(trained, tmp_path, capsys):
+  config = f'--config={trained}/../config.py'
+  for change, words in (
+    ('solver.order=7', 'order: got 7; allowed: a whole number from 1 to the 4 steps'),
+    ('solver.ordr=2', "did you mean 'order'"),
+    ('solver={"name": "analytic_dpm", "bound": "x"}', "bound: got 'x'; allowed: data, energy"),
+    ('solver.name=dpm_v4', "did you mean 'dpm_v3'"),
+  ):
+    line = refused(capsys, 'train', config, f'--workdir={tmp_path}/other', f'--config.sampling.{change}')
+    assert words in line and 'config.sampling.solver' in line
+  assert not (tmp_path / 'other').exists()
+
+
+def test_without_statistics_the_command_is_named(trained, capsys):
+  for name, kind in (('dpm_v3', 'linear'), ('analytic_dpm', 'energies')):
+    line = refused(capsys, 'sample', f'--workdir={trained}', f'--config.sampling.solver.name={name}')
+    assert f'{trained}/statistics/{kind}.npz is not there; diffjax statistics --workdir={trained} makes them' in line
+
+
+def test_it_leaves_three_files_that_sampling_reads(known, tmp_path, capsys):
+  assert main(['sample', f'--workdir={known}', f'--out={tmp_path}/v3']) == 0
+  assert 'dpm_v3, 4 evaluations, scale 2' in capsys.readouterr().out
+  assert main(['sample', f'--workdir={known}', '--config.sampling.solver.name=analytic_dpm']) == 0
+  linear = statistics.load(f'{known}/statistics/linear.npz', statistics.LinearTerms)
+  energies = statistics.load(f'{known}/statistics/energies.npz', statistics.Energies)
+  gaussian = statistics.load(f'{known}/statistics/gaussian.npz', statistics.Gaussian)
+  assert linear.l.shape == (6, 8, 8, 1) and energies.value.shape == (6,) and gaussian.mean.shape == (8, 8, 1)
+  assert linear.scale == energies.scale == 2 and (energies.low, energies.high) == (-1, 1)
+  assert len(gaussian.var) <= 63
+
+
+def test_sampling_is_that_of_the_library_with_these_terms(known, tmp_path):
+  """The file is what the table is laid out on: the same samples from `diffjax.load` and `solvers.dpm_v3`."""
+  import diffjax
+  from diffjax import guidance, solvers
+  from diffjax.generate import generate
+  from diffjax.solvers import grids
+
+  assert main(['sample', f'--workdir={known}', f'--out={tmp_path}/v3', '--labels=3,4,5']) == 0
+  denoise, process, config = diffjax.load(known)
+  terms = statistics.load(f'{known}/statistics/linear.npz', statistics.LinearTerms)
+  solver = solvers.dpm_v3(process, grids.uniform(process, 4), terms, order=2)
+  drawn = generate(guidance.cfg(denoise, 2.0), solver, (8, 8, 1), 3, np.array([3, 4, 5], np.int32))
+  with np.load(tmp_path / 'v3.npz') as file:
+    np.testing.assert_allclose(file['samples'], np.clip(drawn, -1, 1), atol=1e-5)
+  assert jax.tree.leaves(terms)
+
+
+def test_computing_again_replaces_and_says_so(known, tmp_path, capsys):
+  shutil.copytree(known, tmp_path / 'run')
+  line = refused(capsys, 'sample', f'--workdir={tmp_path}/run', '--config.sampling.scale=3')
+  assert 'config.sampling.scale: got 3; allowed' in line and f'--workdir={tmp_path}/run --scale=3' in line
+  assert main(['statistics', f'--workdir={tmp_path}/run', '--n=64', '--knots=6', '--scale=3']) == 0
+  told = capsys.readouterr().out
+  assert told.count('(replaces the one that was there)') == 3 and 'scale 3' in told
+  assert main(['sample', f'--workdir={tmp_path}/run', '--config.sampling.scale=3']) == 0
+  assert sorted(p.name for p in (tmp_path / 'run' / 'statistics').iterdir()) == [
+    'energies.npz',
+    'gaussian.npz',
+    'linear.npz',
+  ]
+
+
+def test_files_that_do_not_fit_are_refused(known, tmp_path, capsys):
+  shutil.copytree(known, tmp_path / 'run')
+  path = tmp_path / 'run' / 'statistics' / 'linear.npz'
+  good = statistics.load(str(path), statistics.LinearTerms)
+  command = ('sample', f'--workdir={tmp_path}/run')
+  statistics.save(str(path), good.replace(stamp=good.stamp * 1.1))
+  line = refused(capsys, *command)
+  assert 'made for another process' in line and 'diffjax statistics --workdir' in line
+  statistics.save(str(path), good.replace(**{name: getattr(good, name)[:, :4] for name in ('l', 's', 'b')}))
+  assert 'config.data.shape: got (8, 8, 1); allowed' in refused(capsys, *command)
+  shutil.copy(path.parent / 'energies.npz', path)
+  assert "holds 'energies'; allowed: 'linear'" in refused(capsys, *command)
+  path.write_bytes(path.read_bytes()[:500])
+  assert 'which is damaged' in refused(capsys, *command)
+
+
+def test_bad_arguments(known, capsys):
+  for change, words in (('--n=1', 'n: got 1; allowed: at least 2'), ('--knots=1', 'knots: got 1; allowed: at least 2'),
+                        ('--step=9', 'step: got 9'), ('--config.net.width=8', 'config.net: differs')):  # fmt: skip
+    assert words in refused(capsys, 'statistics', f'--workdir={known}', change)
+  assert 'holds no run' in refused(capsys, 'statistics', f'--workdir={known}/nowhere')

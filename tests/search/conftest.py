@@ -1,0 +1,6 @@
+"""The solver notes' targets and the NumPy runner live beside the solvers' tests."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / 'solvers'))
