@@ -223,7 +223,7 @@ def run_until_saved(command, checkpoints):
   raise AssertionError(process.communicate()[0])
 
 
-@pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize('how', [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_bit_for_bit(how, config, tmp_path):
   """The uninterrupted run and one that was killed and started again end in the same arrays."""
   from diffjax import run

@@ -48,7 +48,7 @@ PAIRS = [
   for process in ('vp_linear', 'flow', 'cosine', 'edm', 'sub_vp', 've', 'sigmoid')
   for guide in GUIDANCE
 ]
-QUICK = [('vp_linear', 'cfg and threshold'), ('flow', 'plain')]
+QUICK = [('vp_linear', 'cfg and threshold')]
 
 
 @pytest.mark.parametrize(

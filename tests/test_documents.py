@@ -34,7 +34,8 @@ def test_python_blocks_run(capsys):
 def test_commands_run(demo, tmp_path):
   """Every diffjax command of the README on the demo's run, statistics and search with less; the pod's is only built."""
   commands = [shlex.split(line, comments=True) for block in blocks('sh') for line in block.splitlines()]
-  less = {'--n=64': '--n=8', '--knots=8': '--knots=2', '--starts=32': '--starts=4', '--budget=20': '--budget=2'}
+  less = {'--n=64': '--n=4', '--knots=8': '--knots=2', '--starts=32': '--starts=4', '--budget=20': '--budget=1'}
+  less |= {'--method=gradient': '--method=boss'}
   ran = []
   for program, *arguments in filter(None, commands):
     if program != 'diffjax' or arguments[0] == 'train':

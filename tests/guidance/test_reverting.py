@@ -161,6 +161,7 @@ def unconditional(x, t, cond):
   return network(x, t, MU.astype(np.float32))
 
 
+@pytest.mark.slow
 def test_the_network_sees_x_and_transforms_go_around():
   """mu of the condition or of the adapter; thresholds and guidance wrap it, and the pair stays consistent."""
   process, y = schedules.mean_reverting(), np.float32([[0.3, -0.2], [0.1, 0.5]])

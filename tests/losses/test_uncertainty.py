@@ -58,6 +58,7 @@ def test_stationary_at_the_logarithm():
   np.testing.assert_allclose(uncertainty.balanced(values, jnp.log(values)), 1 + jnp.log(values), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_head_learns_the_level():
   """models_training.md 1.2 (d): exp(u) within 10% of the expected weighted loss, between the 5% quantiles of the law.
 

@@ -40,6 +40,7 @@ def test_count_of_the_release():
   assert count(net, jnp.zeros((1, 32, 32, 4))) == 675_129_632 - 256 * 1152
 
 
+@pytest.mark.slow
 def test_zero_at_init_and_what_learns_when(initial):
   """At init the output is 0, blocks are the identity and only the last map has a gradient; after one step also what it
   reads and the gates; after two everything."""

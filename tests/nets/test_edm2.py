@@ -107,6 +107,7 @@ def test_magnitudes_at_init():
     assert 0.8 < size(feature) < 1.2, name
 
 
+@pytest.mark.slow
 def test_initial_weights(initial):
   """Gains 0, hence the output; kernels of unit mean square an output: r / (r + 1e-4), r > .05 in all but 2% of rows."""
   net, (x, t, _) = edm2(**PLAIN), inputs()
@@ -136,6 +137,7 @@ def test_count_of_the_paper(name, published):
   assert round(sum(math.prod(a.shape) for a in jax.tree.leaves(shapes)) / 1e5) == round(10 * published)
 
 
+@pytest.mark.slow
 def test_null_label_is_no_label(filled):
   net, (x, t, _) = edm2(**TINY), inputs()
   params, run = filled(net, x, t), jax.jit(net, compiler_options=QUICK)
@@ -144,6 +146,7 @@ def test_null_label_is_no_label(filled):
   assert jnp.abs(run(params, x, t, jnp.zeros(4, int)) - null).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_forward_and_reverse_mode(filled):
   """<c, J v> = <J^T c, v> over the image and every weight; J v is the slope; only Fourier features have no gradient."""
   net, (x, t, y) = edm2(**TINY), inputs()
@@ -170,6 +173,7 @@ def test_forward_and_reverse_mode(filled):
     assert jnp.isfinite(g).all() and bool(g.any()) == ('fourier' not in jax.tree_util.keystr(path)), path
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_float32_state(filled):
   """bfloat16 has 8 bits: one rounding is 2^-9, some 40 independent ones along the depth add to about 1%; 5% allowed."""
   half = edm2(**SMALL, dtype='bfloat16')
@@ -182,6 +186,7 @@ def test_bfloat16_keeps_float32_state(filled):
   assert 1e-4 < error < 0.05
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing(filled):
   plain, remat = (edm2(**PLAIN, dropout=0.25, remat=policy) for policy in (None, 'dots'))
   x, t, y = inputs()

@@ -79,6 +79,7 @@ def test_zero_at_init(initial):
   np.testing.assert_array_equal(RUN(params, x, t, y), np.zeros(x.shape, np.float32))
 
 
+@pytest.mark.slow
 def test_null_label_is_no_label(filled):
   net, (x, t, _) = unet(**SMALL), inputs()
   params = filled(net, x, t)
@@ -87,6 +88,7 @@ def test_null_label_is_no_label(filled):
   assert jnp.abs(RUN(params, x, t, jnp.zeros(4, int)) - null).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_jit_and_vmap(filled):
   net, (x, t, y) = unet(**SMALL), inputs()
   params = filled(net, x, t)
@@ -97,6 +99,7 @@ def test_jit_and_vmap(filled):
   np.testing.assert_allclose(rows, plain, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_forward_and_reverse_mode(filled):
   """<c, J v> = <J^T c, v> over the image and every weight; J v is the slope; no weight is without a gradient."""
   net, (x, t, y) = unet(**SMALL), inputs()
@@ -133,6 +136,7 @@ def test_bfloat16_keeps_float32_state(filled):
   assert 1e-4 < error < 0.05
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing(filled):
   plain, remat = unet(**SMALL), unet(**SMALL, remat=True)
   x, t, y = inputs()

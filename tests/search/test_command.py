@@ -65,6 +65,7 @@ def test_a_searched_solver_samples(method, budget, workdir, tmp_path, capsys):
   )
 
 
+@pytest.mark.slow
 def test_the_file_of_the_configs_own_solver_gives_its_samples(workdir, tmp_path):
   """Bit for bit, through sample and evaluate."""
   process = build(run.read_config(workdir)).process

@@ -76,6 +76,7 @@ def test_only_what_may_move_moves():
   np.testing.assert_allclose(oracle.line(moved, process, after), levels, rtol=1e-5, atol=1e-6 * levels.max())
 
 
+@pytest.mark.slow
 def test_targets_of_several_dimensions_and_the_best_start():
   """A 1-D and a 2-D target in batches; it begins at the best of the tables, so it ends no higher than that."""
   process = oracle.PROCESSES['flow']()

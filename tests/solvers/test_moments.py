@@ -182,6 +182,7 @@ class Biased(ExactMoments):
     return pred._replace(x0=(x - sigma * eps) / alpha, eps=eps, aux=aux)
 
 
+@pytest.mark.slow
 def test_a_biased_mean_is_better_served_by_its_residual(x64):
   """NPR's step is likelier than SN's: E NLL = log(v)/2 + E(x_s - mean)^2/2v, the moment about the biased mean by Bayes.
 
@@ -291,7 +292,7 @@ def check(n, grid, k):
     assert got['sn'] < got['analytic'] < got['small'], got
 
 
-@pytest.mark.parametrize('grid, k', [('uniform', 10), ('uniform_lam', 4)])
+@pytest.mark.parametrize('grid, k', [pytest.param('uniform', 10, marks=pytest.mark.slow), ('uniform_lam', 4)])
 def test_ranking_on_the_bimodal_target(grid, k):
   check(40_000, grid, k)
 

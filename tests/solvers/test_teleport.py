@@ -36,6 +36,7 @@ def test_the_leap_is_the_flow_of_a_gaussian(make, x64):
       np.testing.assert_allclose(solvers.leap(process, part, x, process.t_max, s), wanted, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_teleported_solver_is_the_solver_begun_there():
   """Multistep, stochastic and on images: the same rows, flags, evaluations and noise from the point leapt to."""
   process, r = schedules.cosine(), np.random.default_rng(0)

@@ -125,6 +125,7 @@ def test_processes_that_differ_by_a_scale_have_one_set_of_statistics():
   np.testing.assert_allclose(*(energies.value for _, energies in found), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_batches_and_precision_do_not_matter():
   """Parts of any size; float32 sums over them stay within 1e-3 of the whole in s, which divides by a variance."""
   process = schedules.cosine()
@@ -136,6 +137,7 @@ def test_batches_and_precision_do_not_matter():
     assert getattr(whole, name).dtype == np.float64
 
 
+@pytest.mark.slow
 def test_guided_denoisers_have_statistics_of_their_own():
   process = schedules.cosine()
   law = exact.mixture(SHARE, MEANS, STDS**2, labels=[0, 1])

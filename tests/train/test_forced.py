@@ -62,6 +62,7 @@ def trained(rule, steps):
   return run(state)
 
 
+@pytest.mark.slow
 def test_rows_keep_their_size_with_and_grow_without():
   """models_training.md 1.2 (c): 500 steps of Adam, rows at 1 to 1e-3, activations in [.5, 2], and the loss falls.
 
