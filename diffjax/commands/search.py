@@ -149,6 +149,8 @@ def _descended(what: Any, before: Any, seen: Any, options: argparse.Namespace) -
 
   n = options.nfe
   several = [before, solvers.recommended(what.process, n)]
+  if n >= 4:  # the better start on a smooth network
+    several.append(solvers.trig_adams(what.process, grids.noise_share(what.process, n), order=4, final=2))
   for grid in (grids.quadratic, grids.uniform_lam, grids.karras):
     ts = grid(what.process, n)
     several += [search.usf(what.process, ts, search.BASELINES[name](n)) for name in ('dpmpp_2m', 'unipc')]
