@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-__all__ = ['compare', 'flops']
+__all__ = ['compare', 'flops', 'matmul_rate']
 
 
 def compare(programs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
@@ -38,3 +39,16 @@ def flops(compiled: Any) -> float:
   """Floating-point operations XLA counts in a compiled program (the body of a loop once)."""
   analysis = compiled.cost_analysis()
   return float((analysis[0] if isinstance(analysis, list) else analysis)['flops'])
+
+
+def matmul_rate(size: int = 2048, dtype: str = 'float32', rounds: int = 9) -> float:
+  """Operations a second of a square matrix product on the default device: the best of some runs, 10 products each."""
+  x = jnp.full((size, size), 1 / size, dtype)
+  chain = jax.jit(lambda x: jax.lax.fori_loop(0, 10, lambda _, y: x @ y, x))
+  jax.block_until_ready(chain(x))
+  taken = []
+  for _ in range(rounds):
+    start = time.perf_counter()
+    jax.block_until_ready(chain(x))
+    taken.append(time.perf_counter() - start)
+  return 10 * 2 * size**3 / min(taken)
