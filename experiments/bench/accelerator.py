@@ -10,6 +10,7 @@ log. Peaks are the vendors' dense bfloat16 figures. Goal: at least .45 for the D
 
 import argparse
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,12 +76,12 @@ def main():
   parser.add_argument('--steps', type=int, default=20)
   options = parser.parse_args()
   best, remat = peak() * jax.device_count(), True if options.remat == 'True' else options.remat
-  plain = dict(classes=1000, dtype='bfloat16')
+  plain: dict[str, Any] = dict(classes=1000, dtype='bfloat16')
   if options.case == 'dit':
     net, shape = nets.dit('XL', **plain, attention=options.attention, remat=remat), (32, 32, 4)
     counted = nets.dit('XL', classes=1000)
   else:
-    sizes = dict(width=192, levels=(1, 2, 3, 4), blocks=3, attention=(32, 16, 8))
+    sizes: dict[str, Any] = dict(width=192, levels=(1, 2, 3, 4), blocks=3, attention=(32, 16, 8))
     net, shape = nets.unet(**sizes, **plain, remat=remat), (64, 64, 3)
     counted = nets.unet(**sizes, classes=1000)
   operations, batch = forward_operations(counted, shape), options.batch * jax.device_count()

@@ -8,6 +8,7 @@ devices as there are cores (`mesh.cpu_devices`), all of them run on every core. 
 """
 
 import argparse
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import numpy as np
 from diffjax import nets
 from experiments.bench.timing import compare, matmul_rate
 
-SIZES = dict(width=64, levels=(1, 2, 2), blocks=2)
+SIZES: dict[str, Any] = dict(width=64, levels=(1, 2, 2), blocks=2)
 ROWS = 16
 
 

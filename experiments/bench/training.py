@@ -54,7 +54,7 @@ def case(net, x, labels):
       state[0], signals = step(state[0], batch, (0,))
     return signals['loss']
 
-  operations = flops(bare.lower(*loose[0], 0).compile())
+  operations = flops(bare.lower(params, optimiser.init(params), params, 0).compile())
   return {'bare step': run_bare, 'diffjax step': run_ours}, operations
 
 
