@@ -23,6 +23,7 @@ from diffjax.train import ema
 from diffjax.train.loop import abstract_state
 from diffjax.train.sharding import batch_sharding, make_mesh
 from diffjax.train.step import make_train_step
+from experiments.bench.timing import flops
 
 PEAK = {  # operations a second a device
   'H100': 989e12, 'H200': 989e12, 'A100': 312e12, 'TPU v4': 275e12, 'TPU v5 lite': 197e12, 'TPU v5p': 459e12,
@@ -43,8 +44,7 @@ def forward_operations(net, shape: tuple[int, ...]) -> float:
   """Operations of one example's forward pass."""
   x, t, labels = jnp.zeros((1, *shape)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
   params = jax.eval_shape(net.init, jax.random.key(0), x, t, labels)
-  analysis = jax.jit(lambda params: net(params, x, t, labels)).lower(params).cost_analysis()
-  return float((analysis[0] if isinstance(analysis, list) else analysis)['flops'])
+  return flops(jax.jit(lambda params: net(params, x, t, labels)).lower(params))
 
 
 def measured(net, shape: tuple[int, ...], batch: int, steps: int) -> float:

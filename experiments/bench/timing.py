@@ -35,9 +35,9 @@ def compare(programs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, di
   return table
 
 
-def flops(compiled: Any) -> float:
-  """Floating-point operations XLA counts in a compiled program (the body of a loop once)."""
-  analysis = compiled.cost_analysis()
+def flops(program: Any) -> float:
+  """Floating-point operations XLA counts in a lowered or compiled program (the body of a loop once)."""
+  analysis = program.cost_analysis()
   return float((analysis[0] if isinstance(analysis, list) else analysis)['flops'])
 
 
