@@ -14,7 +14,8 @@ Compute what some solvers want to know of a trained network and its data, once, 
 
 linear.npz (DPM-Solver-v3), energies.npz (Analytic-DPM) and gaussian.npz (teleportation), from the training data and
 the weights and guidance with which the run samples. Then: diffjax sample --workdir=DIR
---config.sampling.solver.name=dpm_v3. Files that are there are replaced, and it says so."""
+--config.sampling.solver.name=dpm_v3, or --config.sampling.teleport=5, which leaps to the first time of the grid with
+sigma / alpha <= 5. Files that are there are replaced, and it says so."""
 
 AXES = 1024  # of the Gaussian, at most
 
