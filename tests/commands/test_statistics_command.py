@@ -102,7 +102,10 @@ def test_computing_again_replaces_and_says_so(known, tmp_path, capsys):
   line = refused(capsys, 'sample', f'--workdir={tmp_path}/run', '--config.sampling.scale=3')
   assert 'config.sampling.scale: got 3; allowed' in line and f'--workdir={tmp_path}/run --scale=3' in line
   assert main(['statistics', f'--workdir={tmp_path}/run', '--n=64', '--knots=6', '--scale=3']) == 0
-  told = capsys.readouterr().out
+  told, bars = capsys.readouterr()
+  first = '64 examples at 6 noise levels, scale 3: 768 forwards (energies), 1,536 forwards and 1,536 JVPs (linear)'
+  assert told.startswith(first)  # two forwards an evaluation under guidance, two passes
+  assert 'energies: 100%' in bars and bars.count('linear: 100%') == 2
   assert told.count('(replaces the one that was there)') == 3 and 'scale 3' in told
   assert main(['sample', f'--workdir={tmp_path}/run', '--config.sampling.scale=3']) == 0
   assert sorted(p.name for p in (tmp_path / 'run' / 'statistics').iterdir()) == [
