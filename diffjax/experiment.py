@@ -79,30 +79,40 @@ class Experiment:
   def solver(self, workdir: str | None = None) -> Any:
     """The solver of `config.sampling` on its grid, with the statistics in `workdir` if it uses any.
 
+    With `teleport` it runs from the first time of the grid where sigma / alpha is not above that level. What lies
+    before is leapt over in closed form, along the flow of the Gaussian of the data, labels and guidance aside.
+
     Raises:
       ConfigError: it uses statistics that are not there, or are another process's, data's or guidance scale's.
     """
-    needs = solvers.informed.get(self.config.sampling.solver.name)
-    return self._laid_out(None if needs is None else self._statistics(needs, workdir))
+    s = self.config.sampling
+    needs = solvers.informed.get(s.solver.name)
+    solver = self._laid_out(None if needs is None else self._statistics(needs, workdir))
+    return solvers.teleport(solver, self.process, self._statistics('gaussian', workdir)) if s.teleport else solver
 
   def _laid_out(self, known: Any) -> Any:
     s = self.config.sampling
     ts = named('sampling.grid', registry(grids), s.grid, self.process, s.steps)
+    if s.teleport:
+      ts = refused('sampling.teleport', grids.late, self.process, ts, s.teleport)
     names = (*solvers.tables, *solvers.informed, *solvers.stepped)
     given = () if known is None else (known,)
     return named('sampling.solver', registry(solvers, names), s.solver, self.process, ts, *given)
 
   def _statistics(self, kind: str, workdir: str | None) -> Any:
     s, path = self.config.sampling, f'{workdir}/statistics/{kind}.npz'
+    field, user = ('teleport', 'a leap') if kind == 'gaussian' else ('solver', s.solver.name)
     command = f'diffjax statistics --workdir={workdir or "WORKDIR"}'
     if workdir is None or not epath.Path(path).exists():
-      raise ConfigError(f'config.sampling.solver: {s.solver.name} needs the statistics of a trained run, and '
+      raise ConfigError(f'config.sampling.{field}: {user} needs the statistics of a trained run, and '
                         f'{path} is not there; {command} makes them')  # fmt: skip
-    found = refused('sampling.solver', statistics.load, path, statistics.KINDS[kind])
-    if kind == 'linear' and found.shape not in ((), self.shape):
-      raise ConfigError(f'config.data.shape: got {self.shape}; allowed with {path}: {found.shape}')
-    if float(found.scale) != s.scale:
-      raise ConfigError(f'config.sampling.scale: got {s.scale:g}; allowed with {path}: {float(found.scale):g}, of '
+    found = refused(f'sampling.{field}', statistics.load, path, statistics.KINDS[kind])
+    shape = getattr(found, 'shape', ())
+    if shape not in ((), self.shape):
+      raise ConfigError(f'config.data.shape: got {self.shape}; allowed with {path}: {shape}')
+    scale = float(getattr(found, 'scale', s.scale))  # the data's Gaussian has none
+    if scale != s.scale:
+      raise ConfigError(f'config.sampling.scale: got {s.scale:g}; allowed with {path}: {scale:g}, of '
                         f'which it is; {command} --scale={s.scale:g} makes those of this one')  # fmt: skip
     return found
 

@@ -21,7 +21,8 @@ def sampler(
   from diffjax.solvers.file import read
 
   both = [o for o in overrides if o.removeprefix('--').startswith(('config.sampling.solver', 'config.sampling.grid',
-                                                                    'config.sampling.steps'))]  # fmt: skip
+                                                                    'config.sampling.steps',
+                                                                    'config.sampling.teleport'))]  # fmt: skip
   if both:
     raise ValueError(f'solver: got {file} and {both[0]}; allowed: one of them, the file has its own times and steps')
   what, denoise, mesh = network(workdir, overrides, step)

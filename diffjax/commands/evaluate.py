@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   seconds = dict(compile=ready - began, sample=sampled - ready, evaluate=time.perf_counter() - sampled)
   report = {**figures, **_circumstances(options.workdir, what, denoise, solver, n, seconds)}
   if options.solver:
-    report |= dict(solver=dict(file=options.solver), grid=None)
+    report |= dict(solver=dict(file=options.solver), grid=None, teleport=0.0)
   (epath.Path(options.workdir) / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
   _tell(options.workdir, report)
 
@@ -98,6 +98,7 @@ def _circumstances(workdir: str, what: Any, denoise: Any, solver: Any, n: int, s
     seed=c.seed,
     solver=c.sampling.solver.to_dict(),
     grid=c.sampling.grid.to_dict(),
+    teleport=c.sampling.teleport,
     train_steps=c.train.steps,
     train_steps_per_s=spent.get('steps_per_s'),
     sample_images_per_s=n / seconds['sample'],

@@ -47,7 +47,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   write_npz(f'{out}.npz', drawn, labels)
   picture(f'{out}.png', drawn, labels)
   c = what.config.sampling
-  name = options.solver or c.solver.name
+  leap = f' from sigma / alpha <= {c.teleport:g} on' if c.teleport else ''
+  name = options.solver or f'{c.solver.name}{leap}'
   print(f'{n} samples, {name}, {solver.nfe} evaluations, scale {c.scale:g}: {epath.Path(out)}.npz and .png')
 
 

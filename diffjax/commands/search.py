@@ -48,6 +48,9 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   from diffjax.solvers import Table
   from diffjax.solvers.file import write
 
+  if what.config.sampling.teleport:
+    raise ValueError(f'config.sampling.teleport: got {what.config.sampling.teleport:g}; allowed: 0, a search goes the '
+                     'whole way')  # fmt: skip
   before = what.solver(options.workdir)
   if not isinstance(before, Table) or before.noisy:
     raise ValueError(f'config.sampling.solver: got {what.config.sampling.solver.name}; allowed: a deterministic table '

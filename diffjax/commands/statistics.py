@@ -14,7 +14,8 @@ Compute what some solvers want to know of a trained network and its data, once, 
 
 linear.npz (DPM-Solver-v3), energies.npz (Analytic-DPM) and gaussian.npz (teleportation), from the training data and
 the weights and guidance with which the run samples. Then: diffjax sample --workdir=DIR
---config.sampling.solver.name=dpm_v3. Files that are there are replaced, and it says so."""
+--config.sampling.solver.name=dpm_v3, or --config.sampling.teleport=5, which leaps to the first time of the grid with
+sigma / alpha <= 5. Files that are there are replaced, and it says so."""
 
 AXES = 1024  # of the Gaussian, at most
 
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   import jax
 
   from diffjax import statistics
-  from diffjax.train import sharding
+  from diffjax.train import log, sharding
 
   parts = mesh.shape['data'] * mesh.shape['fsdp']
   n = -(-options.n // parts) * parts
@@ -47,13 +48,31 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   batch = -(-what.config.sampling.batch // parts) * parts
   task = (denoise, x0, jax.random.key(options.seed), labels, options.knots, batch, place)
   scale, of = what.config.sampling.scale, f'{n} examples at {options.knots} noise levels'
-  distinct = x0[:size]
+  print(f'{of}, scale {scale:g}: {_cost(denoise, n, options.knots, x0[0].size)}', flush=True)
+  distinct, chief = x0[:size], jax.process_index() == 0
+
+  def bar(name: str) -> Any:
+    return lambda batches: log.bar(chief, batches, desc=name, total=-(-n // batch), unit='batch')
+
   for name, how, make in (
     ('gaussian', f'{len(distinct)} examples', lambda: statistics.gaussian(distinct, min(AXES, x0[0].size))),
-    ('energies', f'{of}, scale {scale:g}', lambda: statistics.energies(*task).replace(scale=scale)),
-    ('linear', f'{of}, scale {scale:g}', lambda: statistics.linear_terms(*task).replace(scale=scale)),
+    ('energies', f'{of}, scale {scale:g}', lambda: statistics.energies(*task, bar('energies')).replace(scale=scale)),
+    ('linear', f'{of}, scale {scale:g}', lambda: statistics.linear_terms(*task, bar('linear')).replace(scale=scale)),
   ):
     _write(f'{options.workdir}/statistics/{name}.npz', how, make)
+
+
+def _cost(denoise: Any, n: int, knots: int, elements: int) -> str:
+  """What the estimates take, in forwards and JVPs of the network."""
+  from diffjax import guidance
+  from diffjax.solvers import grids
+  from diffjax.statistics.closed import knots as knots_of
+  from diffjax.statistics.estimate import SMALL
+
+  times = grids.times_of(denoise.process, knots_of(denoise.process, knots))
+  once = n * sum(guidance.cost(denoise, t) for t in times)
+  jvps = 1 + (elements if elements <= SMALL else 1)
+  return f'{once:,} forwards (energies), {2 * once:,} forwards and {jvps * once:,} JVPs (linear)'
 
 
 def _examples(what: Any, n: int, seed: int) -> tuple[Any, Any, int]:

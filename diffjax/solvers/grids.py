@@ -151,6 +151,21 @@ def spliced(ts: Any, part: Any) -> np.ndarray:
   return np.concatenate([ts[ts > part[0]], part, ts[ts < part[-1]]])
 
 
+def late(process: Process, ts: Any, level: float) -> np.ndarray:
+  """The grid from its first time with sigma / alpha <= level on.
+
+  Raises:
+    ValueError: no time would be left out, or no step left.
+  """
+  alpha, sigma, lam = on_grid(process, ts)
+  above = sigma > level * alpha
+  if not above[0] or above[-2]:
+    low, high = np.exp(-lam[[-2, 0]])
+    raise ValueError(f'level: got {level:g}; allowed: sigma / alpha of at least {low:.4g} and below {high:.4g}, from '
+                     'the second to the last evaluation of the grid')  # fmt: skip
+  return np.asarray(ts, np.float64)[np.argmin(above) :]
+
+
 def _by_noise(process: Process, n: int, to_zero: bool, forth: Any, back: Any) -> np.ndarray:
   t_max, t_min = float(process.t_max), float(process.t_min)
   ends = at(process, [t_max, t_min])[2]

@@ -23,6 +23,7 @@ SMALL = 8  # elements of an example up to which a diagonal is computed whole, no
 STEEPEST = 3.0  # |s|: smooth targets stay below, a flat element with few examples does not, and e^{int s} explodes
 
 Place = Callable[[Any], Any]
+Progress = Callable[[Iterator], Iterator]
 
 
 def energies(
@@ -33,6 +34,7 @@ def energies(
   knots: int = 120,
   batch: int = 256,
   place: Place = jnp.asarray,
+  progress: Progress = iter,
 ) -> Energies:
   """Gamma(lam) = E |eps(x_t)|^2 / d over the examples x0 (n, ...), at `knots` noise levels.   arXiv:2201.06503
 
@@ -44,6 +46,7 @@ def energies(
     cond: the condition of each example, a pytree with n in front.
     batch: examples a call; only memory and speed depend on it.
     place: puts a batch onto devices, for example over the mesh that holds the parameters.
+    progress: wraps the iterator over batches, in each pass over them.
 
   Raises:
     ValueError: no examples, fewer than two knots, or a batch below 1.
@@ -52,7 +55,8 @@ def energies(
   lam = _checked(process, knots, x0, batch)
   ts = _times(process, lam)
   mean = np.mean(np.asarray(x0, np.float64), 0).astype(np.asarray(x0).dtype)
-  parts = [_energies(denoise, *part, ts, mean) for part in _batches(x0, key, cond, batch, place)]
+  batches = progress(_batches(x0, key, cond, batch, place))
+  parts = [jax.tree.map(np.asarray, _energies(denoise, *part, ts, mean)) for part in batches]  # done when it says so
   sizes, controls = (np.concatenate([np.asarray(part[i], np.float64) for part in parts], -1) for i in range(2))
   weights = np.linalg.lstsq((controls - controls.mean(1, keepdims=True)).T, sizes.T, rcond=1e-10)[0]
   value = sizes.mean(1) - controls.mean(1) @ weights
@@ -82,6 +86,7 @@ def linear_terms(
   knots: int = 120,
   batch: int = 256,
   place: Place = jnp.asarray,
+  progress: Progress = iter,
 ) -> LinearTerms:
   """DPM-Solver-v3's l, s and b for every element of an example.   arXiv:2310.13268 sec. 3.1
 
@@ -100,14 +105,14 @@ def linear_terms(
   lam = _checked(process, knots, x0, batch)
   ts, n = _times(process, lam), 0
   rest = np.zeros(())
-  for part in _batches(x0, key, cond, batch, place):
+  for part in progress(_batches(x0, key, cond, batch, place)):
     rest = rest + len(part[1]) * np.asarray(_slopes(denoise, *part, ts), np.float64)
     n += len(part[1])
   rest = rest / n
   slope, rise = 1 - rest, -np.gradient(rest, lam, axis=0)
   levels = tuple(np.asarray(v, ts.dtype) for v in (slope, rest, rise))
   total = None
-  for part in _batches(x0, key, cond, batch, place):
+  for part in progress(_batches(x0, key, cond, batch, place)):
     moments = [np.asarray(m, np.float64) for m in _moments(denoise, *part, ts, *levels)]
     total = _merged(total, (len(part[1]), *moments))
   assert total is not None

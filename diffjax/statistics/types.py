@@ -88,6 +88,11 @@ class Gaussian(struct.PyTreeNode):
   basis: Any
   var: Any
 
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Of one example."""
+    return np.shape(self.mean)
+
 
 def given(process: Process, statistics: Any, kind: type) -> None:
   """Nothing, if these are statistics of this kind and process.

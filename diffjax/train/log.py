@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-__all__ = ['Log', 'read_csv']
+__all__ = ['Log', 'bar', 'read_csv']
 
 
 class Log:
@@ -22,16 +22,13 @@ class Log:
   """
 
   def __init__(self, workdir: str | epath.Path | None, start: int, steps: int, progress: bool = True):
-    from tqdm import tqdm
-
     self.file = None if workdir is None else epath.Path(workdir) / 'metrics.csv'
     self.local = workdir is not None and '://' not in str(workdir)
     self.text, self.columns, self.behind = '', [], False
     if self.file is not None:
       self._resume(self.file, start)
     self.events = None if workdir is None else _events(workdir, start)
-    calm = 0.5 if sys.stderr.isatty() else 10.0
-    self.bar = tqdm(initial=start, total=steps, disable=not progress, unit='step', mininterval=calm, dynamic_ncols=True)
+    self.bar = bar(progress, initial=start, total=steps, unit='step')
 
   def _resume(self, file: epath.Path, start: int) -> None:
     rows = read_csv(file)
@@ -89,6 +86,14 @@ class Log:
     self.bar.close()
     if self.events is not None:
       self.events.close()
+
+
+def bar(shown: bool = True, items: Any = None, **options: Any) -> Any:
+  """A progress bar on stderr, over these items if any: twice a second on a terminal, every ten seconds in a file."""
+  from tqdm import tqdm
+
+  calm = 0.5 if sys.stderr.isatty() else 10.0
+  return tqdm(items, disable=not shown, mininterval=calm, dynamic_ncols=True, **options)
 
 
 def read_csv(file: str | epath.Path) -> list[dict[str, str]]:

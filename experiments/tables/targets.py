@@ -1,10 +1,23 @@
 """Targets in closed form on which solvers are measured, and those on which the default was chosen."""
 
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from diffjax import keys, statistics
 from diffjax.exact import Mixture, gaussian, mixture
+from diffjax.process import Process
+from diffjax.solvers import grids
+from diffjax.solvers.stamp import stamp
+from diffjax.statistics.closed import knots
 
-__all__ = ['judged', 'tuning', 'unseen']
+__all__ = ['judged', 'knowledge', 'tuning', 'unseen']
+
+EXAMPLES, KNOTS = 4096, 120  # as diffjax statistics has them
 
 
 def judged() -> dict[str, Mixture]:
@@ -36,6 +49,32 @@ def unseen() -> Mixture:
   """A mixture of neither: five modes in 3-D."""
   draws = np.random.default_rng(23)
   return mixture([1, 2, 1, 2, 1], 0.6 * draws.standard_normal((5, 3)), _covariances(3, 0.25, 0.06, 5, seed=40))
+
+
+def knowledge(target: Mixture, process: Process) -> Callable[[str], Any]:
+  """What informed solvers want to know: 'linear', 'energies' or the 'variance' of an element, computed when asked for.
+
+  The network, its derivatives and its posterior variances are exact; the means over x_t are over exact draws.
+  """
+
+  @cache
+  def known(what: str) -> Any:
+    if what == 'variance':
+      return np.diag(target.covariance())
+    draws = np.asarray(target.sample(keys.per_sample(jax.random.key(3), EXAMPLES)))
+    if what == 'linear':
+      return statistics.linear_terms(target.denoiser(process), draws, jax.random.key(4), knots=KNOTS, batch=EXAMPLES)
+    return _energies(target, process, draws)
+
+  return known
+
+
+def _energies(target: Mixture, process: Process, x0: np.ndarray) -> statistics.Energies:
+  """Gamma = 1 - E Var[eps | x_t], the mean over the elements too: without error on one Gaussian."""
+  lam, z = knots(process, KNOTS), np.random.default_rng(4).standard_normal(x0.shape)
+  alpha, sigma, _ = grids.at(process, grids.times_of(process, lam))
+  at = lambda level: jnp.mean(target.moments(level[0] * x0 + level[1] * z, *level)['residual2'])  # noqa: E731
+  return statistics.Energies(stamp(process), lam, 1 - np.asarray(jax.lax.map(at, (alpha, sigma))))
 
 
 def _covariance(eigenvalues: np.ndarray, seed: int) -> np.ndarray:

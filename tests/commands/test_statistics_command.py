@@ -1,5 +1,6 @@
 """diffjax statistics as a user meets it: what needs it, what it leaves, and what refuses its files."""
 
+import json
 import shutil
 
 import jax
@@ -101,7 +102,10 @@ def test_computing_again_replaces_and_says_so(known, tmp_path, capsys):
   line = refused(capsys, 'sample', f'--workdir={tmp_path}/run', '--config.sampling.scale=3')
   assert 'config.sampling.scale: got 3; allowed' in line and f'--workdir={tmp_path}/run --scale=3' in line
   assert main(['statistics', f'--workdir={tmp_path}/run', '--n=64', '--knots=6', '--scale=3']) == 0
-  told = capsys.readouterr().out
+  told, bars = capsys.readouterr()
+  first = '64 examples at 6 noise levels, scale 3: 768 forwards (energies), 1,536 forwards and 1,536 JVPs (linear)'
+  assert told.startswith(first)  # two forwards an evaluation under guidance, two passes
+  assert 'energies: 100%' in bars and bars.count('linear: 100%') == 2
   assert told.count('(replaces the one that was there)') == 3 and 'scale 3' in told
   assert main(['sample', f'--workdir={tmp_path}/run', '--config.sampling.scale=3']) == 0
   assert sorted(p.name for p in (tmp_path / 'run' / 'statistics').iterdir()) == [
@@ -125,6 +129,64 @@ def test_files_that_do_not_fit_are_refused(known, tmp_path, capsys):
   assert "holds 'energies'; allowed: 'linear'" in refused(capsys, *command)
   path.write_bytes(path.read_bytes()[:500])
   assert 'which is damaged' in refused(capsys, *command)
+
+
+def test_teleported_samples_are_the_solver_begun_where_the_gaussian_arrives(known, tmp_path, capsys):
+  """On times .75, .5 and .25 of t_max, sigma / alpha 2.3, 1 and .43: below 3 one evaluation is saved, below 1.5 two."""
+  import diffjax
+  from diffjax import guidance, solvers
+  from diffjax.generate import starts
+  from diffjax.solvers import grids
+
+  denoise, process, _ = diffjax.load(known)
+  data, ts = statistics.load(f'{known}/statistics/gaussian.npz', statistics.Gaussian), grids.uniform(process, 4)
+  x, _ = starts(denoise, (8, 8, 1), 0, 0, 3)
+  for level, first in ((3, 1), (1.5, 2)):
+    arguments = [f'--config.sampling.teleport={level}', '--config.sampling.solver.name=dpmpp_2m', '--labels=3,4,5']
+    assert main(['sample', f'--workdir={known}', f'--out={tmp_path}/leap', *arguments]) == 0
+    told = f'dpmpp_2m from sigma / alpha <= {level} on, {4 - first} evaluations, scale 2'
+    assert told in capsys.readouterr().out
+    begun = solvers.leap(process, data, x, process.t_max, ts[first])
+    solver = solvers.dpmpp_2m(process, ts[first:])
+    drawn = solvers.sample(guidance.cfg(denoise, 2.0), solver, begun, cond=np.array([3, 4, 5], np.int32))
+    with np.load(tmp_path / 'leap.npz') as file:
+      np.testing.assert_allclose(file['samples'], np.clip(drawn, -1, 1), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_teleported_samples_are_evaluated(known, tmp_path):
+  shutil.copytree(known, tmp_path / 'run')
+  overrides = ['--config.sampling.teleport=1.5', '--config.evaluation.n=64']
+  assert main(['evaluate', f'--workdir={tmp_path}/run', *overrides]) == 0
+  report = json.loads((tmp_path / 'run' / 'report.json').read_text())
+  assert (report['nfe'], report['teleport']) == (2, 1.5)
+
+
+def test_leaps_that_cannot_be_are_refused(trained, known, tmp_path, capsys):
+  """By name: no statistics, of other data, a level that leaves nothing out or no step, a solver of its own times."""
+  leap = '--config.sampling.teleport=1.5'
+  line = refused(capsys, 'sample', f'--workdir={trained}', '--config.sampling.solver.name=ddim', leap)
+  path = f'{trained}/statistics/gaussian.npz'
+  assert f'config.sampling.teleport: a leap needs the statistics of a trained run, and {path} is not there' in line
+  assert f'diffjax statistics --workdir={trained} makes them' in line
+  for level in (-1, 0.1, 1e9):
+    line = refused(capsys, 'train', f'--config={trained}/../config.py', f'--workdir={tmp_path}/other',
+                   f'--config.sampling.teleport={level}')  # fmt: skip
+    assert f'config.sampling.teleport: level: got {level:g}; allowed: sigma / alpha of at least 0.4' in line
+  assert not (tmp_path / 'other').exists()
+  line = refused(capsys, 'sample', f'--workdir={known}', leap, '--config.sampling.solver.order=3')
+  assert 'order: got 3; allowed: a whole number from 1 to the 2 steps' in line
+  for command in (['search', '--nfe=4'], ['sample', '--solver=a.npz']):
+    assert 'config.sampling.teleport' in refused(capsys, *command, f'--workdir={known}', leap)
+  shutil.copytree(known, tmp_path / 'run')
+  path = tmp_path / 'run' / 'statistics' / 'gaussian.npz'
+  data = statistics.load(str(path), statistics.Gaussian)
+  statistics.save(str(path), data.replace(mean=data.mean.reshape(4, 16)))
+  line = refused(capsys, 'sample', f'--workdir={tmp_path}/run', leap)
+  assert f'config.data.shape: got (8, 8, 1); allowed with {path}: (4, 16)' in line
+  shutil.copy(path.parent / 'energies.npz', path)
+  line = refused(capsys, 'sample', f'--workdir={tmp_path}/run', leap)
+  assert 'config.sampling.teleport: statistics: got' in line and "holds 'energies'; allowed: 'gaussian'" in line
 
 
 def test_bad_arguments(known, capsys):

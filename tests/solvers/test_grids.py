@@ -109,6 +109,24 @@ def test_bad_counts_and_arrays():
     grids.array(process, 2, [1, 0.5, 0.7])
 
 
+def test_late_grids_begin_at_a_noise_level():
+  """At the first time that is not above it, on the line itself included; never with all times or with no step."""
+  edm = schedules.edm()
+  ts = grids.karras(edm, 6)
+  np.testing.assert_array_equal(grids.late(edm, ts, ts[2]), ts[2:])
+  np.testing.assert_array_equal(grids.late(edm, ts, ts[1] - 1e-3), ts[2:])
+  flow = schedules.flow()  # from alpha = 0: sigma / alpha = t / (1 - t)
+  np.testing.assert_array_equal(grids.late(flow, np.linspace(1, 0, 5), 1.5), [0.5, 0.25, 0])
+  for process, times, level in (
+    (edm, ts, ts[0]),
+    (edm, ts, ts[-2] / 2),
+    (edm, ts[-2:], ts[-2]),
+    (flow, [1.0, 0.0], 9.0),
+  ):
+    with pytest.raises(ValueError, match='level: got .*; allowed: sigma / alpha of at least'):
+      grids.late(process, times, level)
+
+
 def test_host_tables_survive_being_built_while_tracing():
   """The grid is host work: inside a trace the numbers of a closed-over process are still concrete."""
   process = schedules.flow()

@@ -138,6 +138,22 @@ def test_batches_and_precision_do_not_matter():
 
 
 @pytest.mark.slow
+def test_progress_is_told_of_every_batch_in_every_pass():
+  passes = []
+
+  def watched(batches):
+    passes.append(0)
+    for part in batches:
+      yield part
+      passes[-1] += 1
+
+  denoise = target().denoiser(schedules.vp_linear())
+  for estimate, wanted in ((statistics.energies, [3]), (statistics.linear_terms, [3, 3])):
+    passes.clear()
+    estimate(denoise, examples(24), jax.random.key(0), knots=4, batch=8, progress=watched)
+    assert passes == wanted
+
+
 def test_guided_denoisers_have_statistics_of_their_own():
   process = schedules.cosine()
   law = exact.mixture(SHARE, MEANS, STDS**2, labels=[0, 1])
