@@ -87,7 +87,7 @@ class UNet(nn.Module):
   t is a quarter of that, as processes timed by their noise and kind 'edm' hand over.
   Weights, statistics, softmax and output are float32, other activations `dtype`; `remat` recomputes every block
   in the backward pass (`layers.rematted`). Hooks: 'middle_attention', 'down{i}_{j}_attention', 'up{i}_{j}_attention'.
-  Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head'.
+  Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head'; hooks' names + '/out'.
   arXiv:2011.13456 appendix H
   """
 
