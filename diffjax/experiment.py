@@ -30,7 +30,7 @@ class Experiment:
   """What a config stands for. Nothing in it has touched data or a device's memory beyond a few numbers.
 
   Attributes:
-    shape, classes: of one example; classes is 0 without labels.
+    shape, classes: of one example, a dict by name where there are several modalities; classes is 0 without labels.
     averages: the moving averages kept of the student.
   """
 
@@ -40,7 +40,7 @@ class Experiment:
   net: Apply
   method: Method
   averages: tuple
-  shape: tuple[int, ...]
+  shape: Any
   classes: int
 
   @property
@@ -48,10 +48,20 @@ class Experiment:
     """The label that means none."""
     return jnp.asarray(self.classes, jnp.int32) if self.classes else None
 
-  def inputs(self, rows: int) -> tuple[Array, Array, Array | None]:
+  def rows(self, rows: int) -> Any:
+    """The shapes of so many x."""
+
+    def shaped(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+      return jax.ShapeDtypeStruct((rows, *shape), jnp.float32)
+
+    if isinstance(self.shape, dict):
+      return {name: shaped(shape) for name, shape in self.shape.items()}
+    return shaped(self.shape)
+
+  def inputs(self, rows: int) -> tuple[Any, Array, Array | None]:
     """Zeros in the shapes of (x, time coordinate, labels)."""
     cond = jnp.zeros((rows,), jnp.int32) if self.classes else None
-    return jnp.zeros((rows, *self.shape)), jnp.zeros((rows,)), cond
+    return jax.tree.map(lambda x: jnp.zeros(x.shape), self.rows(rows)), jnp.zeros((rows,)), cond
 
   def init(self, key: Array) -> dict[str, Any]:
     """Fresh parameters by role."""
@@ -125,11 +135,16 @@ def build(config: ConfigDict) -> Experiment:
   """
   config = checked(config)
   _check_numbers(config)
-  shape, classes = tuple(config.data.shape), int(config.data.classes)
+  shape, classes = config.data.to_dict()['shape'], int(config.data.classes)
+  shape = {name: tuple(part) for name, part in shape.items()} if isinstance(shape, dict) else tuple(shape)
   process = named('process', registry(schedules), config.process)
   kind = named('loss.kind', registry(kinds), config.loss.get('kind', 'v'))
-  net = named('net', registry(nets, ('dit', 'edm2', 'mlp', 'unet', 'uvit')), config.net, classes=classes)
+  net = named('net', registry(nets, ('dit', 'edm2', 'mlp', 'unet', 'unidiffuser', 'uvit')), config.net, classes=classes)
   method = Method((Phase('student', _loss(config, process, kind, net, classes), _optimiser(config)),))
+  several = (isinstance(shape, dict), config.net.name == 'unidiffuser', config.loss.name == 'modalities')
+  if any(several) and not all(several):
+    raise ConfigError(f'config.data.shape: got {shape} with net {config.net.name} and loss {config.loss.name}; '
+                      'allowed: a dict of shapes with unidiffuser and modalities, one with all others')  # fmt: skip
   averages = refused('train.ema', ema.averages, config.train.ema)
   experiment = Experiment(config, process, kind, net, method, averages, shape, classes)
   needs = solvers.informed.get(config.sampling.solver.name)
@@ -156,8 +171,10 @@ def _loss(config: ConfigDict, process: Process, kind: Kind, net: Apply, classes:
   for part, module in (('times', times), ('weight', weights)):
     if part in spec:
       spec[part] = named(f'loss.{part}', registry(module), spec[part])
+  if config.loss.name == 'modalities':
+    return named('loss', registry(losses, ('modalities',)), spec, process, net)
   null = classes if classes else None
-  return named('loss', registry(losses, ('denoising',)), spec, process, net, null=null)
+  return named('loss', registry(losses, ('denoising', 'modalities')), spec, process, net, null=null)
 
 
 def _optimiser(config: ConfigDict) -> Any:

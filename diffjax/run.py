@@ -136,7 +136,7 @@ def time_bins(process: Process) -> Callable[[Array], Array]:
 def state_of(experiment: Experiment, mesh: Any) -> Any:
   """The shapes and shardings of the run's training state on this mesh."""
   rows = experiment.config.train.batch
-  batch: dict[str, Any] = {'x': jax.ShapeDtypeStruct((rows, *experiment.shape), jnp.float32)}
+  batch: dict[str, Any] = {'x': experiment.rows(rows)}
   if experiment.classes:
     batch['cond'] = jax.ShapeDtypeStruct((rows,), jnp.int32)
   key, bins = jax.random.key(experiment.config.seed), time_bins(experiment.process)

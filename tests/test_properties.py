@@ -114,6 +114,25 @@ def loss(make):
   return Entry(denoiser, run)
 
 
+class Apart(NamedTuple):
+  """A network of several modalities that never meet."""
+
+  net: Any
+
+  def __call__(self, params, x, t, cond, key):
+    return {name: self.net(params, x[name], t[name], cond, key) for name in x}
+
+
+def loss_of_two(make):
+  """A `loss` of a point and of itself reversed."""
+
+  def run(denoise, x, cond, key):
+    batch = {'x': {'a': x, 'b': x[:, ::-1]}, 'cond': cond}
+    return make(denoise.process, Apart(denoise.net))({'student': denoise.params}, batch, key)
+
+  return Entry(denoiser, run)
+
+
 def net(make, shape=POINT, **options):
   """The network and its weights; time and label move with the sample."""
 
@@ -218,6 +237,7 @@ TRANSFORMS = {
 }
 LOSSES = {
   'denoising': loss(lambda process, net: losses.denoising(process, net, drop=0.2, null=CLASSES)),
+  'modalities': loss_of_two(losses.modalities),
   'moments': loss(
     lambda process, net: losses.moments(process, net, ('residual2',), CLASSED.denoiser(process)),
   ),

@@ -49,13 +49,14 @@ def network(workdir: str, overrides: Sequence[str], step: int | None = None) -> 
 
 
 def draw(what: Any, denoise: Any, solver: Any, mesh: Any, n: int, labels: Any, seed: int) -> Any:
-  """Samples on the host; images are clipped to the range of the data."""
+  """Samples on the host; images, unlike latents, are clipped to the range of the data."""
   import numpy as np
 
   from diffjax.generate import generate
 
   drawn = generate(denoise, solver, what.shape, n, labels, seed, what.config.sampling.batch, mesh)
-  return np.clip(drawn, -1, 1) if len(what.shape) == 3 else drawn
+  bounded = len(what.shape) == 3 and not what.config.data.get('latents', False)
+  return np.clip(drawn, -1, 1) if bounded else drawn
 
 
 def write_npz(path: str, samples: Any, labels: Any) -> None:

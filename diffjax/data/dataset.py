@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 __all__ = ['Arrays', 'DataSet', 'check', 'scaled']
@@ -12,17 +13,17 @@ __all__ = ['Arrays', 'DataSet', 'check', 'scaled']
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-  """A source held in memory: x (n, ...) float32 and cond (n,) int32 or None."""
+  """A source held in memory: x (n, ...) float32, or a dict of such modalities, and cond (n,) int32 or None."""
 
-  x: np.ndarray
+  x: Any
   cond: np.ndarray | None = None
 
   def __len__(self) -> int:
-    return len(self.x)
+    return len(jax.tree.leaves(self.x)[0])
 
   def __getitem__(self, index) -> dict[str, np.ndarray]:
     """Example `index`, or a batch where `index` is an array."""
-    example = {'x': self.x[index]}
+    example = {'x': jax.tree.map(lambda x: x[index], self.x)}
     if self.cond is not None:
       example['cond'] = self.cond[index]
     return example
@@ -32,13 +33,14 @@ class Arrays:
 class DataSet:
   """`source` (anything with len and [i] -> {'x', 'cond'}), the shape of one x and the number of classes.
 
-  x is float32, an (H, W, C) image in [-1, 1] or a (d,) vector; cond is an int32 label in 0..classes-1 and is missing
-  where `classes` is None. A source that has `__getitems__(indices)` is read many examples at a time.
+  x is float32, an (H, W, C) image in [-1, 1] (a latent: of any range) or a (d,) vector; cond is an int32 label in
+  0..classes-1 and is missing where `classes` is None. A source that has `__getitems__(indices)` is read many examples
+  at a time. Several modalities are held in memory: x and `shape` are then dicts of their names.
   """
 
   name: str
   source: Any
-  shape: tuple[int, ...]
+  shape: Any
   classes: int | None = None
 
   @property
@@ -49,7 +51,8 @@ class DataSet:
   @property
   def nbytes(self) -> int:
     """Bytes of all x together, in float32."""
-    return 4 * self.size * math.prod(self.shape)
+    shapes = self.shape.values() if isinstance(self.shape, dict) else [self.shape]
+    return 4 * self.size * sum(map(math.prod, shapes))
 
   def take(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
     """The examples `indices` stacked: x (b, ...) float32 and cond (b,) int32.
@@ -100,8 +103,11 @@ def check(
   cond: np.ndarray | None = None,
   classes: int | None = None,
   indices: Sequence[int] | None = None,
+  bounded: bool = True,
 ) -> None:
   """Refuse what training would only choke on later: not finite, images outside [-1, 1], labels outside 0..classes-1.
+
+  Not `bounded`: latents, of any finite value.
 
   Raises:
     ValueError: names the set, the first offending example, its value and what is allowed.
@@ -114,7 +120,7 @@ def check(
 
   if not np.isfinite(x).all():
     refuse(~np.isfinite(x), x, 'x', 'finite numbers')
-  if x.ndim == 4 and x.size and (x.min() < -1 or x.max() > 1):
+  if bounded and x.ndim == 4 and x.size and (x.min() < -1 or x.max() > 1):
     refuse((x < -1) | (x > 1), x, 'x', '-1 to 1 (images; give uint8 for 0 to 255)')
   if cond is not None and classes is not None and cond.size and (cond.min() < 0 or cond.max() >= classes):
     refuse((cond < 0) | (cond >= classes), cond, 'label', f'0 to {classes - 1}')

@@ -14,15 +14,20 @@ __all__ = ['folder', 'npz']
 IMAGES = ('.bmp', '.jpeg', '.jpg', '.png', '.webp')
 
 
-def npz(split: str, path: str, classes: int | None = None) -> DataSet:
+def npz(split: str, path: str, classes: int | None = None, latents: bool = False, factor: float = 1.0) -> DataSet:
   """An npz file with x and, for labelled data, y (n,) integers. '{split}' in the path is replaced by the split.
 
   x is (n, H, W, C) uint8 (scaled to [-1, 1]), (n, H, W, C) floats in [-1, 1] already, or (n, d) floats of any range.
+  With `latents` (n, H, W, C) are features of an autoencoder, floats of any range, here multiplied by `factor`: the
+  one that brings them to about unit variance, .18215 for Stable Diffusion's where the file holds them without it.
   `classes` defaults to max(y) + 1.
 
   Raises:
-    ValueError: no such file, no x, wrong shape or type, NaN, images outside [-1, 1], labels outside 0..classes-1.
+    ValueError: no such file, no x, wrong shape or type, NaN, images outside [-1, 1], labels outside 0..classes-1, a
+      factor without latents.
   """
+  if factor != 1 and not latents:
+    raise ValueError(f'npz: factor is {factor}, allowed: 1 without latents=True')
   place = at(path, split)
   if not place.is_file():
     raise ValueError(
@@ -37,11 +42,15 @@ def npz(split: str, path: str, classes: int | None = None) -> DataSet:
   if x is None or x.ndim not in (2, 4) or not len(x):
     got = 'missing' if x is None else f'of shape {x.shape}'
     raise ValueError(f'{place}: array x is {got}, must be images (n, H, W, C) or vectors (n, d)')
-  if x.dtype == np.uint8 and x.ndim == 4:
+  if latents and x.ndim != 4:
+    raise ValueError(f'{place}: array x is of shape {x.shape}, latents must be (n, H, W, C)')
+  if x.dtype == np.uint8 and x.ndim == 4 and not latents:
     x = scaled(x, 255)
   elif not np.issubdtype(x.dtype, np.floating):
-    raise ValueError(f'{place}: array x is {x.dtype}, must be floating, or uint8 for images of 0 to 255')
+    also = '' if latents else ', or uint8 for images of 0 to 255'
+    raise ValueError(f'{place}: array x is {x.dtype}, must be floating{also}')
   x = np.ascontiguousarray(x, np.float32)
+  x = x if factor == 1 else x * np.float32(factor)
   if y is None and classes is not None:
     raise ValueError(f'{place}: array y is missing, but classes={classes} was asked for')
   if y is not None:
@@ -50,7 +59,7 @@ def npz(split: str, path: str, classes: int | None = None) -> DataSet:
     classes = max(int(y.max()) + 1, 1) if classes is None else classes
     check(str(place), x[:0], y, classes)
     y = y.astype(np.int32)
-  check(str(place), x)
+  check(str(place), x, bounded=not latents)
   return DataSet(str(place), Arrays(x, y), x.shape[1:], classes)
 
 

@@ -16,9 +16,10 @@ __all__ = ['digits', 'load', 'synthetic']
 def load(name: str, split: str = 'train', data_dir: str | None = None, **options) -> DataSet:
   """The data set `name`, one split of it.
 
-  Names: 'digits' (needs no download), any name of tensorflow_datasets ('cifar10', 'imagenet_resized/64x64';
-  option size), 'folder' (path, size, channels), 'npz' (path, classes), the toys (n, seed) and 'synthetic' (shape, n,
-  classes). `data_dir` is where tfds sets lie, by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+  Names: 'digits' (needs no download), 'digits_labels' and 'digits_projection' (two modalities each), any name of
+  tensorflow_datasets ('cifar10', 'imagenet_resized/64x64'; option size), 'folder' (path, size, channels), 'npz' (path,
+  classes, latents, factor), the toys (n, seed) and 'synthetic' (shape, n, classes). `data_dir` is where tfds sets lie,
+  by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
   Raises:
     ValueError: unknown name or option (with the nearest), set not found or not prepared (with the command), bad data.
@@ -41,6 +42,10 @@ def own(name: str, data_dir: str | None) -> Callable:
     return partial(toys.toy, name)
   if name in files.__all__:
     return getattr(files, name)
+  if name in PAIRS:
+    from diffjax.data import pairs
+
+    return partial(getattr(pairs, name), data_dir=data_dir)
   return partial(digits, data_dir=data_dir) if name == 'digits' else synthetic
 
 
@@ -69,4 +74,5 @@ def tfds_set(name: str, split: str, data_dir: str | None = None, size: int | Non
     raise ValueError(f'data set {name!r} is not known, did you mean {near!r}? Allowed: {allowed}') from None
 
 
-OWN = ('digits', 'folder', 'npz', *toys.__all__, 'synthetic')
+PAIRS = ('digits_labels', 'digits_projection')
+OWN = ('digits', *PAIRS, 'folder', 'npz', *toys.__all__, 'synthetic')

@@ -3,6 +3,7 @@ and `losses.weights`.
 """
 
 from diffjax.losses.denoising import denoising
+from diffjax.losses.modalities import modalities
 from diffjax.losses.moments import moments
 
-__all__ = ['denoising', 'moments']
+__all__ = ['denoising', 'modalities', 'moments']

@@ -79,7 +79,7 @@ def one_head(q, k, v, mask=None):
 class Attention(nn.Module):
   """(x + out(attend(q, k, v))) / sqrt 2 with q, k, v = 1x1 maps of the normalised image: one head, zero output map.
 
-  x (B, H, W, C); the three maps are one weight (C, 3, C).   arXiv:2011.13456
+  x (B, H, W, C); the three maps are one weight (C, 3, C). Tap: 'out', before the sum, (B, HW, C).   arXiv:2011.13456
   """
 
   dtype: Any = jnp.float32
@@ -91,6 +91,7 @@ class Attention(nn.Module):
     q, k, v = (a[:, :, None] for a in QKV(self.dtype, name='qkv')(h))
     h = Attend(one_head, name='attend')(q, k, v)[:, :, 0]
     h = Dense(channels, ('heads', 'out'), zeros, self.dtype, name='out')(h)
+    tap(self, 'out', h)
     return (x + h.reshape(batch, *space, channels)) * 0.5**0.5
 
 

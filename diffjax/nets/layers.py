@@ -13,6 +13,7 @@ from jax import lax
 fan_avg = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
 zeros = nn.initializers.zeros_init()
 ones = nn.initializers.ones_init()
+LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
 def named(init, *names) -> Callable[..., Any]:
@@ -55,12 +56,16 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-  """Same-size convolution of (B, H, W, C) images with a size x size kernel, zeros outside the image."""
+  """Convolution of (B, H, W, C) images with a size x size kernel; same-size, zeros outside the image, unless `stride`.
+
+  With a stride it stays inside the image: n pixels become (n - size) / stride + 1.
+  """
 
   features: int
   size: int = 3
   initial: Any = fan_avg
   dtype: Any = jnp.float32
+  stride: int = 0
 
   @nn.compact
   def __call__(self, x):
@@ -70,7 +75,8 @@ class Conv(nn.Module):
     x = x.astype(self.dtype)
     if self.size == 1:
       return x @ kernel[0, 0] + bias
-    return lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')) + bias
+    stride, padding = (self.stride, 'VALID') if self.stride else (1, 'SAME')
+    return lax.conv_general_dilated(x, kernel, (stride,) * 2, padding, dimension_numbers=LAYOUT) + bias
 
 
 def groups_of(channels: int) -> int:

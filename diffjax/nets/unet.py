@@ -9,13 +9,14 @@ from . import resample as resampling
 from .apply import Apply
 from .arguments import activation_dtype, check, check_remat, is_count
 from .attention import Attention
-from .embedding import Label, sincos
+from .embedding import Label, gff, sincos
 from .layers import Conv, Dense, Dropout, GroupNorm, rematted, zeros
 from .taps import tap
 
 __all__ = ['UNet', 'unet']
 
 RESAMPLE = resampling.__all__
+EMBEDDING = ('sincos', 'fourier')
 
 
 def unet(
@@ -26,12 +27,15 @@ def unet(
   dropout: float = 0.0,
   classes: int = 0,
   resample: str = 'nearest',
+  embedding: str = 'sincos',
+  progressive: bool = False,
   features_out: int | None = None,
   dtype: Any = 'float32',
   remat: bool | str | None = None,
 ) -> Apply:
   """`UNet` behind the library's interface, its arguments checked: ValueError names field, value and what is allowed.
 
+  The defaults are DDPM++; NCSN++ has resample='fir', embedding='fourier' and progressive=True.
   That `attention` lists only resolutions that occur is checked when shapes are known, in `init` or the first trace.
   """
   levels, attention = tuple(levels), tuple(attention)
@@ -42,6 +46,8 @@ def unet(
   check('dropout', dropout, 0 <= dropout < 1, '0 <= dropout < 1')
   check('classes', classes, classes == 0 or is_count(classes), 'the number of classes, 0 for none')
   check('resample', resample, resample in RESAMPLE, ' or '.join(map(repr, RESAMPLE)))
+  check('embedding', embedding, embedding in EMBEDDING, ' or '.join(map(repr, EMBEDDING)))
+  check('progressive', progressive, not progressive or resample == 'fir', "False, or True with resample='fir'")
   check('features_out', features_out, features_out is None or is_count(features_out), 'a positive integer or None')
   check_remat(remat)
   return Apply(
@@ -53,6 +59,8 @@ def unet(
       dropout=float(dropout),
       classes=classes,
       resample=resample,
+      embedding=embedding,
+      progressive=bool(progressive),
       features_out=features_out,
       dtype=activation_dtype(dtype),
       remat=remat or None,
@@ -63,9 +71,10 @@ def unet(
 class UNet(nn.Module):
   """The image a noisy image points to: (B, H, W, C) -> (B, H, W, features_out or C) float32, exactly 0 at init.
 
-  h   = conv(x), temb = Dense(4w) silu Dense(4w) sincos(t) [+ label row]
+  h   = conv(x), temb = Dense(4w) silu Dense(4w) embedded(t) [+ label row]
   down: at each level `blocks` residual blocks of levels[i] * width channels, attention after every one where the height
-        is in `attention`; then a residual block that halves, except at the last level. Every h is kept.
+        is in `attention`; then a residual block that halves, except at the last level. Every h is kept. With
+        `progressive`, h <- p <- (conv' p + h) / sqrt 2 at each halving: conv' blurs and strides by 2, p begins as x.
   mid:  residual, attention, residual
   up:   at each level blocks + 1 residual blocks, each on [h, the kept h]; attention once, after the last; then a
         residual block that doubles, except at the first level
@@ -74,9 +83,11 @@ class UNet(nn.Module):
   x (B, H, W, C), H and W divisible by 2^(len(levels) - 1); t (B,), the embedding coordinate; cond labels (B,) in
   0 .. classes or None; key None or a batch of B keys for dropout. ValueError for an image that does not halve, an
   attention resolution that never occurs, or labels for a network without classes.
+  embedded(t) is `sincos` of t to w numbers, or with embedding 'fourier' `gff` of 4 t to 2w: of log(sigma / alpha) where
+  t is a quarter of that, as processes timed by their noise and kind 'edm' hand over.
   Weights, statistics, softmax and output are float32, other activations `dtype`; `remat` recomputes every block
   in the backward pass (`layers.rematted`). Hooks: 'middle_attention', 'down{i}_{j}_attention', 'up{i}_{j}_attention'.
-  Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head'.
+  Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head'; hooks' names + '/out'.
   arXiv:2011.13456 appendix H
   """
 
@@ -87,6 +98,8 @@ class UNet(nn.Module):
   dropout: float = 0.0
   classes: int = 0
   resample: str = 'nearest'
+  embedding: str = 'sincos'
+  progressive: bool = False
   features_out: int | None = None
   dtype: Any = jnp.float32
   remat: bool | str | None = None
@@ -109,7 +122,7 @@ class UNet(nn.Module):
 
     halve, double = getattr(resampling, self.resample)
     h = keep(Conv(self.width, dtype=self.dtype, name='in')(x), 'in')
-    skips, last = [h], len(self.levels) - 1
+    skips, last, pyramid = [h], len(self.levels) - 1, x
     for i, multiplier in enumerate(self.levels):
       for j in range(self.blocks):
         h = block(h, f'down{i}_{j}', multiplier * self.width)
@@ -117,6 +130,9 @@ class UNet(nn.Module):
         skips.append(keep(h, f'down{i}_{j}'))
       if i < last:
         h = block(h, f'down{i}_half', h.shape[-1], halve)
+        if self.progressive:
+          half = Conv(h.shape[-1], dtype=self.dtype, stride=2, name=f'down{i}_input')
+          h = pyramid = (half(resampling.blurred_fir(pyramid)) + h) * 0.5**0.5
         skips.append(keep(h, f'down{i}_half'))
 
     h = attend(block(h, 'middle_0', h.shape[-1]), 'middle')
@@ -135,7 +151,8 @@ class UNet(nn.Module):
 
   def _embedding(self, batch, t, cond):
     size = 4 * self.width
-    h = sincos(jnp.broadcast_to(t, (batch,)), self.width)
+    t = jnp.broadcast_to(t, (batch,))
+    h = gff(4 * t, self.width) if self.embedding == 'fourier' else sincos(t, self.width)
     h = Dense(size, ('in', 'embed'), dtype=self.dtype, name='time_0')(h)
     h = Dense(size, ('in', 'embed'), dtype=self.dtype, name='time_1')(nn.silu(h))
     return h + Label(self.classes, size, self.dtype, name='label')(cond, batch) if self.classes else h

@@ -43,6 +43,23 @@ def test_npz_vectors(tmp_path):
   assert 'cond' not in data.arrays()
 
 
+def test_npz_latents(tmp_path):
+  """Floats of any range, as they are or times a factor; without the word they are images out of range."""
+  x, y = 5 * np.random.RandomState(0).randn(3, 4, 4, 4).astype(np.float32), np.array([1, 0, 1])
+  path = save(tmp_path / 'z.npz', x=x.astype(np.float16), y=y)
+  data = load('npz', path=path, latents=True)
+  assert (data.shape, data.classes) == ((4, 4, 4), 2)
+  np.testing.assert_array_equal(data.arrays()['x'], x.astype(np.float16))
+  np.testing.assert_allclose(load('npz', path=path, latents=True, factor=0.18215).arrays()['x'], 0.18215 * x, rtol=1e-3)
+  refused(['z.npz', '-1 to 1'], 'npz', path=path)
+  refused(['factor is 0.5', '1 without latents'], 'npz', path=path, factor=0.5)
+  broken = x.copy()
+  broken[2, 0, 0, 1] = np.inf
+  refused(['example 2', 'finite'], 'npz', path=save(tmp_path / 'b.npz', x=broken), latents=True)
+  refused(['uint8', 'floating'], 'npz', path=save(tmp_path / 'u.npz', x=np.zeros((2, 4, 4, 4), np.uint8)), latents=True)
+  refused(['(3, 4)', '(n, H, W, C)'], 'npz', path=save(tmp_path / 'v.npz', x=np.zeros((3, 4))), latents=True)
+
+
 def test_npz_refused(tmp_path, pictures):
   x = np.zeros((6, 4, 4, 3), np.float32)
   file = tmp_path / 'bad.npz'

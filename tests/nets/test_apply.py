@@ -92,7 +92,8 @@ def test_taps_under_remat(filled):
 def test_tap_names():
   net = unet(**SMALL)
   names = net.tap_names(X, T)
-  assert set(names) == set('in down0_0 down0_half down1_0 middle up1_0 up1_1 up1_double up0_0 up0_1 head'.split())
+  blocks = 'in down0_0 down0_half down1_0 middle up1_0 up1_1 up1_double up0_0 up0_1 head'.split()
+  assert set(names) == {*blocks, *(f'{name}_attention/out' for name in ('down1_0', 'middle', 'up1_1'))}
   with pytest.raises(ValueError, match="^taps: 'midle'.*allowed: .*middle"):
     params = jax.eval_shape(net.init, jax.random.key(0), X, T)
     jax.eval_shape(Apply(net.module, ('midle',)), params, X, T)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.nets import Apply, dit, unet, uvit
+from diffjax.nets import Apply, dit, edm2, unet, unidiffuser, uvit
 from diffjax.nets.hooks import extended, identity, masked, shifted
 from diffjax.nets.transformer import stacked
 
@@ -33,6 +33,39 @@ def test_names():
   assert dit(depth=2, width=16, heads=2, scan=True).hook_names(X, T) == ('blocks/attention',)
   assert 'middle/attention' in uvit(depth=2, width=16, heads=2, remat=True).hook_names(X, T)
   assert set(unet(**UNET).hook_names(X, T)) == {'down0_0_attention', 'middle_attention', 'up0_1_attention'}
+
+
+TINY = dict(depth=2, width=16, heads=2)
+PAIR = {'image': X, 'word': X[:, 0, 0]}
+EVERY = {
+  'dit': (dit(**TINY), X),
+  'edm2': (edm2(width=8, levels=(1, 2), blocks=1, attention=(4, 2), head=4), X),
+  'unet': (unet(width=8, levels=(1, 2), blocks=1, attention=(4, 2)), X),
+  'unidiffuser': (unidiffuser(**TINY), PAIR),
+  'uvit': (uvit(**TINY), X),
+}
+
+
+@pytest.mark.parametrize('name', EVERY)
+def test_every_attention_has_a_hook_and_a_tap(name, filled):
+  """An attention is what has a weight of queries, keys and values. A shift of its result moves the output, and what it
+  gives can be read."""
+  net, x = EVERY[name]
+  params = filled(net, x, T)
+  paths = (jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in jax.tree.leaves_with_path(params))
+  found = sorted({path.split('/qkv/')[0] for path in paths if '/qkv/' in path})
+  assert found and list(net.hook_names(x, T)) == found
+  taps = tuple(place + '/out' for place in found)
+  assert set(taps) < set(net.tap_names(x, T))
+  given = {place: jnp.zeros((1, 1, 1, 1)) for place in found}
+
+  def size(given):
+    out, features = hooked(net, ('*', shifted), taps=taps)(params | {'hooks': given}, x, T)
+    return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(out)), features
+
+  slopes, features = jax.jit(jax.grad(size, has_aux=True), compiler_options=QUICK)(given)
+  assert all(jnp.abs(slope).max() > 1e-4 for slope in slopes.values())
+  assert all(jnp.abs(feature).max() > 1e-4 for feature in features.values())
 
 
 def test_what_changes_nothing(params):

@@ -1,0 +1,78 @@
+"""The denoising loss of several modalities, each noisy to a time of its own."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from diffjax import keys as draws
+from diffjax.kinds import Kind, as_kind
+from diffjax.losses.denoising import Loss, _mean_square, _wide
+from diffjax.losses.times import Law, uniform
+from diffjax.losses.weights import unit
+from diffjax.prediction import Net, call, goal
+from diffjax.process import Process, like
+
+__all__ = ['modalities']
+
+
+def modalities(
+  process: Process,
+  net: Net,
+  kind: str | Kind = 'v',
+  times: Law | None = None,
+  weight: Callable | None = None,
+  ends: float = 0.05,
+) -> Loss:
+  """E sum_m w(t^m) mean |out^m - goal(x^m, eps^m, t^m)|^2, the times t^m independent.   arXiv:2303.06555 eq. 5
+
+  The loss takes (roles, batch, key) as `denoising` does, batch['x'] being a dict of modalities. Each modality counts by
+  its mean over its own dimensions, whatever their number (the paper sums over dimensions). A part of the draws lies on
+  the ends of time, where the modes of `diffjax.nets.modes` ask the network: t^m = 0, the modality is given clean and
+  its own output is not judged, and t^m = t_max. The second result holds 'error_NAME' of each modality, (B,).
+
+  Args:
+    times: the law of each t^m inside; None is uniform on [t_min, t_max].
+    weight: (process, kind, t, density) -> (B,), `diffjax.losses.weights`; None is 1.
+    ends: the probability of t^m = 0, and that of t^m = t_max.
+
+  Raises:
+    ValueError: an unknown kind, a probability outside [0, 1/2], or a process or kind whose networks are
+      told the log of the noise.
+  """
+  kind, times, weight = as_kind(kind), times or uniform(), weight or unit()
+  if not 0 <= ends <= 0.5:
+    raise ValueError(f'ends: got {ends}; allowed: a probability in [0, 1/2]')
+  if kind.timed and (kind.by_noise or process.by_noise):
+    raise ValueError('process, kind: got one of which networks are told the log of the noise, infinite where a '
+                     'modality is given clean; allowed: those timed by t, such as cosine or flow with v')  # fmt: skip
+
+  def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
+    x0 = jax.tree.map(_wide, batch['x'])
+    key = draws.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
+    k_t, k_eps, k_net = draws.split(key, 3)
+    eps = draws.normal(k_eps, x0)
+    x, t, inside = {}, {}, {}
+    for i, name in enumerate(sorted(x0)):
+      k_in, k_end = draws.split(draws.fold(k_t, i), 2)
+      end = draws.uniform(k_end)
+      inside[name] = jnp.where(end > 1 - ends, process.t_max, times(process, k_in))
+      t[name] = jnp.where(end < ends, 0, inside[name])
+      noisy = process.perturb(x0[name], eps[name], inside[name])
+      x[name] = jax.tree.map(partial(_where, end < ends), x0[name], noisy)
+    out = call(net, roles['student'], process, kind, x, t, batch.get('cond'), k_net)
+    total, aux = jnp.zeros(()), {}
+    for name, at in inside.items():  # rates and goals may be infinite at t = 0: a time inside stands for it, unjudged
+      error = _mean_square(out[name], goal(process, kind, x0[name], eps[name], at))
+      error = aux['error_' + name] = jnp.where(t[name] == 0, 0, error)
+      total += weight(process, kind, at, times.density(process, at)) * error
+    return total, aux
+
+  return loss
+
+
+def _where(condition: Array, a: Array, b: Array) -> Array:
+  return jnp.where(like(condition, a), a, b)
