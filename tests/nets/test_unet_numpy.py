@@ -74,10 +74,10 @@ def residual(p, x, temb, change=lambda h: h):
   return (x + h) / np.sqrt(2)
 
 
-def forward(p, x, t, labels, width, levels, blocks, at, resample):
+def forward(p, x, t, labels, augment, width, levels, blocks, at, resample):
   halve, double = RESAMPLE[resample]
   angle = t[:, None] * 10000 ** (-np.arange(width // 2) / (width // 2 - 1))
-  temb = np.concatenate([np.sin(angle), np.cos(angle)], 1)
+  temb = np.concatenate([np.sin(angle), np.cos(angle)], 1) + augment @ p['augment']['kernel']
   temb = dense(p['time_1'], silu(dense(p['time_0'], temb))) + p['label']['table'][labels]
   h = conv(p['in'], x)
   skips = [h]
@@ -107,11 +107,13 @@ def test_forward_is_the_papers(resample):
   """float32 against float64: eps 6e-8 times the depth (about 40 maps) times their condition: 1e-4 of the largest."""
   rng = np.random.default_rng(0)
   sizes = dict(width=8, levels=(1, 2), blocks=2)
-  net = unet(**sizes, attention=(4,), classes=3, resample=resample)
+  net = unet(**sizes, attention=(4,), classes=3, augment=2, resample=resample)
   x, t, labels = rng.standard_normal((3, 8, 8, 2)), np.array([0.5, 130.0, 999.0]), np.array([0, 2, 3])
+  augment = np.array([[0, 0], [1, -0.5], [0, 2]])
   shapes = jax.eval_shape(net.init, jax.random.key(0), x.astype('f4'), t.astype('f4'))
   params = jax.tree.map(lambda s: rng.standard_normal(s.shape) / np.sqrt(np.prod(s.shape[:-1])), shapes)
-  got = jax.jit(net)(jax.tree.map(np.float32, params), x.astype('f4'), t.astype('f4'), labels)
-  want = forward(params, x, t, labels, **sizes, at=(4,), resample=resample)
+  cond = {'label': labels, 'augment': augment.astype('f4')}
+  got = jax.jit(net)(jax.tree.map(np.float32, params), x.astype('f4'), t.astype('f4'), cond)
+  want = forward(params, x, t, labels, augment, **sizes, at=(4,), resample=resample)
   assert np.abs(want).max() > 0.01
   np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
