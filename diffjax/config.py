@@ -22,10 +22,15 @@ class ConfigError(ValueError):
 
 
 def defaults() -> ConfigDict:
-  """Every section of a config with its default; a section with a `name` takes the options of what it names."""
+  """Every section of a config with its default; a section with a `name` takes the options of what it names.
+
+  loading: `prefetch` batches are made ahead, by as many threads (in each of `workers` processes) where there is more to
+  do than to gather from memory; `flip` mirrors half of the images; `augment` is the probability of EDM's other moves.
+  """
   c = ConfigDict()
   c.seed = 0
   c.data = dict(name='digits', shape=(8, 8, 1), classes=10)
+  c.loading = dict(workers=0, prefetch=2, flip=False, augment=0.0)
   c.process = dict(name='cosine')
   c.net = dict(name='unet')
   c.loss = dict(name='denoising', kind='v')

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from diffjax import guidance, kinds, losses, nets, schedules, solvers, statistics
 from diffjax.config import ConfigError, checked, named, refused, registry
+from diffjax.data.augment import FEATURES
 from diffjax.kinds import Kind
 from diffjax.losses import times, uncertainty, weights
 from diffjax.nets import Apply
@@ -140,6 +141,7 @@ def build(config: ConfigDict) -> Experiment:
   process = named('process', registry(schedules), config.process)
   kind = named('loss.kind', registry(kinds), config.loss.get('kind', 'v'))
   net = named('net', registry(nets, ('dit', 'edm2', 'mlp', 'unet', 'unidiffuser', 'uvit')), config.net, classes=classes)
+  _check_loading(config, net, shape)
   method = Method((Phase('student', _loss(config, process, kind, net, classes), _optimiser(config)),))
   several = (isinstance(shape, dict), config.net.name == 'unidiffuser', config.loss.name == 'modalities')
   if any(several) and not all(several):
@@ -179,6 +181,22 @@ def _loss(config: ConfigDict, process: Process, kind: Kind, net: Apply, classes:
 
 def _optimiser(config: ConfigDict) -> Any:
   return named('train.optimiser', registry(optimiser), config.train.optimiser, config.train.steps)
+
+
+def _check_loading(config: ConfigDict, net: Apply, shape: tuple[int, ...]) -> None:
+  c = config.loading
+  for field in ('workers', 'prefetch'):
+    if c[field] < 0:
+      raise ConfigError(f'config.loading.{field}: got {c[field]}; allowed: a whole number of at least 0')
+  if not 0 <= c.augment <= 1:
+    raise ConfigError(f'config.loading.augment: got {c.augment}; allowed: a probability, 0 to 1')
+  for field in ('flip', 'augment'):
+    if c[field] and len(shape) != 3:
+      raise ConfigError(f'config.loading.{field}: got {c[field]}; allowed for data of shape {shape}, no images: none')
+  told = getattr(net.module, 'augment', 0)
+  if c.augment and told != FEATURES:
+    raise ConfigError(f'config.net.augment: got {told}; allowed with config.loading.augment = {c.augment}: {FEATURES}, '
+                      'of a unet, which is told what was done to its images')  # fmt: skip
 
 
 def _check_numbers(config: ConfigDict) -> None:

@@ -1,5 +1,6 @@
 """A run's directory: the config it was made from, its data, and the network it trained."""
 
+import contextlib
 import difflib
 import json
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 
 from diffjax import data
 from diffjax.config import ConfigError, checked
+from diffjax.data.augment import FEATURES
 from diffjax.experiment import Experiment, build
 from diffjax.prediction import Denoiser
 from diffjax.process import Process
@@ -34,8 +36,8 @@ __all__ = [
   'weights',
 ]
 
-FREE = ('sampling', 'evaluation', 'mesh', 'train.log_every', 'train.save_every', 'train.keep', 'train.profile',
-        'train.max_skipped')  # fmt: skip
+FREE = ('sampling', 'evaluation', 'mesh', 'loading.workers', 'loading.prefetch', 'train.log_every', 'train.save_every',
+        'train.keep', 'train.profile', 'train.max_skipped')  # fmt: skip
 """What may differ between the start of a run and a command that goes on from it: nothing that moves its numbers."""
 
 
@@ -115,12 +117,14 @@ def arrays(experiment: Experiment, split: str) -> tuple[np.ndarray, np.ndarray |
 def stream(experiment: Experiment, source: data.DataSet) -> Callable[[int], Iterator[dict[str, np.ndarray]]]:
   """start -> the batches from there on, the rows of this process; labels only where the config has classes."""
   config, shard = experiment.config, (jax.process_index(), jax.process_count())
-  keep = ('x', 'cond') if experiment.classes else ('x',)
+  keep = ('x', 'cond', 'augment') if experiment.classes else ('x', 'augment')
   source = source.loaded() if source.nbytes < 2**30 else source  # read once, not again by every stream
 
   def batches(start: int) -> Iterator[dict[str, np.ndarray]]:
-    rows = data.batches(source, config.train.batch, config.seed, shard=shard, start=start)
-    return ({k: batch[k] for k in keep} for batch in rows)
+    rows = data.batches(source, config.train.batch, config.seed, shard=shard, start=start, **config.loading)
+    with contextlib.closing(rows):
+      for batch in rows:
+        yield {k: v for k, v in batch.items() if k in keep}
 
   return batches
 
@@ -139,6 +143,8 @@ def state_of(experiment: Experiment, mesh: Any) -> Any:
   batch: dict[str, Any] = {'x': experiment.rows(rows)}
   if experiment.classes:
     batch['cond'] = jax.ShapeDtypeStruct((rows,), jnp.int32)
+  if experiment.config.loading.augment:
+    batch['augment'] = jax.ShapeDtypeStruct((rows, FEATURES), jnp.float32)
   key, bins = jax.random.key(experiment.config.seed), time_bins(experiment.process)
   return abstract_state(experiment.method, experiment.init, key, batch, mesh, experiment.averages, bins)[1]
 

@@ -69,6 +69,32 @@ def test_a_relative_directory_serves(config, tmp_path, monkeypatch):
   assert (tmp_path / 'runs' / 'tiny' / 'drawn.png').exists()
 
 
+@pytest.mark.slow
+def test_workers_and_prefetch_change_nothing(config, tmp_path, capsys):
+  """Two grain workers and batches made ahead end in the arrays of a run with neither; augmentation is the run's own."""
+  import jax
+
+  from diffjax import run
+  from diffjax.experiment import build
+  from diffjax.train.sharding import make_mesh
+
+  net = ['name=unet', 'width=8', 'levels=(1,)', 'blocks=1', 'attention=()', 'augment=9']
+  command = ['train', f'--config={config}', '--config.train.steps=4', '--config.loading.augment=0.5']
+  command += [f'--config.net.{option}' for option in net]
+  ahead, plain = [*command, f'--workdir={tmp_path}/ahead'], [*command, f'--workdir={tmp_path}/plain']
+  done = subprocess.run([sys.executable, '-m', 'diffjax.cli', *ahead, '--config.loading.workers=2'],
+                        capture_output=True, text=True, timeout=300)  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  assert main([*plain, '--config.loading.prefetch=0']) == 0
+  experiment = build(run.read_config(f'{tmp_path}/plain'))
+  a, b = (run.restored(experiment, f'{tmp_path}/{name}', make_mesh()) for name in ('ahead', 'plain'))
+  jax.tree.map(np.testing.assert_array_equal, (a.roles, a.ema, a.meter), (b.roles, b.ema, b.meter))
+  assert np.abs(a.roles['student']['augment']['kernel'] - b.ema['student']['0.999']['augment']['kernel']).max() > 0
+  assert main(['sample', f'--workdir={tmp_path}/ahead', '--n=2', '--config.sampling.scale=2']) == 0
+  assert main([*ahead, '--config.loading.workers=0']) == 0
+  assert 'loading.augment is 0.5 there and 0.2 here' in refused(capsys, *ahead, '--config.loading.augment=0.2')
+
+
 def test_a_finished_run_says_so_and_does_nothing(trained, config, capsys):
   before = {f: os.stat(f'{trained}/{f}').st_mtime for f in ('metrics.csv', 'loss.png', 'timings.json')}
   assert main(['train', f'--config={config}', f'--workdir={trained}']) == 0
@@ -146,6 +172,11 @@ def test_evaluate_reports_every_figure_and_samples_recompute_them(trained):
     ('train.optimiser.peek=1', ['train.optimiser', 'peek']),
     ('train.ema=(1.5,)', ['train.ema', '1.5']),
     ('mesh.data=64', ['mesh', '64', 'at most']),
+    ('loading.workers=-1', ['loading.workers', '-1', 'at least 0']),
+    ('loading.prefetch=-2', ['loading.prefetch', '-2', 'at least 0']),
+    ('loading.augment=2.0', ['loading.augment', '2.0', 'probability']),
+    ('loading.augment=0.1', ['net.augment', '0', 'loading.augment = 0.1', '9']),
+    ('loading.flips=True', ['loading.flips', "did you mean 'flip'"]),
     ('train.accumulate=5', ['train.batch', '32', 'accumulate = 5']),
   ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from diffjax.data.augment import draw, label, move, uniforms
 from diffjax.data.dataset import DataSet
 
 __all__ = ['batches', 'permutation']
@@ -23,6 +24,8 @@ def batches(
   start: int = 0,
   workers: int = 0,
   prefetch: int = 2,
+  flip: bool = False,
+  augment: float = 0.0,
 ) -> Iterator[dict[str, np.ndarray]]:
   """Batches start, start + 1, ...: {'x': (batch / hosts, ...) float32, 'cond': (batch / hosts,) int32}, without end.
 
@@ -33,11 +36,16 @@ def batches(
   `shard` = (host, hosts) gives host h the rows h b .. (h+1) b - 1, b = batch / hosts, in the order in which
   `jax.make_array_from_process_local_data` lays out a batch sharded over processes.
 
-  Sets up to about 1 GB are read once into one array. Larger ones are read record by record, by `prefetch` threads in
-  each of `workers` processes (none: in this one); close() the iterator to end them early.
+  With `flip` an image is mirrored left to right with probability 1/2; with `augment`, a probability, it is moved as
+  `diffjax.data.augment` says and the batch has 'augment' (batch / hosts, 9), which the network must be told.
+
+  Sets up to about 1 GB are read once into one array, larger ones record by record. Where there is more to do than to
+  gather from memory, it is done ahead by `prefetch` threads in each of `workers` processes (none: in this one); close()
+  the iterator to end them early. Neither number changes a batch.
 
   Raises:
-    ValueError: batch not a positive multiple of hosts, host outside 0..hosts-1, or a negative number.
+    ValueError: batch not a positive multiple of hosts, host outside 0..hosts-1, a negative number, augment above 1, or
+      flips of what is no image.
   """
   host, hosts = shard
   if hosts < 1 or not 0 <= host < hosts:
@@ -47,15 +55,20 @@ def batches(
   for field, value in dict(seed=seed, start=start, workers=workers, prefetch=prefetch).items():
     if value < 0:
       raise ValueError(f'{field} is {value}, must not be negative')
+  if not 0 <= augment <= 1:
+    raise ValueError(f'augment is {augment}, must be a probability, 0 to 1')
+  if (flip or augment) and len(dataset.shape) != 3:
+    raise ValueError(f'flip={flip}, augment={augment} need images (H, W, C), {dataset.name} has {dataset.shape}')
   import grain
   from absl import flags
 
   small = dataset.nbytes <= IN_MEMORY
-  source = Batches(dataset.loaded() if small else dataset, int(batch), int(seed), host, hosts)
-  threads = 0 if small else prefetch  # a gather from memory is faster than handing it to a thread
+  source = Batches(dataset.loaded() if small else dataset, int(batch), int(seed), host, hosts, flip, float(augment))
+  busy = not small or augment > 0
+  threads = prefetch if busy else 0  # a gather from memory is faster than handing it to a thread
   steps = grain.MapDataset.source(source)[int(start) :]
   flow = steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
-  if workers and not small:
+  if workers and busy:
     if not flags.FLAGS.is_parsed():
       flags.FLAGS.mark_as_parsed()  # grain reads absl flags, which nobody has parsed in a notebook
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=max(prefetch, 1))
@@ -72,6 +85,8 @@ class Batches:
   seed: int
   host: int
   hosts: int
+  flip: bool = False
+  augment: float = 0.0
 
   def __len__(self) -> int:
     return sys.maxsize
@@ -79,7 +94,17 @@ class Batches:
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
     rows = self.batch // self.hosts
     first = index * self.batch + self.host * rows
-    return self.dataset.take(stretch(self.seed, first, first + rows, self.dataset.size))
+    batch = self.dataset.take(stretch(self.seed, first, first + rows, self.dataset.size))
+    if not (self.flip or self.augment):
+      return batch
+    u = uniforms(self.seed, index, self.host * rows, (self.host + 1) * rows)
+    if self.flip:
+      mirrored = u[:, -1] < 0.5
+      batch['x'][mirrored] = batch['x'][mirrored, :, ::-1]
+    if self.augment:
+      moves = draw(u, self.augment)
+      batch |= {'x': move(batch['x'], moves), 'augment': label(moves)}
+    return batch
 
 
 def stretch(seed: int, start: int, stop: int, n: int) -> np.ndarray:

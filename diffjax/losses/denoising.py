@@ -33,9 +33,10 @@ def denoising(
   """E w(t) mean |net(x_t, t) - goal(x0, eps, t)|^2, one value an example.   arXiv:2011.13456 eq. 7
 
   The loss takes (roles, batch, key): roles['student'] the parameters, batch['x'] (B, ...), batch['cond'] if there
-  are conditions, a key or one a sample. Values are float32 or wider, whatever the dtype of the network: the mean over
-  the data dimensions of an example (summed over modalities when x is a pytree). The second result holds the times
-  't' and the unweighted 'error', (B,) each.
+  are conditions, batch['augment'] (B, 9) if the images were augmented, a key or one a sample. The network is then told
+  {'label': cond, 'augment': augment}, of which only the label is ever dropped. Values are float32 or wider, whatever
+  the dtype of the network: the mean over the data dimensions of an example (summed over modalities when x is a pytree).
+  The second result holds the times 't' and the unweighted 'error', (B,) each.
 
   Args:
     times: the law of t, `diffjax.losses.times`; None is uniform on [t_min, t_max].
@@ -62,6 +63,8 @@ def denoising(
     cond = batch.get('cond')
     if drop and cond is not None:
       cond = _without(cond, null, draws.bernoulli(k_drop, drop))
+    if 'augment' in batch:
+      cond = {'label': cond, 'augment': batch['augment']}
     out = call(net, roles['student'], process, kind, process.perturb(x0, eps, t), t, cond, k_net)
     error = _mean_square(out, goal(process, kind, x0, eps, t))
     values, aux = weight(process, kind, t, times.density(process, t)) * error, {'t': t, 'error': error}

@@ -41,18 +41,22 @@ def rematted(module, policy, in_scan: bool = False):
 
 
 class Dense(nn.Module):
-  """x @ kernel + bias over the last axis. `names` are the kernel's logical axes; the bias has the last."""
+  """x @ kernel [+ bias] over the last axis. `names` are the kernel's logical axes; the bias has the last."""
 
   features: int
   names: tuple[str | None, str | None] = ('in', 'out')
   initial: Any = fan_avg
   dtype: Any = jnp.float32
+  bias: bool = True
 
   @nn.compact
   def __call__(self, x):
     kernel = self.param('kernel', named(self.initial, *self.names), (x.shape[-1], self.features))
+    out = x.astype(self.dtype) @ kernel.astype(self.dtype)
+    if not self.bias:
+      return out
     bias = self.param('bias', named(zeros, self.names[-1]), (self.features,))
-    return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+    return out + bias.astype(self.dtype)
 
 
 class Conv(nn.Module):

@@ -30,6 +30,7 @@ def unet(
   embedding: str = 'sincos',
   progressive: bool = False,
   features_out: int | None = None,
+  augment: int = 0,
   dtype: Any = 'float32',
   remat: bool | str | None = None,
 ) -> Apply:
@@ -49,6 +50,7 @@ def unet(
   check('embedding', embedding, embedding in EMBEDDING, ' or '.join(map(repr, EMBEDDING)))
   check('progressive', progressive, not progressive or resample == 'fir', "False, or True with resample='fir'")
   check('features_out', features_out, features_out is None or is_count(features_out), 'a positive integer or None')
+  check('augment', augment, augment == 0 or is_count(augment), 'the numbers of an augmentation label, 0 for none')
   check_remat(remat)
   return Apply(
     UNet(
@@ -62,6 +64,7 @@ def unet(
       embedding=embedding,
       progressive=bool(progressive),
       features_out=features_out,
+      augment=augment,
       dtype=activation_dtype(dtype),
       remat=remat or None,
     )
@@ -71,7 +74,7 @@ def unet(
 class UNet(nn.Module):
   """The image a noisy image points to: (B, H, W, C) -> (B, H, W, features_out or C) float32, exactly 0 at init.
 
-  h   = conv(x), temb = Dense(4w) silu Dense(4w) embedded(t) [+ label row]
+  h   = conv(x), temb = Dense(4w) silu Dense(4w) (embedded(t) [+ W augment]) [+ label row]
   down: at each level `blocks` residual blocks of levels[i] * width channels, attention after every one where the height
         is in `attention`; then a residual block that halves, except at the last level. Every h is kept. With
         `progressive`, h <- p <- (conv' p + h) / sqrt 2 at each halving: conv' blurs and strides by 2, p begins as x.
@@ -81,14 +84,15 @@ class UNet(nn.Module):
   out:  conv_0 silu GN h                                            (conv_0: starts at zero)
 
   x (B, H, W, C), H and W divisible by 2^(len(levels) - 1); t (B,), the embedding coordinate; cond labels (B,) in
-  0 .. classes or None; key None or a batch of B keys for dropout. ValueError for an image that does not halve, an
-  attention resolution that never occurs, or labels for a network without classes.
+  0 .. classes or None, or {'label': such labels, 'augment': (B, augment) what was done to the clean images}, of which
+  zeros, nothing, are meant without it; key None or a batch of B keys for dropout. ValueError for an image that does not
+  halve, an attention resolution that never occurs, or a label of either kind for a network without.
   embedded(t) is `sincos` of t to w numbers, or with embedding 'fourier' `gff` of 4 t to 2w: of log(sigma / alpha) where
   t is a quarter of that, as processes timed by their noise and kind 'edm' hand over.
   Weights, statistics, softmax and output are float32, other activations `dtype`; `remat` recomputes every block
   in the backward pass (`layers.rematted`). Hooks: 'middle_attention', 'down{i}_{j}_attention', 'up{i}_{j}_attention'.
   Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head'; hooks' names + '/out'.
-  arXiv:2011.13456 appendix H
+  arXiv:2011.13456 appendix H, arXiv:2206.00364 appendix F.2
   """
 
   width: int
@@ -101,14 +105,16 @@ class UNet(nn.Module):
   embedding: str = 'sincos'
   progressive: bool = False
   features_out: int | None = None
+  augment: int = 0
   dtype: Any = jnp.float32
   remat: bool | str | None = None
 
   @nn.compact
   def __call__(self, x, t, cond=None, key=None):
-    self._check_input(x, cond)
+    label, augment = (cond['label'], cond['augment']) if isinstance(cond, dict) else (cond, None)
+    self._check_input(x, label, augment)
     residual, attention = rematted(Residual, self.remat), rematted(Attention, self.remat)
-    temb = nn.silu(self._embedding(x.shape[0], t, cond))  # every block starts with silu(temb): once for all
+    temb = nn.silu(self._embedding(x.shape[0], t, label, augment))  # every block starts with silu(temb): once for all
 
     def block(h, name, features, resample=None):
       return residual(features, self.dropout, resample, self.dtype, name=name)(h, temb, key)
@@ -149,21 +155,26 @@ class UNet(nn.Module):
     h = keep(nn.silu(GroupNorm(self.dtype, name='norm')(h)), 'head')
     return Conv(self.features_out or x.shape[-1], initial=zeros, dtype=self.dtype, name='out')(h).astype(jnp.float32)
 
-  def _embedding(self, batch, t, cond):
+  def _embedding(self, batch, t, label, augment):
     size = 4 * self.width
     t = jnp.broadcast_to(t, (batch,))
     h = gff(4 * t, self.width) if self.embedding == 'fourier' else sincos(t, self.width)
+    if self.augment:
+      augment = jnp.zeros((batch, self.augment)) if augment is None else augment
+      h += Dense(h.shape[-1], ('in', 'embed'), dtype=self.dtype, bias=False, name='augment')(augment)
     h = Dense(size, ('in', 'embed'), dtype=self.dtype, name='time_0')(h)
     h = Dense(size, ('in', 'embed'), dtype=self.dtype, name='time_1')(nn.silu(h))
-    return h + Label(self.classes, size, self.dtype, name='label')(cond, batch) if self.classes else h
+    return h + Label(self.classes, size, self.dtype, name='label')(label, batch) if self.classes else h
 
-  def _check_input(self, x, cond):
+  def _check_input(self, x, label, augment):
     factor = 2 ** (len(self.levels) - 1)
     check('x', x.shape, x.ndim == 4, 'images (B, H, W, C)')
     check('x', x.shape, x.shape[1] % factor == x.shape[2] % factor == 0, f'height and width divisible by {factor}')
     occur = [x.shape[1] >> i for i in range(len(self.levels))]
     check('attention', self.attention, set(self.attention) <= set(occur), f'resolutions that occur, {occur}')
-    check('cond', 'labels', self.classes or cond is None, 'None, as the network has classes=0')
+    check('cond', 'labels', self.classes or label is None, 'None, as the network has classes=0')
+    told = 0 if augment is None else augment.shape[-1]
+    check('cond', f'{told} augmentation numbers', told in (0, self.augment), f'{self.augment}, or none')
 
 
 class Residual(nn.Module):

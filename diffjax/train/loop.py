@@ -26,6 +26,7 @@ from diffjax.train import meter as meters
 from diffjax.train import sharding as shardings
 from diffjax.train.ema import Average
 from diffjax.train.log import Log
+from diffjax.train.prefetch import Prefetch
 from diffjax.train.step import init_state, make_train_step
 
 __all__ = ['Fit', 'NonFinite', 'abstract_state', 'fit']
@@ -94,6 +95,7 @@ def fit(
   save_every: int = 1000,
   keep: int = 2,
   limit: int = 20,
+  prefetch: int = 0,
   config: Mapping[str, Any] | None = None,
   profile: tuple[int, int] | None = None,
   progress: bool = True,
@@ -107,6 +109,7 @@ def fit(
     mesh, axes, smallest: where arrays live, see `diffjax.train.sharding`; all devices in one data axis by default.
     ema: averages of `method.averaged`, see `diffjax.train.ema.averages`.
     limit: so many steps in a row that are not finite end the run.
+    prefetch: batches placed on the devices before their step, by a thread.
     config: JSON, kept with each checkpoint.
     profile: (first, last) step between which a trace is written to workdir/profile.
 
@@ -141,7 +144,9 @@ def fit(
     return Fit(state, start, 0.0, dict(compile=0.0, train=0.0, save=0.0))
   if start and chief:
     print(f'going on from step {start} of {steps}')
+  rows = shardings.batch_sharding(mesh)
   stream = batches(start) if start else chain([example], stream)
+  stream = Prefetch(stream, lambda batch: shardings.place(batch, rows), prefetch)
   where = jax.tree.map(lambda s: s.sharding, target)
   step = jax.jit(
     make_train_step(method, ema, accumulate, bins), static_argnums=2, donate_argnums=0, out_shardings=(where, None)
@@ -152,6 +157,7 @@ def fit(
     state = run(state, start, steps)
   finally:
     run.end_trace()
+    stream.close()
     log.close()
     if saver is not None:
       saver.close()
@@ -175,7 +181,6 @@ class _Run:
       profile,
       workdir,
     )
-    self.rows = shardings.batch_sharding(mesh)
     blank = shardings.replicated(mesh)
     self.cut = jax.jit(_cut, out_shardings=blank)
     self.waiting: deque = deque()
@@ -187,7 +192,7 @@ class _Run:
     with _Stop() as stop:
       for i in range(start, steps):
         self._trace(i, state)
-        batch = shardings.place(next(self.stream), self.rows)
+        batch = next(self.stream)
         state, signals = self.step(state, batch, active_phases(self.method, i))
         self.waiting.append((i + 1, signals))
         if len(self.waiting) > AHEAD:

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from diffjax.data import DataSet, batches, pipeline
+from diffjax.data import DataSet, augment, batches, pipeline
 from diffjax.data.dataset import Arrays
 
 N = 37
@@ -86,6 +86,32 @@ def test_large_sets_give_the_same_batches(digits, monkeypatch, workers, prefetch
   large.close()
 
 
+def test_half_are_flipped(digits):
+  """Each image is itself or its mirror image, by a coin: 512 of them within 5 deviations; nothing else changes."""
+  plain, flipped = (take(4, digits, 128, 5, start=9, flip=flip) for flip in (False, True))
+  heads = []
+  for a, b in zip(plain, flipped, strict=True):
+    itself, mirrored = ((b['x'] == x).all((1, 2, 3)) for x in (a['x'], a['x'][:, :, ::-1]))
+    assert a.keys() == b.keys() and (itself | mirrored).all()
+    np.testing.assert_array_equal(a['cond'], b['cond'])
+    heads.append(mirrored)
+  assert abs(np.sum(heads) - 256) < 5 * np.sqrt(128)
+
+
+@pytest.mark.parametrize('workers, prefetch', [(0, 0), (0, 3), (2, 2)])
+def test_augmented_batches(digits, workers, prefetch):
+  """Row r of batch i is the plain row moved by the draws of (seed, i, r): by threads, processes, hosts, any start."""
+  stream = batches(digits, 32, 5, start=44, shard=(1, 2), workers=workers, prefetch=prefetch, augment=0.5)
+  moved = list(itertools.islice(stream, 4))
+  stream.close()
+  for i, (a, b) in enumerate(zip(take(4, digits, 32, 5, start=44), moved, strict=True), 44):
+    moves = augment.draw(augment.uniforms(5, i, 0, 32)[16:], 0.5)
+    np.testing.assert_array_equal(b['x'], augment.move(a['x'][16:], moves))
+    np.testing.assert_array_equal(b['augment'], augment.label(moves))
+    np.testing.assert_array_equal(b['cond'], a['cond'][16:])
+    assert b['x'].dtype == b['augment'].dtype == np.float32
+
+
 def test_fast_enough(digits):
   """A digits batch of 128 costs about .05 ms; ten times that is refused (best of five stretches)."""
   stream, best = batches(digits, 128, 0), float('inf')
@@ -106,6 +132,8 @@ def test_fast_enough(digits):
     (8, -1, {}, ['seed is -1']),
     (8, 0, dict(start=-3), ['start is -3']),
     (8, 0, dict(workers=-1), ['workers is -1']),
+    (8, 0, dict(augment=1.5), ['augment is 1.5', 'probability']),
+    (8, 0, dict(flip=True), ['flip=True', 'images', '(2,)']),
   ],
 )
 def test_refuses(numbered, batch, seed, options, words):

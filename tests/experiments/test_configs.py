@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffjax import run
-from diffjax.config import checked, from_file
+from diffjax.config import ConfigError, checked, from_file, override
 from diffjax.experiment import build, count
 
 CONFIGS = sorted(str(p) for p in Path('experiments/configs').glob('[!_]*.py'))
@@ -85,6 +85,13 @@ def test_a_config_survives_its_json(experiment, tmp_path):
 
 def test_every_size_is_of_a_config():
   assert set(SIZES) <= {Path(path).stem for path in CONFIGS}
+
+
+@pytest.mark.parametrize('option, value', [('flip', True), ('augment', 0.1)])
+def test_only_images_are_flipped(option, value):
+  config = override(from_file('experiments/configs/toy2d.py'), [f'--config.loading.{option}={value}'])
+  with pytest.raises(ConfigError, match=rf'config.loading.{option}: got {value}; allowed for .*\(2,\)'):
+    build(config)
 
 
 def test_an_argument_reaches_get_config():

@@ -173,6 +173,22 @@ def test_conditions_are_dropped_as_often_as_asked():
   np.testing.assert_array_equal(run(loss, None, few, 0)[0], dropped[:50])
 
 
+def test_what_was_augmented_is_always_told():
+  """Labels of half of the examples are dropped; the augmentation of every one reaches the network as it is."""
+  n = 1000
+  batch = {'x': jnp.zeros((n, 2)), 'cond': jnp.zeros(n, jnp.int32), 'augment': jnp.arange(9.0 * n).reshape(n, 9)}
+
+  def net(params, x, t, cond, key):
+    right = (cond['augment'] == batch['augment'][: len(x)]).all(1)
+    return told(params, x, t, cond, key) + jnp.where(right, 0, 10.0)[:, None]
+
+  dropped = np.asarray(run(denoising(schedules.flow(), net, 'x0', drop=0.5, null=7), None, batch, 0)[0])
+  assert set(dropped) == {0.0, 1.0} and abs(dropped.mean() - 0.5) < 5 * np.sqrt(0.25 / n)
+  unlabelled = {name: rows for name, rows in batch.items() if name != 'cond'}
+  loss = denoising(schedules.flow(), lambda params, x, t, cond, key: cond['label'] or x)
+  jax.eval_shape(loss, {'student': None}, unlabelled, jax.random.key(0))
+
+
 def test_dropping_does_not_change_other_draws():
   batch = {'x': jnp.ones((6, 2)), 'cond': jnp.zeros(6, jnp.int32)}
   plain, dropping = (

@@ -27,7 +27,7 @@ def count(net, size, channels):
   return sum(math.prod(a.shape) for a in jax.tree.leaves(shapes))
 
 
-def by_hand(width, levels, blocks, attention, size, channels, classes=0):
+def by_hand(width, levels, blocks, attention, size, channels, classes=0, augment=0):
   """The number of weights by counting the paper's boxes."""
   e = 4 * width
 
@@ -40,7 +40,7 @@ def by_hand(width, levels, blocks, attention, size, channels, classes=0):
   def attend(c):
     return 2 * c + 4 * (c * c + c)
 
-  total = width * e + e + e * e + e + (classes + 1) * e * (classes > 0) + conv(channels, width)
+  total = augment * width + width * e + e + e * e + e + (classes + 1) * e * (classes > 0) + conv(channels, width)
   skips, c = [width], width
   for i, m in enumerate(levels):
     for _ in range(blocks):
@@ -65,7 +65,7 @@ def by_hand(width, levels, blocks, attention, size, channels, classes=0):
     (dict(width=128, levels=(1, 2, 2, 2), blocks=4, attention=(16,)), 32, 3),
     (dict(width=128, levels=(1, 2, 2, 2), blocks=8, attention=(16,)), 32, 3),
     (dict(width=32, levels=(1, 2), blocks=1, attention=(4,), classes=10), 8, 1),
-    (dict(width=24, levels=(1, 2), blocks=1, attention=(4,), classes=10), 8, 1),
+    (dict(width=24, levels=(1, 2), blocks=1, attention=(4,), classes=10, augment=9), 8, 1),
   ],
 )
 def test_count(sizes, size, channels):
@@ -108,6 +108,28 @@ def test_kind_eps_is_the_published_scaling_by_sigma(filled):
   np.testing.assert_allclose(ours.eps, theirs.eps, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(ours.x0, theirs.x0, rtol=1e-4, atol=1e-3)  # of numbers up to 300
   assert jnp.abs(ours.eps).max() > 0.1
+
+
+def test_count_of_edm():
+  """CIFAR-10 of EDM, unconditional, with its 9 augmentation numbers: 55,733,891 as released."""
+  assert count(unet(128, levels=(2, 2, 2), augment=9), 32, 3) == 55_733_891
+
+
+def test_no_augmentation_is_zeros(filled):
+  """Labels alone, zeros told, and the same network without the weights for it: one function; not so another label."""
+  net, (x, t, y) = unet(**SMALL, augment=2), inputs()
+  params = filled(net, x, t)
+
+  @partial(jax.jit, compiler_options=QUICK)
+  def both(params, told):
+    return net(params, x, t, y), net(params, x, t, {'label': y, 'augment': told})
+
+  plain, zeros = both(params, jnp.zeros((4, 2)))
+  np.testing.assert_array_equal(zeros, plain)
+  without = {name: leaf for name, leaf in params.items() if name != 'augment'}
+  np.testing.assert_allclose(RUN(without, x, t, y), plain, atol=1e-5)
+  changed = jnp.abs(both(params, jnp.array([[0, 0], [1, 0], [0, 1], [0, 0.0]]))[1] - plain).max((1, 2, 3))
+  assert (changed[1:3] > 1e-3).all() and (changed[::3] == 0).all()
 
 
 def test_zero_at_init(initial):
@@ -219,6 +241,7 @@ def test_dropout_needs_a_key_and_is_each_samples_own(filled):
     ('classes', dict(classes=-1)),
     ('features_out', dict(features_out=0)),
     ('attention', dict(attention=(0,))),
+    ('augment', dict(augment=-1)),
   ],
 )
 def test_refuses_arguments(field, change):
@@ -234,6 +257,8 @@ def test_refuses_shapes_and_labels():
     unet(**SMALL).init(jax.random.key(0), x[:, :7], t)
   with pytest.raises(ValueError, match='^cond: .*classes=0'):
     unet(**(SMALL | dict(classes=0))).init(jax.random.key(0), x, t, y)
+  with pytest.raises(ValueError, match='^cond: .*9 augmentation numbers.* allowed: 2, or none'):
+    unet(**SMALL, augment=2).init(jax.random.key(0), x, t, {'label': y, 'augment': jnp.zeros((4, 9))})
 
 
 def test_more_channels_out():

@@ -92,10 +92,12 @@ def angles(embedding, t, width):
   return 2 * np.pi * 16 * np.random.default_rng(0).standard_normal(width) * log_sigma
 
 
-def forward(p, x, t, labels, width, levels, blocks, at, resample='nearest', embedding='sincos', progressive=False):
+def forward(
+  p, x, t, labels, augment, width, levels, blocks, at, resample='nearest', embedding='sincos', progressive=False
+):
   halve, double = RESAMPLE[resample]
   angle = angles(embedding, t, width)
-  temb = np.concatenate([np.sin(angle), np.cos(angle)], 1)
+  temb = np.concatenate([np.sin(angle), np.cos(angle)], 1) + augment @ p['augment']['kernel']
   temb = dense(p['time_1'], silu(dense(p['time_0'], temb))) + p['label']['table'][labels]
   h, pyramid = conv(p['in'], x), x
   skips = [h]
@@ -133,13 +135,15 @@ def test_forward_is_the_papers(options):
   """
   rng = np.random.default_rng(0)
   sizes = dict(width=8, levels=(1, 2), blocks=2) | options
-  net = unet(**sizes, attention=(4,), classes=3)
+  net = unet(**sizes, attention=(4,), classes=3, augment=2)
   x, labels = rng.standard_normal((3, 8, 8, 2)), np.array([0, 2, 3])
   t = np.array([-0.25, 0.1, 0.3]) if 'embedding' in options else np.array([0.5, 130.0, 999.0])
+  augment = np.array([[0, 0], [1, -0.5], [0, 2]])
   shapes = jax.eval_shape(net.init, jax.random.key(0), x.astype('f4'), t.astype('f4'))
   params = jax.tree.map(lambda s: rng.standard_normal(s.shape) / np.sqrt(np.prod(s.shape[:-1])), shapes)
-  got = jax.jit(net)(jax.tree.map(np.float32, params), x.astype('f4'), t.astype('f4'), labels)
-  want = forward(params, x, t, labels, **sizes, at=(4,))
+  cond = {'label': labels, 'augment': augment.astype('f4')}
+  got = jax.jit(net)(jax.tree.map(np.float32, params), x.astype('f4'), t.astype('f4'), cond)
+  want = forward(params, x, t, labels, augment, **sizes, at=(4,))
   assert np.abs(want).max() > 0.01
   bound = 2e-4 if options is NCSNPP else 1e-4
   np.testing.assert_allclose(got, want, atol=bound * np.abs(want).max())

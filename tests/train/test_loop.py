@@ -43,7 +43,7 @@ def test_run_leaves_its_log(whole):
 
 
 def test_resume_is_bit_for_bit(whole, tmp_path):
-  """Stopped after 13 of 20 steps, off the grid of the log and of the checkpoints."""
+  """Stopped after 13 of 20 steps, off the grid of the log and of the checkpoints, with batches ahead at hand."""
   fit, workdir = whole
 
   def broken(start):
@@ -53,9 +53,9 @@ def test_resume_is_bit_for_bit(whole, tmp_path):
       yield batch
 
   with pytest.raises(KeyboardInterrupt):
-    run(tmp_path, batches=broken)
+    run(tmp_path, batches=broken, prefetch=2)
   (tmp_path / 'metrics.csv').open('a').write('15,9.9,')  # a line cut off by a kill
-  resumed = run(tmp_path)
+  resumed = run(tmp_path, prefetch=4)
   assert resumed.start == 10 and same(resumed.state, fit.state)
   assert (tmp_path / 'metrics.csv').read_text() == (workdir / 'metrics.csv').read_text()
 
