@@ -1,5 +1,6 @@
 """Many samples in batches of one size, over a mesh and its processes, so that sample k depends on (seed, k) alone."""
 
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -67,11 +68,16 @@ def drawn(
   size = -(-min(batch, len(ks) * processes) // parts) * parts
   mine = _mine(where, size)
   begin = jax.jit(_starts, static_argnums=1, out_shardings=where)
+  waiting: deque = deque()
   for first in range(0, len(ks), len(mine)):
     lay = partial(_lay, size=size, mine=mine, where=where, part=slice(first, first + len(mine)))
     x, keys = begin(denoise.process, shape, key, lay(ks))
     end = sample(denoise, solver, x, keys, None if labels is None else lay(labels))
-    yield _rows(jax.device_put(end, where))[: len(ks) - first]
+    waiting.append((jax.device_put(end, where), len(ks) - first))
+    if len(waiting) > 1:  # the device draws the next while the host takes this one
+      yield _host(*waiting.popleft())
+  while waiting:
+    yield _host(*waiting.popleft())
 
 
 def _mine(where: Any, size: int) -> np.ndarray:
@@ -91,10 +97,10 @@ def _lay(values: np.ndarray, size: int, mine: np.ndarray, where: Any, part: slic
   return jax.make_array_from_callback((size,), where, lambda i: whole[i])
 
 
-def _rows(x: Array) -> np.ndarray:
-  """The rows of this process, in order; those on several devices once."""
+def _host(x: Array, most: int) -> np.ndarray:
+  """The first rows, in order, of those of this process; those on several devices once."""
   shards = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
-  return np.concatenate([np.asarray(shards[i]) for i in sorted(shards)])
+  return np.concatenate([np.asarray(shards[i]) for i in sorted(shards)])[:most]
 
 
 def generate(

@@ -75,7 +75,7 @@ def _many(options: argparse.Namespace, trained: Trained, solver: Any, ks: Any, l
   from diffjax.parts import Parts
 
   what, denoise, mesh, *_ = trained
-  parts = Parts(out, ks, labels, _made(options, trained, solver), images=len(what.shape) == 3)
+  parts = Parts(out, ks, labels, _made(options, trained), images=len(what.shape) == 3)
   batch = what.config.sampling.batch
 
   def some(places: Any) -> Any:
@@ -91,22 +91,27 @@ def _many(options: argparse.Namespace, trained: Trained, solver: Any, ks: Any, l
   meet('joined')
 
 
-def _made(options: argparse.Namespace, trained: Trained, solver: Any) -> dict[str, Any]:
-  """All that the samples depend on."""
-  import jax
+def _made(options: argparse.Namespace, trained: Trained) -> dict[str, Any]:
+  """All that the samples depend on; of files and weights a digest."""
   import numpy as np
+  from etils import epath
 
+  from diffjax import solvers
   from diffjax.metrics.features import digest
   from diffjax.train.checkpoint import digest as checksums
 
   config = trained.what.config.to_dict()
   s = config['sampling']
-  table = {f'{i:06d}': np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(solver))}
+  weights = digest(dict(words=np.asarray(checksums(trained.params))))
+  how = dict(file=options.solver) if options.solver else {k: s[k] for k in ('solver', 'grid', 'steps')}
+  known = None if options.solver else solvers.informed.get(s['solver']['name'])
+  file = f'{options.workdir}/statistics/{known}.npz' if known else options.solver
+  if file:
+    how['digest'] = digest(dict(bytes=np.frombuffer(epath.Path(file).read_bytes(), np.uint8)))
   return dict(
     run={k: config[k] for k in ('data', 'process', 'net', 'loss')},
-    checkpoint=dict(step=trained.step, ema=s['ema'], weights=digest(dict(words=np.asarray(checksums(trained.params))))),
-    solver=dict(file=options.solver) if options.solver else {k: s[k] for k in ('solver', 'grid', 'steps')},
-    table=digest(table),
+    checkpoint=dict(step=trained.step, ema=s['ema'], weights=weights),
+    solver=how,
     guidance={k: s[k] for k in ('scale', 'interval', 'threshold')},
     labels=options.labels,
     seed=options.seed,

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -89,6 +90,8 @@ def _join(distributed: str, timeout: int) -> None:
     processes, index = map(int, numbers)
     if index >= processes:
       raise ValueError(f'distributed: got process {index} of {processes}; {allowed}')
+    if index == 0:
+      _free(int(address.rpartition(':')[2]))
     given = dict(coordinator_address=address, num_processes=processes, process_id=index)
     # should JAX end the process itself, it names no address
     print(f'joining {address} as process {index} of {processes}', file=sys.stderr, flush=True)
@@ -99,6 +102,16 @@ def _join(distributed: str, timeout: int) -> None:
       raise ValueError(
         f'distributed: got {distributed!r}, which does not tell the processes ({error}); {allowed}'
       ) from None
+
+
+def _free(port: int) -> None:
+  """Raises ValueError where process 0 cannot listen: JAX would end by a segmentation fault."""
+  try:
+    socket.create_server(('', port)).close()
+  except (OSError, OverflowError) as error:
+    raise ValueError(
+      f'distributed: got port {port}, which this host cannot open ({error}); allowed: a free one'
+    ) from None
 
 
 @contextlib.contextmanager
