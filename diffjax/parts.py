@@ -116,7 +116,7 @@ class Parts:
     return self.folder / f'part-{first:06d}-{last:06d}.npz'
 
   def _write(self, part: int, samples: np.ndarray) -> None:
-    arrays = {self.names[0]: samples}
+    arrays: dict[str, Any] = {self.names[0]: samples}
     if self.labels is not None:
       arrays[self.names[1]] = self.labels[self.ranges[part]]
     buffer = io.BytesIO()

@@ -12,12 +12,15 @@ __all__ = ['TEXT', 'arguments', 'run']
 TEXT = """\
 Draw samples from a checkpoint of a run with the solver, steps and guidance scale of its config, or others.
 
-Sample k of a seed depends on the seed and k alone, whatever the batch, mesh or number of hosts. --n=10 draws k = 0 to 9
-and writes OUT.npz (samples, float in the range of the data, and labels) and OUT.png. --seeds=0-49999 draws these k, for
-evaluation: all hosts share the work and write finished parts to OUT/, the same command goes on after a stop, on any
-number of hosts, and at the end process 0 writes OUT.npz. There arr_0 are the images in the order of k, uint8
-(n, H, W, C), 127.5 x + 128 cut to 0..255 and rounded down, and arr_1 the labels; data that are no images stay
-`samples`. Nothing that is there is replaced."""
+Sample k of a seed depends on the seed and k alone, whatever the batch, mesh or number of hosts.
+
+--n=10 draws k = 0 to 9 and writes OUT.npz (samples, float in the range of the data, and labels) and OUT.png.
+
+--seeds=0-9 draws the same k for evaluation suites, where they may be many thousands: all hosts share the work and write
+finished parts to OUT/; after a stop the same command goes on, on any number of hosts; at the end process 0 writes
+OUT.npz, and a file or a draw that is there already is never replaced. arr_0 are the images in the order of k, uint8
+(n, H, W, C), 127.5 x + 128 cut to 0..255 and rounded down, arr_1 the labels. Data that are no images stay float, under
+the names samples and labels."""
 
 LAST = 2**31 - 1
 

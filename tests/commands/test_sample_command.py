@@ -129,8 +129,9 @@ def test_another_draw_is_refused(trained, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_eight_devices_and_two_processes_draw_the_same(trained, whole, tmp_path):
-  """Parameters split over fsdp too; two processes write one report, with the figures of one."""
-  split = ['--config.mesh.fsdp=2']
+  """Parameters split over fsdp too, batches of 7 (rounded up to 8); two processes write one report, with the figures
+  of one."""
+  split = ['--config.mesh.fsdp=2', '--config.sampling.batch=7']
   finish(started(command(trained, 'sample', '--n=20', f'--out={tmp_path}/eight', *split), devices=8))
   finish(*pair(command(trained, 'sample', '--n=20', f'--out={tmp_path}/two', *split)))
   for name in ('eight', 'two'):
