@@ -34,8 +34,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = [argument for argument in rest if argument not in overrides]
     if unknown:
       raise ValueError(f'argument: got {unknown[0]!r}; allowed: see diffjax {options.command} --help')
-    COMMANDS[options.command].run(options, overrides)
+    try:
+      COMMANDS[options.command].run(options, overrides)
+    except RuntimeError as error:
+      _end_alone(error)
+      raise
   return status[0]
+
+
+def _end_alone(error: RuntimeError) -> None:
+  """Ends this process of several with one line where JAX failed: an orderly exit waits for all, and one may be lost."""
+  jax = sys.modules['jax']
+  if jax.process_count() == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
+    return
+  if 'DIFFJAX_TRACEBACK' in os.environ:
+    traceback.print_exc()
+  who, told = f'process {jax.process_index()} of {jax.process_count()}', ' '.join(str(error).split())[:300]
+  line = f'diffjax: {who} failed or lost another, whose log tells more ({told}); what was saved is whole, and the same '
+  line += 'command goes on from it, on any number of hosts'
+  print(f'\n{line}', file=sys.stderr, flush=True)
+  sys.stdout.flush()
+  os._exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ['per_sample', 'split', 'fold', 'normal', 'uniform', 'bernoulli']
+__all__ = ['per_sample', 'numbered', 'split', 'fold', 'normal', 'uniform', 'bernoulli']
 
 
 def per_sample(key: Array, n: int, start: int | Array = 0) -> Array:
@@ -22,10 +22,15 @@ def per_sample(key: Array, n: int, start: int | Array = 0) -> Array:
   if not (hasattr(key, 'dtype') and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
     raise ValueError(f'key: got {type(key).__name__} without a key type; allowed: a typed key, jax.random.key(seed)')
   if key.ndim == 0:
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(n))
+    return numbered(key, start + jnp.arange(n))
   if key.shape != (n,):
     raise ValueError(f'key: got a batch of shape {key.shape}; allowed: one key, or one a sample, shape ({n},)')
   return key
+
+
+def numbered(key: Array, samples: Array) -> Array:
+  """The key batch of the samples of these global indices (B,), in any order."""
+  return jax.vmap(lambda i: jax.random.fold_in(key, i))(samples)
 
 
 def split(keys: Array, n: int) -> tuple[Array, ...]:

@@ -27,6 +27,7 @@ __all__ = [
   'arrays',
   'claim',
   'dataset',
+  'differences',
   'load',
   'read_config',
   'restored',
@@ -34,6 +35,7 @@ __all__ = [
   'stream',
   'time_bins',
   'weights',
+  'write',
 ]
 
 FREE = ('sampling', 'evaluation', 'mesh', 'loading.workers', 'loading.prefetch', 'train.log_every', 'train.save_every',
@@ -49,20 +51,32 @@ def claim(workdir: str, config: ConfigDict) -> None:
   """
   path = epath.Path(workdir) / 'config.json'
   if path.exists():
-    before = _flat(read_config(workdir).to_dict())
-    after = _flat(config.to_dict())
-    fixed = [k for k in {**before, **after} if not k.startswith(FREE) and before.get(k) != after.get(k)]
-    if fixed:
-      told = '; '.join(f'{k} is {before.get(k)!r} there and {after.get(k)!r} here' for k in sorted(fixed)[:4])
+    told = differences(read_config(workdir).to_dict(), config.to_dict())
+    if told:
       raise ConfigError(f'workdir: {workdir} holds the run of another config: {told}; allowed: the same config, or '
                         'another directory')  # fmt: skip
   if jax.process_index():
     return
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config.to_dict(), indent=2) + '\n')
+    write(path, (json.dumps(config.to_dict(), indent=2) + '\n').encode())
   except OSError as error:
     raise ConfigError(f'workdir: got {workdir!r}; allowed: a directory that can be written ({error})') from None
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> str:
+  """The first few keys of two nested dicts that differ, without those in FREE, as text; empty where none do."""
+  there, here = _flat(before), _flat(after)
+  keys = [k for k in {**there, **here} if not k.startswith(FREE) and there.get(k) != here.get(k)]
+  return '; '.join(f'{k} is {there.get(k)!r} there and {here.get(k)!r} here' for k in sorted(keys)[:4])
+
+
+def write(path: Any, data: bytes) -> None:
+  """The file with its directory, whole or not there: written beside its place and renamed."""
+  path = epath.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  beside = path.parent / f'.{path.name}.tmp'
+  beside.write_bytes(data)
+  beside.replace(path)
 
 
 def read_config(workdir: str) -> ConfigDict:

@@ -1,23 +1,30 @@
 """Drawing from a trained run, shared by the commands that do."""
 
+import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from diffjax.commands.start import mesh_of, start
+from diffjax.commands.start import TIMEOUT, mesh_of, start
 
-__all__ = ['draw', 'network', 'picture', 'sampler', 'write_npz']
+__all__ = ['Trained', 'chief', 'draw', 'network', 'of_images', 'picture', 'sampler', 'write_npz']
 
 
-def sampler(
-  workdir: str, overrides: Sequence[str], step: int | None = None, file: str | None = None
-) -> tuple[Any, Any, Any, Any]:
-  """The experiment of a run, its guided denoiser, its solver and the mesh, after overrides of how to sample.
+class Trained(NamedTuple):
+  """A run to draw from: its experiment, its guided denoiser, the mesh, the weights and the step they are of."""
 
-  The solver is that of the config, or the one in a solver file.
-  """
+  what: Any
+  denoise: Any
+  mesh: Any
+  params: Any
+  step: int
+
+
+def sampler(options: argparse.Namespace, overrides: Sequence[str], step: int | None = None) -> tuple[Trained, Any]:
+  """The run and its solver, that of the config or of the file `options.solver`, after overrides of how to sample."""
+  file, joined = options.solver, (options.distributed, options.timeout)
   if file is None:
-    what, denoise, mesh = network(workdir, overrides, step)
-    return what, denoise, what.solver(workdir), mesh
+    trained = network(options.workdir, overrides, step, *joined)
+    return trained, trained.what.solver(options.workdir)
   from diffjax.solvers.file import read
 
   both = [o for o in overrides if o.removeprefix('--').startswith(('config.sampling.solver', 'config.sampling.grid',
@@ -25,12 +32,18 @@ def sampler(
                                                                     'config.sampling.teleport'))]  # fmt: skip
   if both:
     raise ValueError(f'solver: got {file} and {both[0]}; allowed: one of them, the file has its own times and steps')
-  what, denoise, mesh = network(workdir, overrides, step)
-  return what, denoise, read(file, what.process, what.shape).table, mesh
+  trained = network(options.workdir, overrides, step, *joined)
+  return trained, read(file, trained.what.process, trained.what.shape).table
 
 
-def network(workdir: str, overrides: Sequence[str], step: int | None = None) -> tuple[Any, Any, Any]:
-  """The experiment of a run, its guided denoiser and the mesh, after overrides of how to sample."""
+def network(
+  workdir: str,
+  overrides: Sequence[str],
+  step: int | None = None,
+  distributed: str | None = None,
+  timeout: int = TIMEOUT,
+) -> Trained:
+  """The run with the weights of `step`, the newest by default, after overrides of how to sample."""
   from diffjax import config as configs
   from diffjax import experiment, run
 
@@ -41,34 +54,47 @@ def network(workdir: str, overrides: Sequence[str], step: int | None = None) -> 
   if moved:
     raise ValueError(f'config.{moved[0]}: differs from the run in {workdir}; allowed here: config.sampling, '
                      'config.evaluation, config.mesh, config.seed')  # fmt: skip
-  start(config)
+  start(config, distributed, timeout)
   what = experiment.build(config)
   mesh = mesh_of(config)
   state = run.restored(what, workdir, mesh, step)
-  return what, what.guided(what.denoiser(run.weights(what, state))), mesh
+  params = run.weights(what, state)
+  return Trained(what, what.guided(what.denoiser(params)), mesh, params, int(state.step))
 
 
-def draw(what: Any, denoise: Any, solver: Any, mesh: Any, n: int, labels: Any, seed: int) -> Any:
-  """Samples on the host; images, unlike latents, are clipped to the range of the data."""
+def chief() -> bool:
+  """Whether this process is the one that writes what there is one of."""
+  import jax
+
+  return jax.process_index() == 0
+
+
+def draw(trained: Trained, solver: Any, n: int, labels: Any, seed: int) -> Any:
+  """Samples 0 .. n - 1 of this seed on every host; images, unlike latents, are clipped to the range of the data."""
   import numpy as np
 
   from diffjax.generate import generate
 
+  what, denoise, mesh, *_ = trained
   drawn = generate(denoise, solver, what.shape, n, labels, seed, what.config.sampling.batch, mesh)
-  bounded = len(what.shape) == 3 and not what.config.data.get('latents', False)
-  return np.clip(drawn, -1, 1) if bounded else drawn
+  return np.clip(drawn, -1, 1) if of_images(what) else drawn
+
+
+def of_images(what: Any) -> bool:
+  """Whether the samples are images with numbers from -1 to 1, not latents or points."""
+  return len(what.shape) == 3 and not what.config.data.get('latents', False)
 
 
 def write_npz(path: str, samples: Any, labels: Any) -> None:
   import io
 
   import numpy as np
-  from etils import epath
+
+  from diffjax.run import write
 
   buffer = io.BytesIO()
   np.savez_compressed(buffer, samples=samples, **({} if labels is None else dict(labels=labels)))
-  epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
-  epath.Path(path).write_bytes(buffer.getvalue())
+  write(path, buffer.getvalue())
 
 
 def picture(path: str, drawn: Any, labels: Any, held: Any = None) -> None:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from diffjax.commands.draw import draw, picture, sampler, write_npz
+from diffjax.commands.draw import Trained, chief, draw, picture, sampler, write_npz
+from diffjax.commands.start import hosts, meet
 
 __all__ = ['TEXT', 'arguments', 'run']
 
@@ -21,6 +22,7 @@ samples.png and trajectory.png."""
 def arguments(parser: argparse.ArgumentParser) -> None:
   """What the command takes beside --workdir."""
   parser.add_argument('--solver', metavar='FILE', help="a solver that diffjax search wrote; the config's by default")
+  hosts(parser)
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -28,48 +30,73 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   from diffjax import run as runs
 
   runs.read_config(options.workdir)
-  from etils import epath
-
-  from diffjax import metrics
-
   began = time.perf_counter()
-  what, denoise, solver, mesh = sampler(options.workdir, overrides, file=options.solver)
+  trained, solver = sampler(options, overrides)
+  what = trained.what
   c = what.config
   held, known = runs.arrays(what, c.evaluation.split)
   n = min(c.evaluation.n, len(held))
   held, known = held[:n], None if known is None else known[:n]
   seen = runs.arrays(what, 'train')
   first = min(n, c.sampling.batch)
-  draw(what, denoise, solver, mesh, first, None if known is None else known[:first], c.seed)  # compiles
+  draw(trained, solver, first, None if known is None else known[:first], c.seed)  # compiles
   ready = time.perf_counter()
-  drawn = draw(what, denoise, solver, mesh, n, known, c.seed)
+  drawn = draw(trained, solver, n, known, c.seed)
   sampled = time.perf_counter()
-  features, classify = metrics.features_for(c.data.name, seen[0])
+  paths = _paths(trained, solver)
+  if chief():
+    seconds = dict(compile=ready - began, sample=sampled - ready)
+    _report(options, trained, solver, (drawn, known), held, seen, paths, seconds)
+  meet('evaluated')
+
+
+def _report(
+  options: argparse.Namespace, trained: Trained, solver: Any, samples: tuple, held: Any, seen: Any, paths: Any,
+  seconds: dict[str, float],
+) -> None:  # fmt: skip
+  """The figures, and the files that hold them."""
+  from etils import epath
+
+  from diffjax import metrics
+
+  began, what, (drawn, known) = time.perf_counter(), trained.what, samples
+  features, classify = metrics.features_for(what.config.data.name, seen[0])
   figures = metrics.evaluate(drawn, known, (held, known), seen, features, classify)
   write_npz(f'{options.workdir}/samples.npz', drawn, known)
-  _pictures(options.workdir, what, denoise, solver, drawn, known, held)
-  seconds = dict(compile=ready - began, sample=sampled - ready, evaluate=time.perf_counter() - sampled)
-  report = {**figures, **_circumstances(options.workdir, what, denoise, solver, n, seconds)}
+  _pictures(options.workdir, what, solver, drawn, known, held, paths)
+  seconds = seconds | dict(evaluate=time.perf_counter() - began)
+  report = {**figures, **_circumstances(options.workdir, what, trained.denoise, solver, len(drawn), seconds)}
   if options.solver:
     report |= dict(solver=dict(file=options.solver), grid=None, teleport=0.0)
   (epath.Path(options.workdir) / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
   _tell(options.workdir, report)
 
 
-def _pictures(workdir: str, what: Any, denoise: Any, solver: Any, drawn: Any, known: Any, held: Any) -> None:
+def _paths(trained: Trained, solver: Any) -> Any:
+  """The ways of a few images from noise to data, see `trajectories`; None for points."""
+  import numpy as np
+
+  from diffjax.generate import trajectories
+
+  what, denoise, mesh, *_ = trained
+  if len(what.shape) != 3:
+    return None
+  few = np.arange(min(4, what.classes)) if what.classes else None
+  return trajectories(denoise, solver, what.shape, few, 4 if few is None else len(few), what.config.seed, mesh)
+
+
+def _pictures(workdir: str, what: Any, solver: Any, drawn: Any, known: Any, held: Any, paths: Any) -> None:
   """samples.png, a row a class, and for images trajectory.png."""
   import numpy as np
 
   from diffjax import plots
-  from diffjax.generate import trajectories
 
-  if len(what.shape) != 3:
+  if paths is None:
     picture(f'{workdir}/samples.png', drawn, None, held=held)
     return
   order = np.arange(min(100, len(drawn))) if known is None else _by_class(known, what.classes)
   picture(f'{workdir}/samples.png', drawn[order], None if known is None else known[order])
-  few = None if known is None else np.arange(min(4, what.classes))
-  x, x0 = trajectories(denoise, solver, what.shape, few, 4 if few is None else len(few), what.config.seed)
+  x, x0 = paths
   kept = np.unique(np.linspace(0, len(x) - 1, 11).round().astype(int))
   times = np.append(np.asarray(solver.rows.t), 0.0)
   plots.trajectory(f'{workdir}/trajectory.png', x[kept], x0[kept], times[kept])

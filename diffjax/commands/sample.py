@@ -4,58 +4,153 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from diffjax.commands.draw import draw, picture, sampler, write_npz
+from diffjax.commands.draw import Trained, chief, draw, of_images, picture, sampler, write_npz
+from diffjax.commands.start import hosts, meet
 
 __all__ = ['TEXT', 'arguments', 'run']
 
 TEXT = """\
 Draw samples from a checkpoint of a run with the solver, steps and guidance scale of its config, or others.
 
-Sample k depends on the seed and k alone, whatever the batch or mesh. Writes OUT.npz (samples, labels) and OUT.png."""
+Sample k of a seed depends on the seed and k alone, whatever the batch, mesh or number of hosts.
+
+--n=10 draws k = 0 to 9 and writes OUT.npz (samples, float in the range of the data, and labels) and OUT.png.
+
+--seeds=0-9 draws the same k for evaluation suites, where they may be many thousands: all hosts share the work and write
+finished parts to OUT/; after a stop the same command goes on, on any number of hosts; at the end process 0 writes
+OUT.npz, and a file or a draw that is there already is never replaced. arr_0 are the images in the order of k, uint8
+(n, H, W, C), 127.5 x + 128 cut to 0..255 and rounded down, arr_1 the labels. Data that are no images stay float, under
+the names samples and labels."""
+
+LAST = 2**31 - 1
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
   """What the command takes beside --workdir."""
-  parser.add_argument('--labels', metavar='0,1,2', help='the classes to draw, in order and over again; all by default')
+  parser.add_argument(
+    '--labels', metavar='0,1,2', help='the classes to draw: sample k has the k-th of them, over and over, or, with '
+    '`random`, one drawn from its own key; all in turn by default')  # fmt: skip
   parser.add_argument('--n', type=int, help='how many samples; one a label by default')
+  parser.add_argument('--seeds', metavar='0-9,12', help='the samples k to draw, rising, for evaluation suites')
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--step', type=int, help='the checkpoint to take; the newest by default')
   parser.add_argument('--solver', metavar='FILE', help="a solver that diffjax search wrote; the config's by default")
-  parser.add_argument('--out', metavar='PATH', help='where to write, without suffix; WORKDIR/drawn by default')
+  parser.add_argument('--out', metavar='PATH', help='where to write, without suffix; WORKDIR/drawn by default, with '
+                      '--seeds WORKDIR/seeds')  # fmt: skip
+  hosts(parser)
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-  """Draw samples and write them with a picture."""
+  """Draw samples and write them with a picture, or part by part."""
   from diffjax import run as runs
 
   config = runs.read_config(options.workdir)
-  labels = None if options.labels is None else _labels(options.labels, config.data.classes)
+  given = _labels(options.labels, config.data.classes)
+  ks = _seeds(options)
+  if ks is None:
+    import numpy as np
+
+    ks = np.arange(options.n if options.n is not None else config.data.classes or 10 if given is None else len(given))
+  out = options.out or f'{options.workdir}/{"drawn" if options.seeds is None else "seeds"}'
+  out = out.removesuffix('.npz').removesuffix('.png')
+  trained, solver = sampler(options, overrides, options.step)
+  labels = _classes(options, given, trained.what.classes, ks)
+  (_few if options.seeds is None else _many)(options, trained, solver, ks, labels, out)
+  c = trained.what.config.sampling
+  if chief():
+    kinds = '.npz and .png' if options.seeds is None else '.npz'
+    leap = f' from sigma / alpha <= {c.teleport:g} on' if c.teleport else ''
+    print(f'{len(ks)} samples, {options.solver or c.solver.name + leap}, {solver.nfe} evaluations, scale {c.scale:g}: '
+          f'{out}{kinds}')  # fmt: skip
+
+
+def _few(options: argparse.Namespace, trained: Trained, solver: Any, ks: Any, labels: Any, out: str) -> None:
+  drawn = draw(trained, solver, len(ks), labels, options.seed)
+  if chief():
+    write_npz(f'{out}.npz', drawn, labels)
+    picture(f'{out}.png', drawn, labels)
+
+
+def _many(options: argparse.Namespace, trained: Trained, solver: Any, ks: Any, labels: Any, out: str) -> None:
+  """Part by part, then all in one file."""
+  from tqdm import tqdm
+
+  from diffjax.generate import drawn
+  from diffjax.parts import Parts
+
+  what, denoise, mesh, *_ = trained
+  parts = Parts(out, ks, labels, _made(options, trained), images=of_images(what))
+  batch = what.config.sampling.batch
+
+  def some(places: Any) -> Any:
+    cond = None if labels is None else labels[places]
+    with tqdm(total=len(places), disable=not chief(), unit='sample', desc='of this host') as bar:
+      for x in drawn(denoise, solver, what.shape, ks[places], cond, options.seed, batch, mesh):
+        yield x
+        bar.update(len(x))
+
+  parts.fill(some)
+  if chief() and not parts.whole.exists():
+    parts.join()
+  meet('joined')
+
+
+def _made(options: argparse.Namespace, trained: Trained) -> dict[str, Any]:
+  """All that the samples depend on; of files and weights a digest."""
   import numpy as np
   from etils import epath
 
-  what, denoise, solver, mesh = sampler(options.workdir, overrides, options.step, options.solver)
-  classes = what.classes
-  if classes and labels is None:
-    labels = np.arange(classes)
-  n = options.n if options.n is not None else (10 if labels is None else len(labels))
-  if n < 1:
-    raise ValueError(f'n: got {n}; allowed: at least 1')
-  labels = None if labels is None else np.resize(labels, n).astype(np.int32)
-  drawn = draw(what, denoise, solver, mesh, n, labels, options.seed)
-  out = options.out or f'{options.workdir}/drawn'
-  out = out.removesuffix('.npz').removesuffix('.png')
-  write_npz(f'{out}.npz', drawn, labels)
-  picture(f'{out}.png', drawn, labels)
-  c = what.config.sampling
-  leap = f' from sigma / alpha <= {c.teleport:g} on' if c.teleport else ''
-  name = options.solver or f'{c.solver.name}{leap}'
-  print(f'{n} samples, {name}, {solver.nfe} evaluations, scale {c.scale:g}: {epath.Path(out)}.npz and .png')
+  from diffjax import solvers
+  from diffjax.metrics.features import digest
+  from diffjax.train.checkpoint import digest as checksums
+
+  config = trained.what.config.to_dict()
+  s = config['sampling']
+  weights = digest(dict(words=np.asarray(checksums(trained.params))))
+  if options.solver:
+    how, files = dict(file=options.solver), [options.solver]
+  else:
+    how = {k: s[k] for k in ('solver', 'grid', 'steps', 'teleport')}
+    known = solvers.informed.get(s['solver']['name']), 'gaussian' if s['teleport'] else None
+    files = [f'{options.workdir}/statistics/{kind}.npz' for kind in known if kind]
+  how['digests'] = [digest(dict(bytes=np.frombuffer(epath.Path(file).read_bytes(), np.uint8))) for file in files]
+  return dict(
+    run={k: config[k] for k in ('data', 'process', 'net', 'loss')},
+    checkpoint=dict(step=trained.step, ema=s['ema'], weights=weights),
+    solver=how,
+    guidance={k: s[k] for k in ('scale', 'interval', 'threshold')},
+    labels=options.labels,
+    seed=options.seed,
+    seeds=options.seeds,
+  )
 
 
-def _labels(text: str, classes: int) -> Any:
+def _seeds(options: argparse.Namespace) -> Any:
+  """The samples of --seeds=a-b,c, rising; None without."""
   import numpy as np
 
-  allowed = f'0 to {classes - 1}, separated by commas' if classes else 'none, this run has no labels'
+  if options.n is not None and options.n < 1:
+    raise ValueError(f'n: got {options.n}; allowed: at least 1')
+  if options.seeds is None:
+    return None
+  if options.n is not None:
+    raise ValueError(f'seeds: got {options.seeds!r} and n {options.n}; allowed: one of them, --seeds=0-{options.n - 1}')
+  ends = [part.split('-') for part in options.seeds.split(',')]
+  rising = [int(e) for pair in ends for e in (pair[0], pair[-1]) if e.isascii() and e.isdigit()]
+  whole = len(rising) == 2 * len(ends) and all(len(pair) < 3 for pair in ends) and rising[-1] <= LAST
+  if not whole or any(b < a or (b == a and i % 2) for i, (a, b) in enumerate(zip(rising, rising[1:], strict=False))):
+    raise ValueError(f'seeds: got {options.seeds!r}; allowed: whole numbers and ranges, each above the one before, '
+                     f'such as 0-49999 or 0-9,12, up to {LAST}')  # fmt: skip
+  return np.concatenate([np.arange(a, b + 1) for a, b in zip(rising[::2], rising[1::2], strict=True)])
+
+
+def _labels(text: str | None, classes: int) -> Any:
+  """The classes of --labels; None without, or for `random`."""
+  import numpy as np
+
+  if text is None or (text == 'random' and classes):
+    return None
+  allowed = f'0 to {classes - 1}, separated by commas, or random' if classes else 'none, this run has no labels'
   try:
     labels = np.array([int(part) for part in text.split(',')], np.int32)
   except ValueError:
@@ -64,3 +159,17 @@ def _labels(text: str, classes: int) -> Any:
   if len(wrong):
     raise ValueError(f'labels: got {wrong[0]}; allowed: {allowed}')
   return labels
+
+
+def _classes(options: argparse.Namespace, given: Any, classes: int, ks: Any) -> Any:
+  """The class of each sample k, a function of the seed and k; None where there are none."""
+  import numpy as np
+
+  from diffjax.generate import random_labels
+
+  if not classes:
+    return None
+  if options.labels == 'random':
+    return random_labels(options.seed, ks, classes)
+  given = np.arange(classes) if given is None else given
+  return given[ks % len(given)].astype(np.int32)

@@ -43,7 +43,9 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Search, tell the errors and write the file."""
   out = _checked(options)
   began = time.perf_counter()
-  what, denoise, mesh = network(options.workdir, [*overrides, f'--config.sampling.steps={options.nfe}'], options.step)
+  what, denoise, mesh, *_ = network(
+    options.workdir, [*overrides, f'--config.sampling.steps={options.nfe}'], options.step
+  )
   from diffjax import search
   from diffjax.solvers import Table
   from diffjax.solvers.file import write

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     if getattr(options, field) < least:
       raise ValueError(f'{field}: got {getattr(options, field)}; allowed: at least {least}')
   scaled = [] if options.scale is None else [f'--config.sampling.scale={options.scale}']
-  what, denoise, mesh = network(options.workdir, [*overrides, *scaled], options.step)
+  what, denoise, mesh, *_ = network(options.workdir, [*overrides, *scaled], options.step)
   import jax
 
   from diffjax import statistics

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from diffjax.commands.start import mesh_of, start
+from diffjax.commands.start import hosts, mesh_of, start
 from diffjax.config import refused
 
 __all__ = ['TEXT', 'arguments', 'run']
@@ -21,9 +21,7 @@ is installed. SIGTERM saves and ends with status 0; the same command goes on fro
 def arguments(parser: argparse.ArgumentParser) -> None:
   """What the command takes beside --workdir."""
   parser.add_argument('--config', required=True, metavar='FILE', help='a Python file with get_config()')
-  parser.add_argument(
-    '--distributed', metavar='auto', help='one process of several: auto, or HOST:PORT,PROCESSES,INDEX'
-  )
+  hosts(parser)
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -32,7 +30,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
   began = time.perf_counter()
   config = configs.override(configs.from_file(options.config), overrides)
-  start(config, options.distributed)
+  start(config, options.distributed, options.timeout)
   import jax
 
   from diffjax import experiment

@@ -155,6 +155,9 @@ def fit(
   run = _Run(method, step, stream, mesh, saver, log, log_every, save_every, limit, profile, workdir, began)
   try:
     state = run(state, start, steps)
+  except jax.errors.JaxRuntimeError:
+    saver = saver if jax.process_count() == 1 else None  # to close it is to wait for all, and one may be lost
+    raise
   finally:
     run.end_trace()
     stream.close()
