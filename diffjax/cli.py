@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
       formatter_class=shape,
       allow_abbrev=False,
     )
-    sub.add_argument('--workdir', required=True, metavar='DIR', help='the run: a local path, gs:// and the like')
+    sub.add_argument(
+      '--workdir', required=name != 'train', metavar='DIR', help='the run: a local path, gs:// and the like'
+    )
     command.arguments(sub)
   return parser
 

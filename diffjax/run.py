@@ -23,6 +23,7 @@ from diffjax.train.loop import abstract_state
 
 __all__ = [
   'arrays',
+  'batch_of',
   'claim',
   'dataset',
   'load',
@@ -133,12 +134,18 @@ def time_bins(process: Process) -> Callable[[Array], Array]:
   return lambda t: (high - process.lam(t)) / (high - low)
 
 
+def batch_of(experiment: Experiment, mesh: Any) -> dict[str, Any]:
+  """The shapes and shardings of one batch on this mesh."""
+  rows, where = experiment.config.train.batch, sharding.batch_sharding(mesh)
+  batch = {'x': jax.ShapeDtypeStruct((rows, *experiment.shape), jnp.float32, sharding=where)}
+  if experiment.classes:
+    batch['cond'] = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=where)
+  return batch
+
+
 def state_of(experiment: Experiment, mesh: Any) -> Any:
   """The shapes and shardings of the run's training state on this mesh."""
-  rows = experiment.config.train.batch
-  batch: dict[str, Any] = {'x': jax.ShapeDtypeStruct((rows, *experiment.shape), jnp.float32)}
-  if experiment.classes:
-    batch['cond'] = jax.ShapeDtypeStruct((rows,), jnp.int32)
+  batch = batch_of(experiment, mesh)
   key, bins = jax.random.key(experiment.config.seed), time_bins(experiment.process)
   return abstract_state(experiment.method, experiment.init, key, batch, mesh, experiment.averages, bins)[1]
 

@@ -26,7 +26,7 @@ from diffjax.train import meter as meters
 from diffjax.train import sharding as shardings
 from diffjax.train.ema import Average
 from diffjax.train.log import Log
-from diffjax.train.step import init_state, make_train_step
+from diffjax.train.step import init_state, jit_train_step
 
 __all__ = ['Fit', 'NonFinite', 'abstract_state', 'fit']
 
@@ -142,10 +142,7 @@ def fit(
   if start and chief:
     print(f'going on from step {start} of {steps}')
   stream = batches(start) if start else chain([example], stream)
-  where = jax.tree.map(lambda s: s.sharding, target)
-  step = jax.jit(
-    make_train_step(method, ema, accumulate, bins), static_argnums=2, donate_argnums=0, out_shardings=(where, None)
-  )
+  step = jit_train_step(method, target, ema, accumulate, bins)
   log = Log(workdir if chief else None, start, steps, progress and chief)
   run = _Run(method, step, stream, mesh, saver, log, log_every, save_every, limit, profile, workdir, began)
   try:

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from diffjax import kinds, nets, schedules
 from diffjax.prediction import Denoiser
 from diffjax.solvers import dpmpp_2m, grids, sample
-from experiments.bench.timing import compare, flops
+from diffjax.train.plan import counted as flops
+from experiments.bench.timing import compare
 
 STEPS = 20
 

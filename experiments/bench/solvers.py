@@ -18,7 +18,8 @@ import numpy as np
 from diffjax import exact, kinds, nets, schedules, search, solvers
 from diffjax.prediction import Denoiser
 from diffjax.solvers import grids, sample
-from experiments.bench.timing import compare, flops
+from diffjax.train.plan import counted as flops
+from experiments.bench.timing import compare
 
 STEPS = 10
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ['compare', 'flops']
+__all__ = ['compare']
 
 
 def compare(programs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
@@ -32,9 +32,3 @@ def compare(programs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, di
     ratios = np.median(pairs / base, axis=0)
     table[name] = dict(wall=float(wall), cpu=float(cpu), wall_ratio=float(ratios[0]), cpu_ratio=float(ratios[1]))
   return table
-
-
-def flops(compiled: Any) -> float:
-  """Floating-point operations XLA counts in a compiled program (the body of a loop once)."""
-  analysis = compiled.cost_analysis()
-  return float((analysis[0] if isinstance(analysis, list) else analysis)['flops'])
