@@ -1,4 +1,4 @@
-"""diffjax train | sample | evaluate | statistics | search."""
+"""diffjax train | sample | evaluate | statistics | search | profile."""
 
 import argparse
 import contextlib
@@ -8,11 +8,11 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from diffjax.commands import evaluate, sample, search, statistics, train
+from diffjax.commands import evaluate, profile, sample, search, statistics, train
 
 __all__ = ['main']
 
-COMMANDS = dict(train=train, sample=sample, evaluate=evaluate, statistics=statistics, search=search)
+COMMANDS = dict(train=train, sample=sample, evaluate=evaluate, statistics=statistics, search=search, profile=profile)
 
 EPILOG = """\
 The main job, and what one does with it:

@@ -17,9 +17,10 @@ from diffjax.config import ConfigError, checked
 from diffjax.experiment import Experiment, build
 from diffjax.prediction import Denoiser
 from diffjax.process import Process
-from diffjax.roles import TrainState
+from diffjax.roles import TrainState, active_phases
 from diffjax.train import sharding
 from diffjax.train.loop import abstract_state
+from diffjax.train.step import jit_train_step
 
 __all__ = [
   'arrays',
@@ -32,6 +33,7 @@ __all__ = [
   'state_of',
   'stream',
   'time_bins',
+  'traced_step',
   'weights',
 ]
 
@@ -148,6 +150,18 @@ def state_of(experiment: Experiment, mesh: Any) -> Any:
   batch = batch_of(experiment, mesh)
   key, bins = jax.random.key(experiment.config.seed), time_bins(experiment.process)
   return abstract_state(experiment.method, experiment.init, key, batch, mesh, experiment.averages, bins)[1]
+
+
+def traced_step(experiment: Experiment, mesh: Any, options: dict[str, Any] | None = None) -> Any:
+  """The first train step of the run traced on this mesh from shapes alone, to be lowered and compiled.
+
+  Args:
+    options: of the compiler.
+  """
+  state, batch = state_of(experiment, mesh), batch_of(experiment, mesh)
+  accumulate, bins = experiment.config.train.accumulate, time_bins(experiment.process)
+  step = jit_train_step(experiment.method, state, experiment.averages, accumulate, bins, options)
+  return step.trace(state, batch, active_phases(experiment.method, 0))
 
 
 def restored(experiment: Experiment, workdir: str, mesh: Any, step: int | None = None) -> TrainState:

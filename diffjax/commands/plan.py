@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   for name, tree in parts.items():
     print(f'  {name:44}{_mib(plan.bytes_in_all(tree), 14)}{_mib(needs[name])}')
   print(f'  {"sum":44}{_mib(plan.bytes_in_all(list(parts.values())), 14)}{_mib(sum(needs.values()))}')
-  traced = _trace(what, state, batch, mesh)
+  traced = _trace(what, mesh)
   _check(options.memory, needs, c)
   if options.dry_run == 'compiled':
     needs['activations'] = _compile(traced, mesh)
@@ -84,15 +84,12 @@ def _tell_parameters(roles: Any, count: int) -> None:
     print(f'  {f"{len(tail)} smaller groups":74}{leaves:7}{_mib(whole)}{_mib(each)}')
 
 
-def _trace(what: Any, state: Any, batch: Any, mesh: Any) -> Any:
+def _trace(what: Any, mesh: Any) -> Any:
   """The train step traced, with its FLOPs told."""
   from diffjax import run as runs
-  from diffjax.roles import active_phases
-  from diffjax.train import flops, step
+  from diffjax.train import flops
 
-  bins, accumulate = runs.time_bins(what.process), what.config.train.accumulate
-  program = step.jit_train_step(what.method, state, what.averages, accumulate, bins, QUICK)
-  traced = program.trace(state, batch, active_phases(what.method, 0))
+  traced = runs.traced_step(what, mesh, QUICK)
   work = flops.count(traced.jaxpr.jaxpr)
   print(f'\nFLOPs of a step: {work:.4g} in all, {work / mesh.size:.4g} a device where they split evenly\n'
         '  (products and convolutions as traced: rematerialised ones too, loop bodies as often as they run)',
