@@ -42,9 +42,10 @@ def groups(tree: Any) -> list[Group]:
     named = jax.tree_util.keystr(path, simple=True, separator='/'), leaf
     found.setdefault((leaf.shape, leaf.dtype, tuple(leaf.sharding.spec)), []).append(named)
   made = []
-  for key, members in found.items():
+  for (shape, dtype, spec), members in found.items():
     leaves = [leaf for _, leaf in members]
-    made.append(Group(*key, len(members), members[0][0], bytes_in_all(leaves), bytes_per_device(leaves)))
+    path = members[0][0]
+    made.append(Group(shape, dtype, spec, len(members), path, bytes_in_all(leaves), bytes_per_device(leaves)))
   return sorted(made, key=lambda group: -group.bytes_in_all)
 
 

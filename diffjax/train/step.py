@@ -129,7 +129,7 @@ def jit_train_step(
   ema: Sequence[Average] = (),
   accumulate: int = 1,
   bins: meters.Bins | None = None,
-  options: Mapping[str, Any] | None = None,
+  options: dict[str, Any] | None = None,
 ) -> Any:
   """`make_train_step` under jit: `active` static, the state donated and left on the shardings of `target`.
 
@@ -139,9 +139,7 @@ def jit_train_step(
   """
   where = jax.tree.map(lambda leaf: leaf.sharding, target)
   step = make_train_step(method, ema, accumulate, bins)
-  return jax.jit(
-    step, static_argnums=2, donate_argnums=0, out_shardings=(where, None), compiler_options=options and dict(options)
-  )
+  return jax.jit(step, static_argnums=2, donate_argnums=0, out_shardings=(where, None), compiler_options=options)
 
 
 def gradient(
