@@ -1,4 +1,4 @@
-"""diffjax train | sample | evaluate | statistics | search."""
+"""diffjax train | sample | evaluate | statistics | search | profile."""
 
 import argparse
 import contextlib
@@ -8,11 +8,11 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from diffjax.commands import evaluate, sample, search, statistics, train
+from diffjax.commands import evaluate, profile, sample, search, statistics, train
 
 __all__ = ['main']
 
-COMMANDS = dict(train=train, sample=sample, evaluate=evaluate, statistics=statistics, search=search)
+COMMANDS = dict(train=train, sample=sample, evaluate=evaluate, statistics=statistics, search=search, profile=profile)
 
 EPILOG = """\
 The main job, and what one does with it:
@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
       formatter_class=shape,
       allow_abbrev=False,
     )
-    sub.add_argument('--workdir', required=True, metavar='DIR', help='the run: a local path, gs:// and the like')
+    sub.add_argument(
+      '--workdir', required=name != 'train', metavar='DIR', help='the run: a local path, gs:// and the like'
+    )
     command.arguments(sub)
   return parser
 

@@ -19,12 +19,14 @@ from diffjax.data.augment import FEATURES
 from diffjax.experiment import Experiment, build
 from diffjax.prediction import Denoiser
 from diffjax.process import Process
-from diffjax.roles import TrainState
+from diffjax.roles import TrainState, active_phases
 from diffjax.train import sharding
 from diffjax.train.loop import abstract_state
+from diffjax.train.step import jit_train_step
 
 __all__ = [
   'arrays',
+  'batch_of',
   'claim',
   'dataset',
   'differences',
@@ -34,6 +36,7 @@ __all__ = [
   'state_of',
   'stream',
   'time_bins',
+  'traced_step',
   'weights',
   'write',
 ]
@@ -151,16 +154,34 @@ def time_bins(process: Process) -> Callable[[Array], Array]:
   return lambda t: (high - process.lam(t)) / (high - low)
 
 
-def state_of(experiment: Experiment, mesh: Any) -> Any:
-  """The shapes and shardings of the run's training state on this mesh."""
-  rows = experiment.config.train.batch
+def batch_of(experiment: Experiment, mesh: Any) -> dict[str, Any]:
+  """The shapes and shardings of one batch on this mesh."""
+  rows, where = experiment.config.train.batch, sharding.batch_sharding(mesh)
   batch: dict[str, Any] = {'x': experiment.rows(rows)}
   if experiment.classes:
     batch['cond'] = jax.ShapeDtypeStruct((rows,), jnp.int32)
   if experiment.config.loading.augment:
     batch['augment'] = jax.ShapeDtypeStruct((rows, FEATURES), jnp.float32)
+  return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), batch)
+
+
+def state_of(experiment: Experiment, mesh: Any) -> Any:
+  """The shapes and shardings of the run's training state on this mesh."""
+  batch = batch_of(experiment, mesh)
   key, bins = jax.random.key(experiment.config.seed), time_bins(experiment.process)
   return abstract_state(experiment.method, experiment.init, key, batch, mesh, experiment.averages, bins)[1]
+
+
+def traced_step(experiment: Experiment, mesh: Any, options: dict[str, Any] | None = None) -> Any:
+  """The first train step of the run traced on this mesh from shapes alone, to be lowered and compiled.
+
+  Args:
+    options: of the compiler.
+  """
+  state, batch = state_of(experiment, mesh), batch_of(experiment, mesh)
+  accumulate, bins = experiment.config.train.accumulate, time_bins(experiment.process)
+  step = jit_train_step(experiment.method, state, experiment.averages, accumulate, bins, options)
+  return step.trace(state, batch, active_phases(experiment.method, 0))
 
 
 def restored(experiment: Experiment, workdir: str, mesh: Any, step: int | None = None) -> TrainState:

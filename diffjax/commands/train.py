@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from diffjax.commands import plan
 from diffjax.commands.start import hosts, mesh_of, start
 from diffjax.config import refused
 
@@ -15,17 +16,30 @@ TEXT = """\
 Train as a config says, from the start or from the last checkpoint of the directory.
 
 Leaves in WORKDIR: config.json (resolved), metrics.csv, checkpoints/, loss.png, TensorBoard events where tensorboardX
-is installed. SIGTERM saves and ends with status 0; the same command goes on from there, bit for bit."""
+is installed. SIGTERM saves and ends with status 0; the same command goes on from there, bit for bit.
+
+With --dry_run it needs neither data nor accelerator and writes nothing: it tells how a mesh of any size would share the
+parameters, and the memory and FLOPs a step needs of each device."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
   """What the command takes beside --workdir."""
   parser.add_argument('--config', required=True, metavar='FILE', help='a Python file with get_config()')
   hosts(parser)
+  parser.add_argument(
+    '--dry_run', nargs='?', const='compiled', choices=('compiled', 'shapes'),
+    help='tell shardings, memory and FLOPs of a step on any mesh, and write nothing; shapes: without compiling it',
+  )  # fmt: skip
+  parser.add_argument('--devices', type=int, metavar='N', help='of --dry_run: so many, for the axis of mesh that is -1')
+  parser.add_argument('--memory', type=float, metavar='GiB', help='of --dry_run: what a device has; status 2 if less')
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-  """Build, claim the directory, train."""
+  """Build, claim the directory, train; or tell what that would need."""
+  _check(options)
+  if options.dry_run:
+    plan.run(options, overrides)
+    return
   from diffjax import config as configs
 
   began = time.perf_counter()
@@ -56,6 +70,15 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     _plot_losses(options.workdir)
     print(f'trained {c.train.steps} steps, {done.steps_per_s:.1f} a second; next: '
           f'diffjax evaluate --workdir={options.workdir}')  # fmt: skip
+
+
+def _check(options: argparse.Namespace) -> None:
+  for field in ('devices', 'memory'):
+    given = getattr(options, field)
+    if given is not None and (not options.dry_run or given <= 0):
+      raise ValueError(f'{field}: got {given}; allowed: a positive number, with --dry_run')
+  if options.workdir is None and not options.dry_run:
+    raise ValueError('workdir: got none; allowed: a directory for the run, or --dry_run, which writes nothing')
 
 
 def _plot_losses(workdir: str) -> None:

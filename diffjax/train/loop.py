@@ -24,10 +24,11 @@ from jax.sharding import Mesh
 from diffjax.roles import Method, TrainState, active_phases
 from diffjax.train import meter as meters
 from diffjax.train import sharding as shardings
+from diffjax.train.clock import Clock
 from diffjax.train.ema import Average
 from diffjax.train.log import Log
 from diffjax.train.prefetch import Prefetch
-from diffjax.train.step import init_state, make_train_step
+from diffjax.train.step import init_state, jit_train_step
 
 __all__ = ['Fit', 'NonFinite', 'abstract_state', 'fit']
 
@@ -41,7 +42,7 @@ class NonFinite(FloatingPointError):
 
 @dataclass
 class Fit:
-  """What `fit` returns: the last state, the step it began from, steps per second, and seconds by what they went to."""
+  """What `fit` returns: the last state, the step it began from, steps per second, and `Clock.seconds`."""
 
   state: TrainState
   start: int
@@ -119,7 +120,7 @@ def fit(
     SystemExit: with status 0, after a checkpoint, when the process was asked to stop (SIGTERM).
   """
   mesh = shardings.make_mesh() if mesh is None else mesh
-  began = time.perf_counter()
+  clock = Clock(time.perf_counter())
   chief = jax.process_index() == 0
   stream = batches(0)
   example = next(stream)
@@ -141,18 +142,15 @@ def fit(
       print(f'finished: {start} of {steps} steps are done, nothing is left to do')
     if saver is not None:
       saver.close()
-    return Fit(state, start, 0.0, dict(compile=0.0, train=0.0, save=0.0))
+    return Fit(state, start, 0.0, clock.seconds)
   if start and chief:
     print(f'going on from step {start} of {steps}')
   rows = shardings.batch_sharding(mesh)
   stream = batches(start) if start else chain([example], stream)
   stream = Prefetch(stream, lambda batch: shardings.place(batch, rows), prefetch)
-  where = jax.tree.map(lambda s: s.sharding, target)
-  step = jax.jit(
-    make_train_step(method, ema, accumulate, bins), static_argnums=2, donate_argnums=0, out_shardings=(where, None)
-  )
+  step = jit_train_step(method, target, ema, accumulate, bins)
   log = Log(workdir if chief else None, start, steps, progress and chief)
-  run = _Run(method, step, stream, mesh, saver, log, log_every, save_every, limit, profile, workdir, began)
+  run = _Run(method, step, stream, mesh, saver, log, log_every, save_every, limit, profile, workdir, clock)
   try:
     state = run(state, start, steps)
   except jax.errors.JaxRuntimeError:
@@ -164,7 +162,7 @@ def fit(
     log.close()
     if saver is not None:
       saver.close()
-  return Fit(state, start, run.rate(), run.seconds)
+  return Fit(state, start, clock.rate(), clock.seconds)
 
 
 def _cut(meter: Any, skipped: Array) -> tuple[Any, Any]:
@@ -175,27 +173,21 @@ def _cut(meter: Any, skipped: Array) -> tuple[Any, Any]:
 class _Run:
   """The loop, with what it remembers between steps."""
 
-  def __init__(self, method, step, stream, mesh, saver, log, log_every, save_every, limit, profile, workdir, began):
-    self.method, self.step, self.stream, self.saver, self.log = method, step, stream, saver, log
-    self.log_every, self.save_every, self.limit, self.profile, self.workdir = (
-      log_every,
-      save_every,
-      limit,
-      profile,
-      workdir,
-    )
+  def __init__(self, method, step, stream, mesh, saver, log, log_every, save_every, limit, profile, workdir, clock):
+    self.method, self.step, self.stream, self.saver, self.log, self.clock = method, step, stream, saver, log, clock
+    self.log_every, self.save_every, self.limit = log_every, save_every, limit
+    self.profile, self.workdir, self.tracing = profile, workdir, False
     blank = shardings.replicated(mesh)
     self.cut = jax.jit(_cut, out_shardings=blank)
     self.waiting: deque = deque()
     self.lines: deque = deque()
-    self.seconds = dict(compile=0.0, train=0.0, save=0.0)
-    self.timed, self.began, self.since, self.tracing = 0, began, None, False
 
   def __call__(self, state: TrainState, start: int, steps: int) -> TrainState:
     with _Stop() as stop:
       for i in range(start, steps):
         self._trace(i, state)
-        batch = next(self.stream)
+        with self.clock('wait'):
+          batch = next(self.stream)
         state, signals = self.step(state, batch, active_phases(self.method, i))
         self.waiting.append((i + 1, signals))
         if len(self.waiting) > AHEAD:
@@ -215,41 +207,38 @@ class _Run:
     """Waits for the oldest step under way, and reads what it and lines before it said."""
     step, signals = self.waiting.popleft()
     row, loss = int(signals['row']), float(signals['loss'])
-    now = time.perf_counter()
-    if self.since is None:  # the first step compiles
-      self.since, self.seconds['compile'] = now, now - self.began
-    else:
-      self.timed += 1
-      self.seconds['train'] = now - self.since - self.seconds['save']
+    self.clock.step()
     if row >= self.limit:
       kept = self.saver.steps() if self.saver is not None else ()
       held = f'the checkpoint of step {kept[-1]} is the last good one' if kept else 'there is no checkpoint yet'
       text = f'the loss or gradient was not finite in {row} steps in a row, up to step {step}'
       raise NonFinite(f'{text}; {held}. A lower learning rate (optimiser.peak) or clip often helps')
-    self.log.tick(loss)
-    while self.lines and self.lines[0][0] <= step:
-      at, (meter, skipped) = self.lines.popleft()
-      self.log.write(at, {**meters.means(jax.device_get(meter)), 'skipped': float(skipped)}, steps_per_s=self.rate())
+    rate = self.clock.rate()
+    with self.clock('log'):
+      self.log.tick(loss)
+      while self.lines and self.lines[0][0] <= step:
+        at, (meter, skipped) = self.lines.popleft()
+        self.log.write(at, {**meters.means(jax.device_get(meter)), 'skipped': float(skipped)}, steps_per_s=rate)
 
   def _save(self, state: TrainState, step: int, last: bool) -> None:
     """Every line up to the checkpoint is written before it, so that a run that goes on from it lacks none."""
     while self.waiting:
       self._retire()
-    self.log.flush()
-    began = time.perf_counter()
-    if self.saver is not None:
-      self.saver.save(state, step)
-      if last:
-        self.saver.wait()
-    if self.since is not None:
-      self.seconds['save'] += time.perf_counter() - began
+    with self.clock('save'):
+      self.log.flush()
+      if self.saver is not None:
+        self.saver.save(state, step)
+        if last:
+          self.saver.wait()
 
   def _trace(self, step: int, state: TrainState) -> None:
     if self.profile is None or self.workdir is None:
       return
     if step == self.profile[0]:
       jax.block_until_ready(state)
-      jax.profiler.start_trace(str(epath.Path(self.workdir) / 'profile'))
+      options = jax.profiler.ProfileOptions()
+      options.python_tracer_level = 0  # every Python call would cost more than what is measured
+      jax.profiler.start_trace(str(epath.Path(self.workdir) / 'profile'), profiler_options=options)
       self.tracing = True
     elif self.tracing and step == self.profile[1]:
       self.end_trace(state)
@@ -260,10 +249,6 @@ class _Run:
       jax.block_until_ready(state)
       jax.profiler.stop_trace()
       self.tracing = False
-
-  def rate(self) -> float:
-    """Steps per second since the first step ended, without the time that saving took."""
-    return self.timed / self.seconds['train'] if self.seconds['train'] > 0 else 0.0
 
 
 class _Stop:

@@ -19,7 +19,7 @@ from diffjax.roles import Copy, Method, Phase, TrainState
 from diffjax.train import meter as meters
 from diffjax.train.ema import Average, update
 
-__all__ = ['init_state', 'make_train_step']
+__all__ = ['init_state', 'jit_train_step', 'make_train_step']
 
 Step = Callable[[TrainState, Any, tuple[int, ...]], tuple[TrainState, dict[str, Array]]]
 
@@ -121,6 +121,25 @@ def make_train_step(
     return state, dict(loss=jnp.asarray(jnp.nan) if shown is None else shown, row=jnp.array(row))
 
   return step
+
+
+def jit_train_step(
+  method: Method,
+  target: TrainState,
+  ema: Sequence[Average] = (),
+  accumulate: int = 1,
+  bins: meters.Bins | None = None,
+  options: dict[str, Any] | None = None,
+) -> Any:
+  """`make_train_step` under jit: `active` static, the state donated and left on the shardings of `target`.
+
+  Args:
+    target: the state's shapes with their shardings.
+    options: of the compiler.
+  """
+  where = jax.tree.map(lambda leaf: leaf.sharding, target)
+  step = make_train_step(method, ema, accumulate, bins)
+  return jax.jit(step, static_argnums=2, donate_argnums=0, out_shardings=(where, None), compiler_options=options)
 
 
 def gradient(

@@ -21,9 +21,9 @@ from diffjax import losses, nets, schedules
 from diffjax.roles import Method, Phase
 from diffjax.train import ema
 from diffjax.train.loop import abstract_state
+from diffjax.train.plan import counted
 from diffjax.train.sharding import batch_sharding, make_mesh
-from diffjax.train.step import make_train_step
-from experiments.bench.timing import flops
+from diffjax.train.step import jit_train_step
 
 PEAK = {  # operations a second a device
   'H100': 989e12, 'H200': 989e12, 'A100': 312e12, 'TPU v4': 275e12, 'TPU v5 lite': 197e12, 'TPU v5p': 459e12,
@@ -44,7 +44,7 @@ def forward_operations(net, shape: tuple[int, ...]) -> float:
   """Operations of one example's forward pass."""
   x, t, labels = jnp.zeros((1, *shape)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
   params = jax.eval_shape(net.init, jax.random.key(0), x, t, labels)
-  return flops(jax.jit(lambda params: net(params, x, t, labels)).lower(params))
+  return counted(jax.jit(lambda params: net(params, x, t, labels)).lower(params))
 
 
 def measured(net, shape: tuple[int, ...], batch: int, steps: int) -> float:
@@ -56,8 +56,7 @@ def measured(net, shape: tuple[int, ...], batch: int, steps: int) -> float:
   inputs = jnp.zeros((1, *shape)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
   init = lambda key: {'student': net.init(key, *inputs)}  # noqa: E731
   make, target = abstract_state(method, init, jax.random.key(0), rows, mesh, averages)
-  where = jax.tree.map(lambda leaf: leaf.sharding, target)
-  step = jax.jit(make_train_step(method, averages), static_argnums=2, donate_argnums=0, out_shardings=(where, None))
+  step = jit_train_step(method, target, averages)
   state, rows, taken = make(), jax.device_put(rows, batch_sharding(mesh)), []
   for _ in range(steps + 3):
     start = time.perf_counter()

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from diffjax import kinds, nets, schedules
 from diffjax.prediction import Denoiser
 from diffjax.solvers import dpmpp_2m, grids, sample
-from experiments.bench.timing import compare, flops, matmul_rate
+from diffjax.train.plan import counted
+from experiments.bench.timing import compare, matmul_rate
 
 STEPS = 20
 
@@ -38,8 +39,8 @@ def case(net, x):
 
   ts = 1000 * jnp.asarray(solver.rows.t, jnp.float32)
   ours = jax.jit(lambda denoise, solver, x: sample(denoise, solver, x))
-  forward = flops(bare.lower(params, x, ts).compile())  # of a scan, the body once
-  ratio = flops(ours.lower(denoise, solver, x).compile()) / forward
+  forward = counted(bare.lower(params, x, ts).compile())  # of a scan, the body once
+  ratio = counted(ours.lower(denoise, solver, x).compile()) / forward
   return {'bare forwards': lambda: bare(params, x, ts), 'dpmpp_2m': lambda: ours(denoise, solver, x)}, ratio, forward
 
 

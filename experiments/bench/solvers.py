@@ -18,7 +18,8 @@ import numpy as np
 from diffjax import exact, kinds, nets, schedules, search, solvers
 from diffjax.prediction import Denoiser
 from diffjax.solvers import grids, sample
-from experiments.bench.timing import compare, flops
+from diffjax.train.plan import counted
+from experiments.bench.timing import compare
 
 STEPS = 10
 
@@ -46,14 +47,14 @@ def operations():
     .lower(denoise.params, x, jnp.zeros(16))
     .compile()
   )
-  forward = flops(bare)
+  forward = counted(bare)
   programs = {}
   for name, table in laid_out(denoise.process).items():
     programs.setdefault((len(table.registers), table.noisy, table.masked), []).append((name, table))
   for (registers, noisy, masked), same in sorted(programs.items()):
     key = jax.random.key(0) if noisy else None
     run = jax.jit(lambda denoise, solver, x: sample(denoise, solver, x, key))  # noqa: B023
-    ratio = flops(run.lower(denoise, same[0][1], x).compile()) / forward
+    ratio = counted(run.lower(denoise, same[0][1], x).compile()) / forward
     flags = f'{registers} registers' + (', noisy' if noisy else '') + (', masked' if masked else '')
     print(f'FLOPs x {ratio:.4f}  {flags}: {", ".join(name for name, _ in same)}', flush=True)
 

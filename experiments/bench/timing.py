@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ['compare', 'flops', 'matmul_rate']
+__all__ = ['compare', 'matmul_rate']
 
 
 def compare(programs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
@@ -33,12 +33,6 @@ def compare(programs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, di
     ratios = np.median(pairs / base, axis=0)
     table[name] = dict(wall=float(wall), cpu=float(cpu), wall_ratio=float(ratios[0]), cpu_ratio=float(ratios[1]))
   return table
-
-
-def flops(program: Any) -> float:
-  """Floating-point operations XLA counts in a lowered or compiled program (the body of a loop once)."""
-  analysis = program.cost_analysis()
-  return float((analysis[0] if isinstance(analysis, list) else analysis)['flops'])
 
 
 def matmul_rate(size: int = 2048, dtype: str = 'float32', rounds: int = 9) -> float:

@@ -15,8 +15,9 @@ import optax
 from diffjax import keys, losses, nets, schedules
 from diffjax.roles import Method, Phase
 from diffjax.train import ema
+from diffjax.train.plan import counted
 from diffjax.train.step import init_state, make_train_step
-from experiments.bench.timing import compare, flops, matmul_rate
+from experiments.bench.timing import compare, matmul_rate
 
 INNER = 5  # steps a round
 
@@ -54,7 +55,7 @@ def case(net, x, labels):
       state[0], signals = step(state[0], batch, (0,))
     return signals['loss']
 
-  operations = flops(bare.lower(params, optimiser.init(params), params, 0).compile())
+  operations = counted(bare.lower(params, optimiser.init(params), params, 0).compile())
   return {'bare step': run_bare, 'diffjax step': run_ours}, operations
 
 

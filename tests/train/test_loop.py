@@ -223,3 +223,21 @@ def test_log_survives_a_full_disk(tmp_path, monkeypatch):
     ('2', '2'),
     ('3', '3'),
   ]
+
+
+def test_seconds_add_up_and_tell_a_slow_source(tmp_path):
+  """Compile, train and save are the wall time to a tenth; 20 ms of sleep a batch show as waits."""
+
+  def sleepy(start):
+    for batch in batches(start):
+      time.sleep(0.02)
+      yield batch
+
+  began = time.perf_counter()
+  fit = run(tmp_path, steps=40, batches=sleepy, save_every=20)
+  wall, spent = time.perf_counter() - began, fit.seconds
+  assert sum(spent[part] for part in ('compile', 'train', 'save')) == pytest.approx(wall, rel=0.1)
+  assert 37 * 0.02 <= spent['wait'] and spent['wait'] + spent['log'] < spent['train']
+  assert min(spent['log'], spent['save']) > 0
+  quick = run(steps=40, batches=batches).seconds
+  assert quick['wait'] < 0.5 * spent['wait'] and quick['save'] < spent['save']

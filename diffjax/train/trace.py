@@ -1,0 +1,65 @@
+"""Reading what `jax.profiler` wrote."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+__all__ = ['Operation', 'operations', 'sources']
+
+INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?([\w.-]+) = ')
+COMPUTATION = re.compile(r'^%?([\w.-]+) \(.*\{$')
+PRODUCTS = ('dot_general', 'conv_general_dilated', 'dot', 'convolution')
+HOLD = ('while', 'conditional', 'call')  # their time is that of what they hold
+
+
+@dataclass
+class Operation:
+  """One operation of a compiled program: its name there, seconds on all devices and threads, and times it ran."""
+
+  name: str
+  seconds: float = 0.0
+  times: int = 0
+
+
+def operations(file: Any) -> list[Operation]:
+  """The operations in a trace (an .xplane.pb), those that took longest first; loops and branches by what they hold.
+
+  CPU and GPU mark the events of operations by `hlo_op`; TPU keeps them on a line of its own.
+  """
+  found: dict[str, Operation] = {}
+  for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+    for line in plane.lines:
+      for event in line.events:
+        marked = dict(event.stats).get('hlo_op')
+        if marked is None and line.name != 'XLA Ops':
+          continue
+        name = str(marked or event.name).split(' = ')[0].lstrip('%')
+        if name.startswith(HOLD):
+          continue
+        operation = found.setdefault(name, Operation(name))
+        operation.seconds += event.duration_ns / 1e9
+        operation.times += 1
+  return sorted(found.values(), key=lambda operation: -operation.seconds)
+
+
+def sources(text: str) -> dict[str, str]:
+  """Instruction -> what it was in the program before, 'UNet/up0_0/conv_0/conv_general_dilated', from compiled HLO.
+
+  A fusion is the product or convolution inside, where there is one, and else what it ends in.
+  """
+  inside: dict[str, list[str]] = {}
+  found, computation = {}, ''
+  for line in text.splitlines():
+    if head := COMPUTATION.match(line):
+      computation = head[1]
+    elif instruction := INSTRUCTION.match(line):
+      names = re.findall(r'op_name="([^"]*)"', line) or re.findall(r' (dot|convolution)\(', line)
+      inside.setdefault(computation, []).extend(names)
+      calls = re.search(r'calls=%?([\w.-]+)', line)
+      names = inside.get(calls[1], []) + names if calls else names  # a computation stands before its callers
+      products = [name for name in names if name.endswith(PRODUCTS)]
+      if names:
+        found[instruction[1]] = (products or names)[-1].removeprefix('jit(step)/')
+  return found
