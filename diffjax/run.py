@@ -140,7 +140,8 @@ def state_of(experiment: Experiment, mesh: Any) -> Any:
   if experiment.classes:
     batch['cond'] = jax.ShapeDtypeStruct((rows,), jnp.int32)
   key, bins = jax.random.key(experiment.config.seed), time_bins(experiment.process)
-  return abstract_state(experiment.method, experiment.init, key, batch, mesh, experiment.averages, bins)[1]
+  layout = experiment.layout(mesh)
+  return abstract_state(experiment.method, experiment.init, key, batch, mesh, experiment.averages, bins, layout)[1]
 
 
 def restored(experiment: Experiment, workdir: str, mesh: Any, step: int | None = None) -> TrainState:

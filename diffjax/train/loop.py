@@ -6,6 +6,7 @@ The host only hands out steps: what is logged adds up on the device and is read 
 is always waiting when one ends.
 """
 
+import contextlib
 import signal
 import threading
 import time
@@ -26,9 +27,10 @@ from diffjax.train import meter as meters
 from diffjax.train import sharding as shardings
 from diffjax.train.ema import Average
 from diffjax.train.log import Log
+from diffjax.train.rules import Layout
 from diffjax.train.step import init_state, make_train_step
 
-__all__ = ['Fit', 'NonFinite', 'abstract_state', 'fit']
+__all__ = ['Fit', 'NonFinite', 'abstract_state', 'compiled_step', 'fit']
 
 Batches = Callable[[int], Iterator[Any]]
 AHEAD = 2  # steps handed out before the host waits for one
@@ -56,7 +58,7 @@ def abstract_state(
   mesh: Mesh,
   ema: Sequence[Average] = (),
   bins: meters.Bins | None = None,
-  axes: shardings.Axes | None = None,
+  layout: Layout | None = None,
   smallest: int = 2**14,
 ) -> tuple[Callable[[], TrainState], Any]:
   """The function that makes the state, compiled when called, and the state's shapes with their shardings.
@@ -69,11 +71,30 @@ def abstract_state(
   first, second = jax.random.split(key)
   make = lambda first, second: init_state(method, init(first), second, rows, ema, bins)  # noqa: E731
   shapes = jax.eval_shape(make, first, second)
-  where = shardings.state_shardings(mesh, shapes, axes, smallest)
+  where = shardings.state_shardings(mesh, shapes, layout, smallest)
   target = jax.tree.map(lambda s, w: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=w), shapes, where)
   # an initialiser runs once: on a CPU optimising it costs more than it saves (10 s against 3 s for a small U-Net)
   quick = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
   return lambda: jax.jit(make, out_shardings=where, compiler_options=quick)(first, second), target
+
+
+def compiled_step(
+  method: Method,
+  target: Any,
+  ema: Sequence[Average] = (),
+  accumulate: int = 1,
+  bins: meters.Bins | None = None,
+  layout: Layout | None = None,
+) -> Any:
+  """The train step under jit, the state donated and laid out as `target`, from `abstract_state`, says."""
+  where = jax.tree.map(lambda s: s.sharding, target)
+  mesh, move = jax.tree.leaves(where)[0].mesh, make_train_step(method, ema, accumulate, bins)
+
+  def step(state: TrainState, batch: Any, active: tuple[int, ...]) -> tuple[TrainState, dict[str, Array]]:
+    with layout.activations(mesh) if layout else contextlib.nullcontext():
+      return move(state, batch, active)
+
+  return jax.jit(step, static_argnums=2, donate_argnums=0, out_shardings=(where, None))
 
 
 def fit(
@@ -85,7 +106,7 @@ def fit(
   key: Array,
   workdir: str | epath.Path | None = None,
   mesh: Mesh | None = None,
-  axes: shardings.Axes | None = None,
+  layout: Layout | None = None,
   smallest: int = 2**14,
   ema: Sequence[Average] = (),
   accumulate: int = 1,
@@ -104,7 +125,8 @@ def fit(
     init: key -> role -> params; traced, never run op by op.
     batches: start -> iterator of the batches start, start + 1, ...: dicts of NumPy arrays, the rows of this process.
     workdir: where checkpoints, metrics.csv, events and profiles go; None keeps nothing.
-    mesh, axes, smallest: where arrays live, see `diffjax.train.sharding`; all devices in one data axis by default.
+    mesh, layout, smallest: where arrays live, see `diffjax.train.sharding` and `diffjax.train.rules`; all devices in
+      one data axis by default.
     ema: averages of `method.averaged`, see `diffjax.train.ema.averages`.
     limit: so many steps in a row that are not finite end the run.
     config: JSON, kept with each checkpoint.
@@ -124,7 +146,7 @@ def fit(
     lambda x: jax.ShapeDtypeStruct((x.shape[0] * jax.process_count(), *x.shape[1:]), x.dtype), example
   )
   shardings.check_batch(mesh, jax.tree.leaves(whole)[0].shape[0], accumulate)
-  make, target = abstract_state(method, init, key, whole, mesh, ema, bins, axes, smallest)
+  make, target = abstract_state(method, init, key, whole, mesh, ema, bins, layout, smallest)
   saver, state = None, None
   if workdir is not None:
     from diffjax.train.checkpoint import Checkpoints  # orbax takes .2 s to import
@@ -142,10 +164,7 @@ def fit(
   if start and chief:
     print(f'going on from step {start} of {steps}')
   stream = batches(start) if start else chain([example], stream)
-  where = jax.tree.map(lambda s: s.sharding, target)
-  step = jax.jit(
-    make_train_step(method, ema, accumulate, bins), static_argnums=2, donate_argnums=0, out_shardings=(where, None)
-  )
+  step = compiled_step(method, target, ema, accumulate, bins, layout)
   log = Log(workdir if chief else None, start, steps, progress and chief)
   run = _Run(method, step, stream, mesh, saver, log, log_every, save_every, limit, profile, workdir, began)
   try:
