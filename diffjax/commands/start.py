@@ -45,6 +45,7 @@ def _join(distributed: str) -> None:
     jax.distributed.initialize()
     return
   parts = distributed.split(',')
-  if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
-    raise ValueError(f'distributed: got {distributed!r}; allowed: auto, or HOST:PORT,PROCESSES,INDEX')
+  if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit() and int(parts[2]) < int(parts[1])):
+    raise ValueError(f'distributed: got {distributed!r}; allowed: auto, or HOST:PORT,PROCESSES,INDEX with INDEX from '
+                     '0 to PROCESSES - 1')  # fmt: skip
   jax.distributed.initialize(parts[0], int(parts[1]), int(parts[2]))

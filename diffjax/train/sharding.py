@@ -23,8 +23,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1) -> Mesh:
   """The mesh of this many devices an axis; one axis may be -1 and takes what the others leave.
 
   Raises:
-    ValueError: more devices asked than there are, or a number that does not divide them (several processes: all of
-      them must be used).
+    ValueError: more devices asked than there are, or a number that does not divide them; with several processes a
+      mesh that leaves devices out, or does not split the batch between them.
   """
   sizes, count = dict(data=data, fsdp=fsdp, model=model), jax.device_count()
   asked = ', '.join(f'{axis}={size}' for axis, size in sizes.items())
@@ -40,6 +40,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1) -> Mesh:
   total = math.prod(shape)
   if total < count and jax.process_count() > 1:
     raise ValueError(f'mesh: got {asked}, {total} devices; allowed with {jax.process_count()} processes: all {count}')
+  if shape[0] * shape[1] % jax.process_count():  # where model alone spans them, processes would feed different rows
+    raise ValueError(f'mesh: got {asked}; allowed with {jax.process_count()} processes: data x fsdp a multiple of it, '
+                     'each reads rows of its own')  # fmt: skip
   return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=jax.devices()[:total])
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import training_job as job
 
+from diffjax.commands.start import start
+from diffjax.config import defaults
 from diffjax.train.sharding import check_batch, make_mesh, state_shardings
 
 SCRIPT = pathlib.Path(job.__file__)
@@ -46,8 +48,8 @@ def test_eight_devices_equal_one():
 def test_saved_on_eight_restored_on_fewer(tmp_path):
   """One step after a checkpoint that eight devices wrote, four, two and one agree with eight."""
   lines = found(launch('layout', tmp_path, devices=8))
-  for (start, count, distance), devices in zip(lines, (4, 2, 1), strict=True):
-    assert (int(start), int(count)) == (6, devices) and float(distance) < 1e-5
+  for (begin, count, distance), devices in zip(lines, (4, 2, 1), strict=True):
+    assert (int(begin), int(count)) == (6, devices) and float(distance) < 1e-5
 
 
 def free_port():
@@ -128,6 +130,19 @@ def test_mesh_fills_and_refuses():
   for sizes in (dict(data=2 * count), dict(data=-1, model=2 * count), dict(data=0), dict(data=-1, fsdp=-1)):
     with pytest.raises(ValueError, match='mesh: got .*allowed'):
       make_mesh(**sizes)
+
+
+def test_processes_share_the_batch(monkeypatch):
+  """As one of several processes: their devices must all be used, and the batch split between them."""
+  monkeypatch.setattr(jax, 'process_count', lambda: 3 * jax.device_count())
+  with pytest.raises(ValueError, match=r'mesh: got .* processes: data x fsdp a multiple of it'):
+    make_mesh()
+
+
+@pytest.mark.parametrize('text', ['localhost:1,2', 'localhost:1,2,2', 'localhost:1,two,0'])
+def test_a_process_beyond_their_number_is_refused(text):
+  with pytest.raises(ValueError, match=f"distributed: got '{text}'; allowed: auto, or HOST:PORT,PROCESSES,INDEX"):
+    start(defaults(), text)
 
 
 def abstract(data, fsdp, model):
