@@ -43,7 +43,7 @@ def defaults() -> ConfigDict:
     threshold='none', ema=0, batch=512,
   )  # fmt: skip
   c.evaluation = dict(n=360, split='test')
-  c.mesh = dict(data=-1, fsdp=1, model=1, cpu_devices=0)
+  c.mesh = dict(data=-1, fsdp=1, model=1, rules=(), cpu_devices=0)
   return c
 
 

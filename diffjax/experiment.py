@@ -21,7 +21,7 @@ from diffjax.prediction import Denoise, Denoiser
 from diffjax.process import Process
 from diffjax.roles import Method, Phase
 from diffjax.solvers import grids
-from diffjax.train import ema, optimiser
+from diffjax.train import ema, optimiser, rules
 
 __all__ = ['Experiment', 'build', 'count']
 
@@ -69,6 +69,19 @@ class Experiment:
     student = self.net.init(key, *self.inputs(1))
     learned = self.config.loss.get('uncertainty', False)
     return {'student': uncertainty.add_head(student, jax.random.fold_in(key, 1)) if learned else student}
+
+  def layout(self, mesh: Any) -> rules.Layout | None:
+    """How weights lie on this mesh by `config.mesh.rules`; None where only the batch is split.
+
+    Raises:
+      ConfigError: rules that meet in a weight, or heads that the mesh does not divide.
+    """
+    if mesh.shape['fsdp'] == mesh.shape['model'] == 1:
+      return None
+    inputs = self.inputs(1)
+    made = refused('mesh.rules', rules.layout, self.net.axes(*inputs), self.config.mesh.rules)
+    refused('mesh', made.check_heads, mesh, self.net.heads(*inputs))
+    return made
 
   def denoiser(self, params: Any) -> Denoiser:
     """The network with these parameters, unguided."""
@@ -136,6 +149,7 @@ def build(config: ConfigDict) -> Experiment:
   """
   config = checked(config)
   _check_numbers(config)
+  refused('mesh.rules', rules.checked, config.mesh.rules)
   shape, classes = config.data.to_dict()['shape'], int(config.data.classes)
   shape = {name: tuple(part) for name, part in shape.items()} if isinstance(shape, dict) else tuple(shape)
   process = named('process', registry(schedules), config.process)

@@ -169,7 +169,8 @@ def state_of(experiment: Experiment, mesh: Any) -> Any:
   """The shapes and shardings of the run's training state on this mesh."""
   batch = batch_of(experiment, mesh)
   key, bins = jax.random.key(experiment.config.seed), time_bins(experiment.process)
-  return abstract_state(experiment.method, experiment.init, key, batch, mesh, experiment.averages, bins)[1]
+  layout = experiment.layout(mesh)
+  return abstract_state(experiment.method, experiment.init, key, batch, mesh, experiment.averages, bins, layout)[1]
 
 
 def traced_step(experiment: Experiment, mesh: Any, options: dict[str, Any] | None = None) -> Any:
@@ -180,7 +181,8 @@ def traced_step(experiment: Experiment, mesh: Any, options: dict[str, Any] | Non
   """
   state, batch = state_of(experiment, mesh), batch_of(experiment, mesh)
   accumulate, bins = experiment.config.train.accumulate, time_bins(experiment.process)
-  step = jit_train_step(experiment.method, state, experiment.averages, accumulate, bins, options)
+  layout = experiment.layout(mesh)
+  step = jit_train_step(experiment.method, state, experiment.averages, accumulate, bins, layout, options)
   return step.trace(state, batch, active_phases(experiment.method, 0))
 
 

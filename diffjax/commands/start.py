@@ -67,8 +67,7 @@ def mesh_of(config: ConfigDict) -> Any:
   """The mesh of `config.mesh`."""
   from diffjax.train import sharding
 
-  axes = {axis: size for axis, size in config.mesh.to_dict().items() if axis != 'cpu_devices'}
-  return refused('mesh', sharding.make_mesh, **axes)
+  return refused('mesh', sharding.make_mesh, **{axis: config.mesh[axis] for axis in sharding.AXES})
 
 
 def _join(distributed: str, timeout: int) -> None:

@@ -55,13 +55,14 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   c = what.config
   mesh = mesh_of(c)
   refused('train.batch', sharding.check_batch, mesh, c.train.batch, c.train.accumulate)
+  layout = what.layout(mesh)
   source = runs.dataset(what, 'train')
   runs.claim(options.workdir, c)
   batches = runs.stream(what, source)
   data_s = time.perf_counter() - began
   done = loop.fit(
     what.method, what.init, batches, steps=c.train.steps, key=jax.random.key(c.seed), workdir=options.workdir,
-    mesh=mesh, ema=what.averages, accumulate=c.train.accumulate, bins=runs.time_bins(what.process),
+    mesh=mesh, layout=layout, ema=what.averages, accumulate=c.train.accumulate, bins=runs.time_bins(what.process),
     log_every=c.train.log_every, save_every=c.train.save_every, keep=c.train.keep, limit=c.train.max_skipped,
     prefetch=c.loading.prefetch, config=json.loads(json.dumps(c.to_dict())), profile=tuple(c.train.profile) or None,
   )  # fmt: skip

@@ -39,7 +39,7 @@ class Apply:
   def __call__(self, params, x, t, cond=None, key=None):
     if self.hooks:
       given = params.get('hooks', {})
-      params, seen = {name: value for name, value in params.items() if name != 'hooks'}, set()
+      params, seen = {name: value for name, value in params.items() if name != 'hooks'}, {}
       with intercepting(self.hooks, given, seen):
         out = self._run(params, x, t, cond, key)
       self._check_hooks(given, seen)
@@ -84,10 +84,14 @@ class Apply:
 
   def hook_names(self, x, t, cond=None) -> tuple[str, ...]:
     """Names of the attentions that `hooks` may take over for inputs of these shapes; computes nothing."""
-    seen = set()
+    return tuple(sorted(self.heads(x, t, cond)))
+
+  def heads(self, x, t, cond=None) -> dict[str, int]:
+    """How many heads each attention has, by its name; computes nothing."""
+    seen = {}
     with intercepting((), {}, seen):
       jax.eval_shape(lambda key: self._everything(key, x, t, cond), jax.random.key(0))
-    return tuple(sorted(seen))
+    return seen
 
   def _everything(self, key, x, t, cond):
     return self.module.init(key, x, t, cond, None, mutable=True)

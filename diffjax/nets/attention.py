@@ -101,6 +101,7 @@ class QKV(nn.Module):
   `initial`, if given, draws the weight as one matrix (C, 3C).
   """
 
+  names = ('in', 'heads')
   dtype: Any = jnp.float32
   bias: bool = True
   initial: Any = None
@@ -110,12 +111,12 @@ class QKV(nn.Module):
     channels = x.shape[-1]
     apart = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform', in_axis=0, out_axis=2, batch_axis=1)
     initial = as_matrix(self.initial) if self.initial else apart
-    kernel = self.param('kernel', named(initial, 'in', None, 'heads'), (channels, 3, channels)).astype(self.dtype)
-    qkv = x.astype(self.dtype) @ kernel.reshape(channels, -1)
+    read, write = self.names
+    kernel = self.param('kernel', named(initial, read, None, write), (channels, 3, channels)).astype(self.dtype)
+    qkv = jnp.einsum('bnc,ckd->bnkd', x.astype(self.dtype), kernel)  # as one matrix (C, 3C) it could not stay split
     if self.bias:
-      bias = self.param('bias', named(zeros, None, 'heads'), (3, channels)).astype(self.dtype)
-      qkv += bias.reshape(-1)
-    return jnp.split(qkv, 3, axis=-1)
+      qkv += self.param('bias', named(zeros, None, write), (3, channels)).astype(self.dtype)
+    return tuple(qkv[:, :, i] for i in range(3))
 
 
 def as_matrix(initial):

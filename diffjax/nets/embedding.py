@@ -54,6 +54,7 @@ class Label(nn.Module):
   cond (B,) integers in 0 .. classes; `batch` is B. Result (B, size). Rows are drawn from N(0, std^2).
   """
 
+  names = ('label', 'embed')
   classes: int
   size: int
   dtype: Any = jnp.float32
@@ -61,8 +62,6 @@ class Label(nn.Module):
 
   @nn.compact
   def __call__(self, cond, batch: int):
-    table = self.param(
-      'table', named(nn.initializers.normal(self.std), 'label', 'embed'), (self.classes + 1, self.size)
-    )
+    table = self.param('table', named(nn.initializers.normal(self.std), *self.names), (self.classes + 1, self.size))
     labels = jnp.full((batch,), self.classes) if cond is None else jnp.asarray(cond)
     return jnp.take(table, labels, axis=0).astype(self.dtype)

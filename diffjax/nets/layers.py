@@ -65,6 +65,7 @@ class Conv(nn.Module):
   With a stride it stays inside the image: n pixels become (n - size) / stride + 1.
   """
 
+  names = ('in', 'out')  # logical axes of the features that come and go, as in Dense
   features: int
   size: int = 3
   initial: Any = fan_avg
@@ -74,7 +75,7 @@ class Conv(nn.Module):
   @nn.compact
   def __call__(self, x):
     shape = (self.size, self.size, x.shape[-1], self.features)
-    kernel = self.param('kernel', named(self.initial, None, None, 'in', 'out'), shape).astype(self.dtype)
+    kernel = self.param('kernel', named(self.initial, None, None, *self.names), shape).astype(self.dtype)
     bias = self.param('bias', named(zeros, 'out'), (self.features,)).astype(self.dtype)
     x = x.astype(self.dtype)
     if self.size == 1:

@@ -86,6 +86,7 @@ class MPDense(nn.Module):
 class MPConv(nn.Module):
   """`MPDense` over patches: a same-size convolution of (B, H, W, C) images, zeros outside. No bias."""
 
+  names = ('in', 'out')
   features: int
   size: int = 3
   dtype: Any = jnp.float32
@@ -93,7 +94,7 @@ class MPConv(nn.Module):
   @nn.compact
   def __call__(self, x, gain: Array | float = 1.0):
     shape = (self.size, self.size, x.shape[-1], self.features)
-    kernel = self.param(MP_KERNEL, named(unit_normal, None, None, 'in', 'out'), shape)
+    kernel = self.param(MP_KERNEL, named(unit_normal, None, None, *self.names), shape)
     kernel, x = scaled(kernel, gain).astype(self.dtype), x.astype(self.dtype)
     if self.size == 1:
       return x @ kernel[0, 0]
@@ -106,12 +107,13 @@ class MPLabel(nn.Module):
   The null label, `classes`, or None in place of all, is a vector of zeros, as in the released networks.
   """
 
+  names = ('label', 'embed')
   classes: int
   features: int
 
   @nn.compact
   def __call__(self, cond, batch: int):
-    kernel = self.param(MP_KERNEL, named(unit_normal, 'label', 'embed'), (self.classes, self.features))
+    kernel = self.param(MP_KERNEL, named(unit_normal, *self.names), (self.classes, self.features))
     if cond is None:
       return jnp.zeros((batch, self.features))
     return jnp.take(unit(kernel, 0), jnp.asarray(cond), axis=0, mode='fill', fill_value=0)

@@ -13,15 +13,15 @@ def tap(module: nn.Module, name: str, value):
   module.sow(TAP + path, 'value', value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
 
-def intercepting(hooks, given, seen: set):
-  """A flax interceptor: calls of 'PATH/attend' go to the hook whose pattern matches PATH. Seen paths are collected."""
+def intercepting(hooks, given, seen: dict):
+  """A flax interceptor: calls of 'PATH/attend' go to the hook whose pattern matches PATH. `seen`: path -> heads."""
 
   def intercept(call, args, kwargs, context):
     path = '/'.join(context.module.path)
     if context.method_name != '__call__' or not path.endswith('/attend'):
       return call(*args, **kwargs)
     name = path.removesuffix('/attend')
-    seen.add(name)
+    seen[name] = args[0].shape[-2]
     for pattern, hook in hooks:
       if fnmatch.fnmatchcase(name, pattern):
         return hook(call, *args, given.get(name), **kwargs)

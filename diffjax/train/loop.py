@@ -28,6 +28,7 @@ from diffjax.train.clock import Clock
 from diffjax.train.ema import Average
 from diffjax.train.log import Log
 from diffjax.train.prefetch import Prefetch
+from diffjax.train.rules import Layout
 from diffjax.train.step import init_state, jit_train_step
 
 __all__ = ['Fit', 'NonFinite', 'abstract_state', 'fit']
@@ -58,7 +59,7 @@ def abstract_state(
   mesh: Mesh,
   ema: Sequence[Average] = (),
   bins: meters.Bins | None = None,
-  axes: shardings.Axes | None = None,
+  layout: Layout | None = None,
   smallest: int = 2**14,
 ) -> tuple[Callable[[], TrainState], Any]:
   """The function that makes the state, compiled when called, and the state's shapes with their shardings.
@@ -71,7 +72,7 @@ def abstract_state(
   first, second = jax.random.split(key)
   make = lambda first, second: init_state(method, init(first), second, rows, ema, bins)  # noqa: E731
   shapes = jax.eval_shape(make, first, second)
-  where = shardings.state_shardings(mesh, shapes, axes, smallest)
+  where = shardings.state_shardings(mesh, shapes, layout, smallest)
   target = jax.tree.map(lambda s, w: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=w), shapes, where)
   # an initialiser runs once: on a CPU optimising it costs more than it saves (10 s against 3 s for a small U-Net)
   quick = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
@@ -87,7 +88,7 @@ def fit(
   key: Array,
   workdir: str | epath.Path | None = None,
   mesh: Mesh | None = None,
-  axes: shardings.Axes | None = None,
+  layout: Layout | None = None,
   smallest: int = 2**14,
   ema: Sequence[Average] = (),
   accumulate: int = 1,
@@ -107,7 +108,8 @@ def fit(
     init: key -> role -> params; traced, never run op by op.
     batches: start -> iterator of the batches start, start + 1, ...: dicts of NumPy arrays, the rows of this process.
     workdir: where checkpoints, metrics.csv, events and profiles go; None keeps nothing.
-    mesh, axes, smallest: where arrays live, see `diffjax.train.sharding`; all devices in one data axis by default.
+    mesh, layout, smallest: where arrays live, see `diffjax.train.sharding` and `diffjax.train.rules`; all devices in
+      one data axis by default.
     ema: averages of `method.averaged`, see `diffjax.train.ema.averages`.
     limit: so many steps in a row that are not finite end the run.
     prefetch: batches placed on the devices before their step, by a thread.
@@ -128,7 +130,7 @@ def fit(
     lambda x: jax.ShapeDtypeStruct((x.shape[0] * jax.process_count(), *x.shape[1:]), x.dtype), example
   )
   shardings.check_batch(mesh, jax.tree.leaves(whole)[0].shape[0], accumulate)
-  make, target = abstract_state(method, init, key, whole, mesh, ema, bins, axes, smallest)
+  make, target = abstract_state(method, init, key, whole, mesh, ema, bins, layout, smallest)
   saver, state = None, None
   if workdir is not None:
     from diffjax.train.checkpoint import Checkpoints  # orbax takes .2 s to import
@@ -148,7 +150,7 @@ def fit(
   rows = shardings.batch_sharding(mesh)
   stream = batches(start) if start else chain([example], stream)
   stream = Prefetch(stream, lambda batch: shardings.place(batch, rows), prefetch)
-  step = jit_train_step(method, target, ema, accumulate, bins)
+  step = jit_train_step(method, target, ema, accumulate, bins, layout)
   log = Log(workdir if chief else None, start, steps, progress and chief)
   run = _Run(method, step, stream, mesh, saver, log, log_every, save_every, limit, profile, workdir, clock)
   try:

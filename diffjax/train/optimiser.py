@@ -86,8 +86,15 @@ def learning_rate(
 
 
 def decayed(params: Any) -> Any:
-  """True for the leaves that weight decay acts on: those of two axes or more, hence no biases and norm scales."""
-  return jax.tree.map(lambda leaf: jnp.ndim(leaf) >= 2, params)
+  """True for the leaves that weight decay acts on: those of two axes or more that are no 'bias' or 'scale' by name.
+
+  By name too, since biases and norm scales of layers under `scan` are stacked, and those of q, k and v are three.
+  """
+
+  def one(path: tuple, leaf: Any) -> bool:
+    return jnp.ndim(leaf) >= 2 and jax.tree_util.keystr(path[-1:], simple=True) not in ('bias', 'scale')
+
+  return jax.tree.map_with_path(one, params)
 
 
 def _schedule(shape: dict[str, Any]) -> dict[str, Any]:

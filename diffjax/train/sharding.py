@@ -1,7 +1,8 @@
 """Where arrays live: a mesh of the axes data, fsdp and model, and a rule (path, shape) -> sharding for every leaf.
 
-The batch is split over data and fsdp together; big leaves are split over fsdp; kernels over model, by their output
-channels unless told otherwise. Optimiser states and averages have the shapes of the parameters, hence their shardings.
+The batch is split over data and fsdp together; big leaves are split over fsdp; kernels over model, by the rules of
+their network (`diffjax.train.rules`), or by their output channels where no network names them. Optimiser states and
+averages have the shapes of the parameters, hence their shardings.
 """
 
 import math
@@ -22,8 +23,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1) -> Mesh:
   """The mesh of this many devices an axis; one axis may be -1 and takes what the others leave.
 
   Raises:
-    ValueError: more devices asked than there are, or a number that does not divide them (several processes: all of
-      them must be used).
+    ValueError: more devices asked than there are, or a number that does not divide them; with several processes a
+      mesh that leaves devices out, or does not split the batch between them.
   """
   sizes, count = dict(data=data, fsdp=fsdp, model=model), jax.device_count()
   asked = ', '.join(f'{axis}={size}' for axis, size in sizes.items())
@@ -39,6 +40,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1) -> Mesh:
   total = math.prod(shape)
   if total < count and jax.process_count() > 1:
     raise ValueError(f'mesh: got {asked}, {total} devices; allowed with {jax.process_count()} processes: all {count}')
+  if shape[0] * shape[1] % jax.process_count():  # where model alone spans them, processes would feed different rows
+    raise ValueError(f'mesh: got {asked}; allowed with {jax.process_count()} processes: data x fsdp a multiple of it, '
+                     'each reads rows of its own')  # fmt: skip
   return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=jax.devices()[:total])
 
 
@@ -69,22 +73,22 @@ def state_shardings(mesh: Mesh, shapes: Any, axes: Axes | None = None, smallest:
   """A sharding for every leaf of a state given by its shapes (arrays or `jax.eval_shape`'s).
 
   Args:
-    axes: (path, shape) -> 'model' or None for each axis, the path being '/'-joined names such as
-      'roles/student/Dense_0/kernel'; `by_output` by default. An axis that model does not divide stays whole.
+    axes: (path, shape) -> for each axis the mesh axis it is split over, None, or 'layers', which fsdp takes last; the
+      path is '/'-joined names such as 'roles/student/Dense_0/kernel'. `by_output` by default. An axis that the mesh
+      does not divide stays whole.
     smallest: leaves of fewer elements are not split over fsdp: the messages would cost more than the memory.
   """
 
   def rule(path: tuple, leaf: Any) -> NamedSharding:
     shape, where = tuple(leaf.shape), jax.tree_util.keystr(path, simple=True, separator='/')
+    asked = (axes or by_output)(where, shape)
     spec: list[str | None] = [
-      axis if axis and size % mesh.shape[axis] == 0 else None
-      for axis, size in zip((axes or by_output)(where, shape), shape, strict=True)
+      axis if axis in AXES and mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0 else None
+      for axis, size in zip(asked, shape, strict=True)
     ]
-    if mesh.shape['model'] == 1:
-      spec = [None] * len(shape)
     free = [i for i, size in enumerate(shape) if spec[i] is None and size % mesh.shape['fsdp'] == 0]
-    if mesh.shape['fsdp'] > 1 and free and math.prod(shape) >= smallest:
-      spec[max(free, key=lambda i: shape[i])] = 'fsdp'
+    if mesh.shape['fsdp'] > 1 and 'fsdp' not in spec and free and math.prod(shape) >= smallest:
+      spec[max(free, key=lambda i: (asked[i] != 'layers', shape[i]))] = 'fsdp'
     return NamedSharding(mesh, PartitionSpec(*spec) if any(spec) else PartitionSpec())
 
   return jax.tree_util.tree_map_with_path(rule, shapes)

@@ -5,6 +5,7 @@ grad  = d/d roles[role]  mean over B of loss(roles, batch, keys)
 roles[role], opt[phase]  = optimiser(grad)      unless loss or |grad| is not finite: then nothing of the phase moves
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from diffjax import keys as draws
 from diffjax.roles import Copy, Method, Phase, TrainState
 from diffjax.train import meter as meters
 from diffjax.train.ema import Average, update
+from diffjax.train.rules import Layout
 
 __all__ = ['init_state', 'jit_train_step', 'make_train_step']
 
@@ -129,16 +131,23 @@ def jit_train_step(
   ema: Sequence[Average] = (),
   accumulate: int = 1,
   bins: meters.Bins | None = None,
+  layout: Layout | None = None,
   options: dict[str, Any] | None = None,
 ) -> Any:
   """`make_train_step` under jit: `active` static, the state donated and left on the shardings of `target`.
 
   Args:
     target: the state's shapes with their shardings.
+    layout: where features lie while the step is computed; left to XLA where None.
     options: of the compiler.
   """
   where = jax.tree.map(lambda leaf: leaf.sharding, target)
-  step = make_train_step(method, ema, accumulate, bins)
+  mesh, move = jax.tree.leaves(where)[0].mesh, make_train_step(method, ema, accumulate, bins)
+
+  def step(state: TrainState, batch: Any, active: tuple[int, ...]) -> tuple[TrainState, dict[str, Array]]:
+    with layout.activations(mesh) if layout else contextlib.nullcontext():
+      return move(state, batch, active)
+
   return jax.jit(step, static_argnums=2, donate_argnums=0, out_shardings=(where, None), compiler_options=options)
 
 

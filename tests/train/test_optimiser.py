@@ -1,8 +1,11 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from diffjax import nets
+from diffjax.nets.transformer import stacked
 from diffjax.train import optimiser
 
 PARAMS = {'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(3)}
@@ -30,6 +33,24 @@ def test_decay_spares_biases():
   params = moved(optimiser.adamw(10, peak=0.1, weight_decay=0.5, schedule='constant'), zero)
   np.testing.assert_allclose(params['kernel'], 0.95, rtol=1e-6)
   np.testing.assert_array_equal(params['bias'], 1)
+
+
+@pytest.mark.parametrize('net', [nets.dit, nets.uvit], ids=['dit', 'uvit'])
+@pytest.mark.parametrize('name', ['adamw', 'lion'])
+def test_decay_knows_no_scan(net, name):
+  """One step of the layers one by one, stacked, is the step of the stacked layers: decay tells kernels from biases."""
+  layers = net(depth=4, width=16, heads=2)
+  params = layers.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)), jnp.zeros(1))
+  leaves, tree = jax.tree.flatten(params)
+  draws = [jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)]  # biases start at 0
+  params, grads = jax.tree.unflatten(tree, draws), jax.tree.map(jnp.cos, jax.tree.unflatten(tree, draws))
+  rule = getattr(optimiser, name)(10, peak=0.1, weight_decay=0.5, schedule='constant', clip=0)
+  step = lambda p, g: optax.apply_updates(p, rule.update(g, rule.init(p), p)[0])  # noqa: E731
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7),
+    stacked(step(params, grads)),
+    step(stacked(params), stacked(grads)),
+  )
 
 
 def test_clip():

@@ -1,24 +1,29 @@
 import os
 import pathlib
+import random
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
 import training_job as job
 
+from diffjax.commands.start import start
+from diffjax.config import defaults
 from diffjax.train.sharding import check_batch, make_mesh, state_shardings
 
 SCRIPT = pathlib.Path(job.__file__)
 
 
-def launch(*args, devices=1):
+def launch(*args, devices=1, script=SCRIPT):
   flags = f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0'  # compiles sooner
   environment = {**os.environ, 'PYTHONPATH': str(SCRIPT.parents[2]), 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
-  command = [sys.executable, str(SCRIPT), *map(str, args)]
+  command = [sys.executable, str(script), *map(str, args)]
   return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -40,17 +45,56 @@ def test_eight_devices_equal_one():
     assert specs == [expected] * 3
 
 
-def test_saved_on_eight_restored_on_four_and_one(tmp_path):
-  """One step after a checkpoint that eight devices wrote, four and one agree with eight."""
+def test_saved_on_eight_restored_on_fewer(tmp_path):
+  """One step after a checkpoint that eight devices wrote, four, two and one agree with eight."""
   lines = found(launch('layout', tmp_path, devices=8))
-  for (start, count, distance), devices in zip(lines, (4, 1), strict=True):
-    assert (int(start), int(count)) == (6, devices) and float(distance) < 1e-5
+  for (begin, count, distance), devices in zip(lines, (4, 2, 1), strict=True):
+    assert (int(begin), int(count)) == (6, devices) and float(distance) < 1e-5
 
 
 def free_port():
   with socket.socket() as free:
     free.bind(('localhost', 0))
     return free.getsockname()[1]
+
+
+def pair(workdir, steps, pause=0):
+  port = free_port()
+  return [launch('split', rank, port, workdir, steps, pause) for rank in (0, 1)]
+
+
+@pytest.mark.slow
+def test_saved_on_eight_restored_by_two_processes(tmp_path):
+  """Weights split over fsdp between two processes that read what eight devices of one wrote."""
+  finish(launch('layout', tmp_path, devices=8))
+  outs = [finish(process) for process in pair(tmp_path / 'pair', 7)]
+  assert 'going on from step 6 of 7' in outs[0]
+  both, eight = (np.load(tmp_path / name / 'final.npz').values() for name in ('pair', '8'))
+  assert all(np.allclose(a, b, atol=1e-5, rtol=0) for a, b in zip(both, eight, strict=True))
+
+
+@pytest.mark.slow
+def test_one_of_two_is_killed(tmp_path):
+  """SIGKILL of either process at a random moment, and of the other as a launcher does; restarted they end alike."""
+  for process in pair(tmp_path / 'plain', 30):
+    finish(process)
+  draw = random.Random()
+  victim, moment = draw.randrange(2), draw.randrange(2, 28)
+  processes = pair(tmp_path / 'killed', 30, 0.1)
+  for line in processes[victim].stdout:
+    if line.startswith(f'batch {moment}'):
+      time.sleep(draw.uniform(0, 0.1))
+      break
+  for process in (processes[victim], processes[1 - victim]):
+    process.kill()
+    process.communicate(timeout=60)
+  assert processes[victim].returncode == -signal.SIGKILL and not (tmp_path / 'killed' / 'final.npz').exists()
+  outs = [finish(process) for process in pair(tmp_path / 'killed', 30)]
+  kept = 10 * (moment // 10)  # the save under way may be lost
+  begun = re.search(r'going on from step (\d+)', outs[0])
+  assert (int(begun[1]) if begun else 0) in (kept, kept - 10, 0), f'killed {victim} at {moment}: {outs[0]}'
+  plain, again = (np.load(tmp_path / name / 'final.npz').values() for name in ('plain', 'killed'))
+  assert all(np.array_equal(a, b) for a, b in zip(plain, again, strict=True)), f'killed {victim} at {moment}'
 
 
 @pytest.mark.slow
@@ -86,6 +130,19 @@ def test_mesh_fills_and_refuses():
   for sizes in (dict(data=2 * count), dict(data=-1, model=2 * count), dict(data=0), dict(data=-1, fsdp=-1)):
     with pytest.raises(ValueError, match='mesh: got .*allowed'):
       make_mesh(**sizes)
+
+
+def test_processes_share_the_batch(monkeypatch):
+  """As one of several processes: their devices must all be used, and the batch split between them."""
+  monkeypatch.setattr(jax, 'process_count', lambda: 3 * jax.device_count())
+  with pytest.raises(ValueError, match=r'mesh: got .* processes: data x fsdp a multiple of it'):
+    make_mesh()
+
+
+@pytest.mark.parametrize('text', ['localhost:1,2', 'localhost:1,2,2', 'localhost:1,two,0'])
+def test_a_process_beyond_their_number_is_refused(text):
+  with pytest.raises(ValueError, match=f"distributed: got '{text}'; allowed: auto, or HOST:PORT,PROCESSES,INDEX"):
+    start(defaults(), text)
 
 
 def abstract(data, fsdp, model):

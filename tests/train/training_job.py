@@ -2,9 +2,10 @@
 
 python training_job.py fit WORKDIR [STEPS [PAUSE]]                            one run
 python training_job.py mesh                                                   8 host devices against one
-python training_job.py layout WORKDIR                                         saved on 8 devices, restored on 4 and 1
+python training_job.py layout WORKDIR                                         saved on 8 devices, restored on fewer
 python training_job.py pair RANK PORT OUT                                     one of two processes
-  python training_job.py stop RANK PORT WORKDIR                                 the same, to be ended by SIGTERM
+python training_job.py split RANK PORT WORKDIR STEPS PAUSE                    the same, with weights split between them
+python training_job.py stop RANK PORT WORKDIR                                 the same, to be ended by SIGTERM
 """
 
 import itertools
@@ -22,7 +23,7 @@ from diffjax import keys as draws
 from diffjax.roles import Method, Phase
 from diffjax.train import ema, optimiser
 from diffjax.train.loop import fit
-from diffjax.train.sharding import make_mesh
+from diffjax.train.sharding import make_mesh, replicated
 
 AVERAGES = ema.averages((0.99, 'power:.1'))
 WIDTH, ROWS = 128, 16
@@ -102,10 +103,11 @@ def meshes():
 
 def layout(workdir):
   run(f'{workdir}/8', steps=6, mesh=make_mesh(data=4, fsdp=2))
-  for devices in (4, 1):
+  for devices in (4, 2, 1, 'pair'):
     shutil.copytree(f'{workdir}/8', f'{workdir}/{devices}')
   eight = run(f'{workdir}/8', steps=7, mesh=make_mesh(data=4, fsdp=2)).state
-  for devices in (4, 1):
+  np.savez(f'{workdir}/8/final.npz', *arrays(eight))
+  for devices in (4, 2, 1):
     fit = run(f'{workdir}/{devices}', steps=7, mesh=make_mesh(data=devices))
     kernel = fit.state.roles['student']['d1']['kernel']
     print('found', fit.start, len(kernel.sharding.device_set), distance(eight, fit.state), sep='|')
@@ -120,6 +122,18 @@ def pair(rank, port, out):
   again = run(f'{out}/run', steps=8, batches=local, save_every=3).state
   if rank == 0:
     np.savez(f'{out}/pair.npz', *arrays(state.roles), *arrays(again.roles))
+
+
+def split(rank, port, workdir, steps, pause):
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  jax.distributed.initialize(f'localhost:{port}', 2, rank)
+  half, mesh = ROWS // 2, make_mesh(data=1, fsdp=2)
+  local = lambda start: ({'x': b['x'][rank * half : (rank + 1) * half]} for b in slow_batches(pause)(start))  # noqa: E731
+  state = run(workdir, steps, batches=local, mesh=mesh).state
+  assert not state.roles['student']['d1']['kernel'].is_fully_addressable
+  whole = jax.jit(lambda state: state, out_shardings=replicated(mesh))(state)
+  if rank == 0:
+    np.savez(os.path.join(workdir, 'final.npz'), *arrays(whole))
 
 
 def stop(rank, port, out):
@@ -140,6 +154,8 @@ if __name__ == '__main__':
     meshes()
   elif command == 'layout':
     layout(args[0])
+  elif command == 'split':
+    split(int(args[0]), args[1], args[2], int(args[3]), float(args[4]))
   elif command == 'stop':
     stop(int(args[0]), args[1], args[2])
   else:
