@@ -8,7 +8,7 @@ import numpy as np
 
 from diffjax import solvers
 from diffjax.process import Process
-from diffjax.solvers import Solver, grids
+from diffjax.solvers import grids
 
 __all__ = ['GRIDS', 'OURS', 'ROWS', 'Row', 'chosen', 'configurations', 'laid_out']
 
@@ -39,7 +39,7 @@ class Row(NamedTuple):
       return 'informed'
     return 'ours' if self.sampler == 'trig_adams' else 'published'
 
-  def build(self, process: Process, ts: np.ndarray, known: Known | None) -> Solver:
+  def build(self, process: Process, ts: np.ndarray, known: Known | None) -> Any:
     """The solver on this grid; `known` is asked only by an informed one."""
     given, options = (), self.options
     if self.group == 'informed':

@@ -119,6 +119,10 @@ def test_orders_for_any_terms(options, order):
   assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.3), errors
 
 
+# Lowest error first, of the notes' section 0.4.
+RANKINGS = {5: (), 10: ('v3 unipc 2m ddim', 'v3 ipndm 2m'), 20: ('v3 unipc 3m 2m ddim', 'v3 unipc 3m ipndm 2m')}
+
+
 def test_published_errors_and_ranking():
   """GM-A, 241 knots, 4096 examples, in float32, on the grid even in lam: 5, 10 and 20 evaluations."""
   denoise = gm_a().denoiser(VP)
@@ -134,10 +138,16 @@ def test_published_errors_and_ranking():
       ('pseudo', solvers.dpm_v3(VP, ts, known, pseudo=True, lower_final=False)),
       ('unipc', solvers.unipc(VP, ts, order=3)),
       ('ddim', solvers.ddim(VP, ts)),
+      ('ipndm', solvers.ipndm(VP, ts)),
+      ('2m', solvers.dpmpp_2m(VP, ts)),
+      ('3m', solvers.dpmpp_3m_compat(VP, ts)),
     ):
       found[name] = error(table, 'vp_linear', ts[-1])
     assert found['v3'] < bound and found['v3'] < found['unipc'] and found['pseudo'] < found['unipc'], (n, found)
     assert found['first'] < found['ddim']
+    for ranking in RANKINGS[n]:
+      errors = [found[name] for name in ranking.split()]
+      assert errors == sorted(errors), (n, found)
     if n == 10:
       assert found['first'] == pytest.approx(0.149, rel=0.25)
   table = solvers.dpm_v3(VP, ts, known)

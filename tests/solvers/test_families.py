@@ -114,6 +114,13 @@ def test_first_order_methods_are_ddim(kind):
       np.testing.assert_allclose(got[0, [0, n]], want[0, :2], atol=1e-12)
 
 
+def test_eulers_step_in_edms_time_is_ddim():
+  process = schedules.edm()
+  ts = grids.karras(process, 7)
+  got, want = (sent(table(process, ts), process) for table in (solvers.euler, solvers.ddim))
+  np.testing.assert_allclose(got, want, atol=1e-12)
+
+
 def test_heun_is_a_runge_kutta_method_in_rho():
   process = schedules.vp_linear()
   ts = grids.karras(process, 7)
@@ -326,7 +333,7 @@ def test_general_second_order_step_of_edm():
       solvers.heun(process, ts, part=part)
 
 
-# Slopes between 160 and 320 steps of equal length in lam: what solvers.md accepts (sections 2-4, 7 and 8).
+# Slopes between 160 and 320 steps of equal length in lam: what solvers.md accepts (sections 2-4, 6-8 and 10).
 SLOPES = [
   ('ddim', {}, 0.95, 1.05),
   ('dpm_solver', {}, 1.9, 2.1),
@@ -341,6 +348,8 @@ SLOPES = [
     for name, least in (('heun', 1.91), ('kutta3', 2.9), ('rk4', 3.9))
   ),
   ('s_pndm', {}, 1.9, 2.1),
+  *(('unipc', {'order': p}, least, p + 1.2) for p, least in ((2, 2.85), (3, 3.3))),
+  *(('ghvb', {'order': p}, 1.85, 2.5) for p in (1.5, 1.8, 2.5)),
   ('f_pndm', {}, 1.9, 2.1),
 ]
 
