@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,12 @@ from diffjax.data.dataset import DataSet
 __all__ = ['batches', 'permutation']
 
 IN_MEMORY = 2**30  # bytes: sets below are loaded once; a gather there costs .04 ms a batch, reading records 3-6 ms
+
+
+class Stream(Iterator[dict[str, np.ndarray]], Protocol):
+  """Batches without end, until it is closed."""
+
+  def close(self) -> None: ...
 
 
 def batches(
@@ -26,7 +33,7 @@ def batches(
   prefetch: int = 2,
   flip: bool = False,
   augment: float = 0.0,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> 'Stream':
   """Batches start, start + 1, ...: {'x': (batch / hosts, ...) float32, 'cond': (batch / hosts,) int32}, without end.
 
   Row r of global batch i is example pi_e[p mod n], where p = i batch + r, e = p div n is the epoch and pi_e a random
