@@ -67,13 +67,13 @@ def experiment(file: str, *changes: str) -> Experiment:
 
 def trained(what: Experiment, workdir: Path, net: Any = None) -> Any:
   """The averaged weights after the config's training, of another network function where one is given."""
-  c, phase = what.config, what.method.phases[0]
+  c: Any = what.config
   if net is not None:
-    loss = losses.denoising(what.process, net, what.kind, times.stratified())
+    loss, phase = losses.denoising(what.process, net, what.kind, times.stratified()), what.method.phases[0]
     what = dataclasses.replace(what, method=Method((dataclasses.replace(phase, loss=loss),)))
   batches = run.stream(what, run.dataset(what, 'train'))
   done = loop.fit(
-    what.method, what.init, batches, steps=c.train.steps, key=jax.random.key(c.seed), workdir=workdir,
+    what.method, what.init, batches, steps=c.train.steps, key=jax.random.key(c.seed), workdir=str(workdir),
     ema=what.averages, log_every=c.train.log_every, save_every=c.train.save_every, progress=False,
   )  # fmt: skip
   return jax.tree.map(jnp.asarray, done.state.ema['student'][what.averages[0].name])
@@ -96,8 +96,8 @@ def distance(what: Experiment, drawn: np.ndarray) -> float:
 def drawn(what: Experiment, params: Any) -> tuple[np.ndarray, np.ndarray | None]:
   """As many samples as there are held-out images, with their labels."""
   images, labels = run.arrays(what, 'test')
-  denoise = what.guided(what.denoiser(params))
-  return generate(denoise, what.solver(), what.shape, len(images), labels, what.config.seed, len(images)), labels
+  denoise, seed = what.guided(what.denoiser(params)), int(what.config.to_dict()['seed'])
+  return generate(denoise, what.solver(), what.shape, len(images), labels, seed, len(images)), labels
 
 
 def unet(seed: str, workdir: Path, overrides: Sequence[str]) -> dict[str, tuple[float, bool]]:
