@@ -1,4 +1,4 @@
-"""UniDiffuser on pairs of a digit and its label: marginals, conditionals and the joint from one network of 1 million.
+"""UniDiffuser on pairs of a digit and its label: marginals, conditionals and the joint from one network of .6 million.
 
 `unidiffuser_digits.py:projection` pairs it with a 16-d random projection. Sample the modes with
 experiments/tables/unidiffuser.py, which is also their test.   arXiv:2303.06555
