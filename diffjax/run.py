@@ -125,8 +125,8 @@ def dataset(experiment: Experiment, split: str) -> data.DataSet:
   return found
 
 
-def arrays(experiment: Experiment, split: str) -> tuple[np.ndarray, np.ndarray | None]:
-  """A whole split: x (n, *shape) and labels (n,), None where the config ignores them."""
+def arrays(experiment: Experiment, split: str) -> tuple[Any, np.ndarray | None]:
+  """A whole split: x (n, *shape), or a dict of those, and labels (n,), None where the config ignores them."""
   whole = dataset(experiment, split).arrays()
   return whole['x'], whole['cond'] if experiment.classes else None
 

@@ -48,6 +48,9 @@ def network(
   from diffjax import experiment, run
 
   trained = run.read_config(workdir)
+  if trained.loss.name == 'modalities':
+    raise ValueError(f'workdir: {workdir} holds a network of several modalities; allowed here: one of a single one. '
+                     'Draw with diffjax.load and diffjax.nets.modes')  # fmt: skip
   config = configs.override(trained, overrides)
   before, after = trained.to_dict(), config.to_dict()
   moved = [k for k in ('data', 'process', 'net', 'loss', 'train') if after[k] != before[k]]

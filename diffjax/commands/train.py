@@ -69,8 +69,9 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   if jax.process_index() == 0 and done.steps_per_s:
     _timings(options.workdir, done, data_s)
     _plot_losses(options.workdir)
-    print(f'trained {c.train.steps} steps, {done.steps_per_s:.1f} a second; next: '
-          f'diffjax evaluate --workdir={options.workdir}')  # fmt: skip
+    several = c.loss.name == 'modalities'
+    then = f'diffjax.load({options.workdir!r})' if several else f'diffjax evaluate --workdir={options.workdir}'
+    print(f'trained {c.train.steps} steps, {done.steps_per_s:.1f} a second; next: {then}')
 
 
 def _check(options: argparse.Namespace) -> None:

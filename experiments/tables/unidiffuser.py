@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffjax import data, keys, run
+from diffjax import keys, run
 from diffjax.cli import main as diffjax
 from diffjax.data.pairs import one_hot, projected
 from diffjax.experiment import build
@@ -52,12 +52,12 @@ def agreement(other: str, a: np.ndarray, b: np.ndarray) -> float:
 def modes(workdir: str, other: str) -> dict[str, float]:
   """The figures of one trained run."""
   denoise, process, config = run.load(workdir)
-  solver = build(config).solver()
-  held, seen = (data.load(config.data.name, split).arrays()['x'] for split in ('test', 'train'))
+  what = build(config)
+  solver = what.solver()
+  (held, _), (seen, _) = run.arrays(what, 'test'), run.arrays(what, 'train')
 
   def noise(stream: int, n: int) -> dict[str, Any]:
-    rows = {name: jax.ShapeDtypeStruct((n, *x.shape[1:]), np.float32) for name, x in held.items()}
-    return process.prior(keys.per_sample(jax.random.key(stream), n), rows)
+    return process.prior(keys.per_sample(jax.random.key(stream), n), what.rows(n))
 
   def drawn(of: Any, start: Any, cond: Any = None) -> Any:
     """In batches of one size, so that one program serves a mode."""

@@ -1,0 +1,62 @@
+"""What the tables of networks and of UniDiffuser measure with, without a run."""
+
+import jax
+import numpy as np
+import pytest
+
+from diffjax.cli import main
+from diffjax.config import ConfigError, from_file, override
+from diffjax.experiment import build
+from diffjax.metrics import digits
+from diffjax.nets import Apply, uvit
+from diffjax.run import claim
+from experiments.tables import networks, unidiffuser
+
+PAIRS = 'experiments/configs/unidiffuser_digits.py'
+
+
+def test_without_skips_a_block_reads_the_one_before_alone():
+  """Where the blocks themselves do nothing, what leaves the last is what the first was given."""
+  net = Apply(uvit(depth=4, width=16, heads=2).module, ('in', 'out_block_1/out'))
+  x, t = np.random.default_rng(0).standard_normal((2, 4, 4, 2)).astype('f4'), np.array([5.0, 700.0], 'f4')
+  shapes = jax.eval_shape(net.init, jax.random.key(0), x, t)
+  params = jax.tree.map(lambda s: np.random.default_rng(1).standard_normal(s.shape).astype('f4'), shapes)
+  for name, part in params.items():
+    if 'block' in name or name == 'middle':
+      part |= jax.tree.map(np.zeros_like, {k: part[k] for k in ('attention', 'feed')})
+  features = jax.jit(lambda p: networks.Unskipped(net)(p, x, t))(params)[1]
+  np.testing.assert_array_equal(features['out_block_1/out'], features['in'])
+  assert np.abs(jax.jit(net)(params, x, t)[1]['out_block_1/out'] - features['in']).max() > 0.1
+
+
+def test_what_agrees():
+  """The read of held-out digits is their label, but for the label network's own errors, below 3%."""
+  (seen, _), (held, labels) = digits.load()
+  one_hot = unidiffuser.one_hot(labels)
+  assert unidiffuser.agreement('label', unidiffuser.read('label', held, seen), one_hot) > 0.97
+  assert unidiffuser.agreement('label', one_hot, np.roll(one_hot, 1, 1)) == 0
+  value = unidiffuser.read('projection', held, seen)
+  assert unidiffuser.agreement('projection', value, value) == 1
+  assert abs(unidiffuser.agreement('projection', 0 * value, value)) < 0.2  # of variance about 1, as on the seen ones
+  assert unidiffuser.bars('label', {'other -> image': 0.9, 'image -> other': 0.9}) == {
+    'other -> image': True,
+    'image -> other': False,
+  }
+
+
+@pytest.mark.parametrize('change', ['net.name=dit', 'loss.name=denoising', 'data.shape=(8, 8, 1)'])
+def test_several_modalities_need_their_network_and_loss(change):
+  with pytest.raises(ConfigError, match=r'^config.data.shape: got .*allowed'):
+    build(override(from_file(PAIRS), [f'--config.{change}']))
+
+
+def test_commands_of_one_modality_refuse_several(tmp_path, capsys):
+  claim(str(tmp_path), build(from_file(PAIRS)).config)
+  for command in ('sample', 'evaluate'):
+    assert main([command, f'--workdir={tmp_path}']) == 2
+    told = capsys.readouterr().err
+    assert told.count('\n') == 1 and 'several modalities' in told and 'diffjax.load' in told
+
+
+def test_the_other_pair_is_of_its_config():
+  assert build(from_file(f'{PAIRS}:projection')).shape == {'image': (8, 8, 1), 'projection': (16,)}
