@@ -80,7 +80,8 @@ class Experiment:
       return None
     inputs = self.inputs(1)
     made = refused('mesh.rules', rules.layout, self.net.axes(*inputs), self.config.mesh.rules)
-    refused('mesh', made.check_heads, mesh, self.net.heads(*inputs))
+    if made.rules.get('heads'):
+      refused('mesh', made.check_heads, mesh, self.net.heads(*inputs))
     return made
 
   def denoiser(self, params: Any) -> Denoiser:

@@ -73,7 +73,7 @@ def layout(names: Any, given: Iterable[Any] = ()) -> 'Layout':
   for path, axes in weights.items():
     taken: dict[str, str] = {}
     for name in axes:
-      axis = rules.get(name)
+      axis = rules.get(name or '')
       if axis in taken:
         raise ValueError(f'got {taken[axis]!r} and {name!r} both on {axis}, which meet in the weight {path}; allowed: '
                          f'None for one of them')  # fmt: skip
@@ -100,7 +100,7 @@ class Layout:
     found = next((self.weights[end] for end in ends if end in self.weights), ())
     if len(found) != len(shape):
       return (None,) * len(shape)
-    return tuple(self.rules.get(name) or ('layers' if name == 'layers' else None) for name in found)
+    return tuple(self.rules.get(name or '') or ('layers' if name == 'layers' else None) for name in found)
 
   def check_heads(self, mesh: Mesh, heads: Mapping[str, int]) -> None:
     """Raises ValueError where the mesh axis of 'heads' does not divide the heads of an attention, given by name."""
@@ -122,7 +122,7 @@ class Layout:
     def lie(x: Any, name: str | None) -> Any:
       if not isinstance(x, jax.Array) or x.ndim < 2 or x.shape[0] % parts:
         return x
-      axis = self.rules.get(name)
+      axis = self.rules.get(name or '')
       last = axis if axis == 'model' and x.shape[-1] % mesh.shape[axis] == 0 else None
       spec = PartitionSpec(('data', 'fsdp'), *(None,) * (x.ndim - 2), last)
       return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
