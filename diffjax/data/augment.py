@@ -100,7 +100,7 @@ def move(x: np.ndarray, moves: Moves) -> np.ndarray:
   x[moves.yflip] = x[moves.yflip, ::-1]
   inverse, back = _inverse(moves, x.shape[1:3])
   warped = np.flatnonzero((inverse != np.eye(2)).any((1, 2)) | back.any(1))
-  spline = x[warped]
+  spline: np.ndarray = x[warped]
   for axis in (1, 2):
     spline = ndimage.spline_filter1d(spline, 3, axis, np.float64, 'mirror')
   centre = (np.array(x.shape[1:3]) - 1) / 2
