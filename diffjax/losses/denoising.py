@@ -55,7 +55,7 @@ def denoising(
     raise ValueError(f'null: got None with drop = {drop}; allowed: the condition that means none')
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
-    x0 = jax.tree.map(_wide, batch['x'])
+    x0 = jax.tree.map(wide, batch['x'])
     key = draws.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
     k_t, k_eps, k_drop, k_net = draws.split(key, 4)
     t = times(process, k_t)
@@ -66,7 +66,7 @@ def denoising(
     if 'augment' in batch:
       cond = {'label': cond, 'augment': batch['augment']}
     out = call(net, roles['student'], process, kind, process.perturb(x0, eps, t), t, cond, k_net)
-    error = _mean_square(out, goal(process, kind, x0, eps, t))
+    error = mean_square(out, goal(process, kind, x0, eps, t))
     values, aux = weight(process, kind, t, times.density(process, t)) * error, {'t': t, 'error': error}
     if uncertainty:
       aux['uncertainty'] = log_level(roles['student'], process, t)
@@ -76,7 +76,7 @@ def denoising(
   return loss
 
 
-def _wide(x: Array) -> Array:
+def wide(x: Array) -> Array:
   return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
 
 
@@ -85,10 +85,10 @@ def _without(cond: Any, null: Any, dropped: Array) -> Any:
   return jax.tree.map(lambda c, n: jnp.where(like(dropped, c), jnp.asarray(n, c.dtype), c), cond, null)
 
 
-def _mean_square(out: Any, target: Any) -> Array:
+def mean_square(out: Any, target: Any) -> Array:
   """(B,): the mean over an example's dimensions, summed over modalities."""
 
   def one(out: Array, target: Array) -> Array:
-    return jnp.mean((_wide(out) - target) ** 2, axis=tuple(range(1, out.ndim)))
+    return jnp.mean((wide(out) - target) ** 2, axis=tuple(range(1, out.ndim)))
 
   return jax.tree.reduce(jnp.add, jax.tree.map(one, out, target))

@@ -10,7 +10,7 @@ from jax import Array
 
 from diffjax import keys as draws
 from diffjax.kinds import Kind, as_kind
-from diffjax.losses.denoising import Loss, _mean_square, _wide
+from diffjax.losses.denoising import Loss, mean_square, wide
 from diffjax.losses.times import Law, uniform
 from diffjax.losses.weights import unit
 from diffjax.prediction import Net, call, goal
@@ -51,7 +51,7 @@ def modalities(
                      'modality is given clean; allowed: those timed by t, such as cosine or flow with v')  # fmt: skip
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
-    x0 = jax.tree.map(_wide, batch['x'])
+    x0 = jax.tree.map(wide, batch['x'])
     key = draws.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
     k_t, k_eps, k_net = draws.split(key, 3)
     eps = draws.normal(k_eps, x0)
@@ -66,7 +66,7 @@ def modalities(
     out = call(net, roles['student'], process, kind, x, t, batch.get('cond'), k_net)
     total, aux = jnp.zeros(()), {}
     for name, at in inside.items():  # rates and goals may be infinite at t = 0: a time inside stands for it, unjudged
-      error = _mean_square(out[name], goal(process, kind, x0[name], eps[name], at))
+      error = mean_square(out[name], goal(process, kind, x0[name], eps[name], at))
       error = aux['error_' + name] = jnp.where(t[name] == 0, 0, error)
       total += weight(process, kind, at, times.density(process, at)) * error
     return total, aux

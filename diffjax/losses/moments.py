@@ -8,7 +8,7 @@ from jax import Array
 
 from diffjax import keys as draws
 from diffjax.kinds import Kind, as_kind
-from diffjax.losses.denoising import Loss, _mean_square, _wide
+from diffjax.losses.denoising import Loss, mean_square, wide
 from diffjax.losses.times import Law, uniform
 from diffjax.prediction import Denoise, Net, call
 from diffjax.process import Process
@@ -52,7 +52,7 @@ def moments(
     raise ValueError("base: got None with 'residual2' among names; allowed: the denoiser whose error it is")
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
-    x0 = jax.tree.map(_wide, batch['x'])
+    x0 = jax.tree.map(wide, batch['x'])
     key = draws.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
     k_t, k_eps, k_net = draws.split(key, 3)
     t, cond = times(process, k_t), batch.get('cond')
@@ -66,7 +66,7 @@ def moments(
         hat = _frozen(base, roles)(x, t, cond).eps
         error = jax.tree.map(lambda e, h: e - jax.lax.stop_gradient(h), eps, hat)
       power = 3 if name == 'eps3' else 2
-      errors[name] = _mean_square(told[name], jax.tree.map(lambda e, p=power: e**p, error))
+      errors[name] = mean_square(told[name], jax.tree.map(lambda e, p=power: e**p, error))
     total = jax.tree.reduce(jnp.add, list(errors.values()))
     return total, {'t': t, 'error': total, **errors}
 
