@@ -77,6 +77,7 @@ def denoising(
 
 
 def wide(x: Array) -> Array:
+  """x in its own precision, at least float32."""
   return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
 
 
