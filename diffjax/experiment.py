@@ -198,7 +198,7 @@ def _optimiser(config: ConfigDict) -> Any:
   return named('train.optimiser', registry(optimiser), config.train.optimiser, config.train.steps)
 
 
-def _check_loading(config: ConfigDict, net: Apply, shape: tuple[int, ...]) -> None:
+def _check_loading(config: ConfigDict, net: Apply, shape: Any) -> None:
   c = config.loading
   for field in ('workers', 'prefetch'):
     if c[field] < 0:
@@ -206,7 +206,7 @@ def _check_loading(config: ConfigDict, net: Apply, shape: tuple[int, ...]) -> No
   if not 0 <= c.augment <= 1:
     raise ConfigError(f'config.loading.augment: got {c.augment}; allowed: a probability, 0 to 1')
   for field in ('flip', 'augment'):
-    if c[field] and len(shape) != 3:
+    if c[field] and (isinstance(shape, dict) or len(shape) != 3):
       raise ConfigError(f'config.loading.{field}: got {c[field]}; allowed for data of shape {shape}, no images: none')
   told = getattr(net.module, 'augment', 0)
   if c.augment and told != FEATURES:

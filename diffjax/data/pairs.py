@@ -3,7 +3,7 @@
 import numpy as np
 
 from diffjax.data.dataset import Arrays, DataSet
-from diffjax.data.sources import digits
+from diffjax.data.digits import digits
 
 __all__ = ['digits_labels', 'digits_projection']
 
