@@ -76,7 +76,7 @@ def _tell_parameters(roles: Any, count: int) -> None:
   found = plan.groups(roles)
   print(f'{f"{count:,} parameters":58}{"split over":>18}{"leaves":>7}{"MiB in all":>12}{"a device":>12}')
   for group in found[:ROWS]:
-    path = group.path.removeprefix('student/params/')
+    path = group.path.removeprefix('student/')
     split = ' '.join('-' if axis is None else str(axis) for axis in group.spec) or 'whole'
     print(f'  {path[-35:]:36}{" x ".join(map(str, group.shape)):20}{split:>18}{group.leaves:7}'
           f'{_mib(group.bytes_in_all)}{_mib(group.bytes_per_device)}')  # fmt: skip
