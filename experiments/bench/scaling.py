@@ -130,9 +130,9 @@ def objections(found: Sequence[Collective], target: Any) -> list[str]:
   """What a step without loops sends beyond what it must; empty where all is as it should be.
 
   data: every gradient is summed once, nothing else. fsdp: beside that, each weight it splits is gathered, at most twice
-  (forward and backward). model: features are summed or moved along model alone, weights that it splits never; where it
-  splits a transformer features are only summed, but for one embedding a sample. A weight that model leaves whole XLA
-  gathers by a detour over model, so its bytes may be counted three times.
+  (forward and backward). model: features are summed or moved along model alone, by whatever operation, weights that it
+  splits never. A weight that model leaves whole XLA gathers by a detour over model, so its bytes may be counted three
+  times.
   """
   mesh = jax.tree.leaves(target)[0].sharding.mesh
   leaves = [(4 * leaf.size, set(leaf.sharding.spec), leaf) for leaf in jax.tree.leaves(target.roles['student'])]

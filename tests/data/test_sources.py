@@ -85,7 +85,7 @@ def test_bad_records(tmp_path):
   [('digts', 'digits'), ('cifr10', 'cifar10'), ('ring9', 'ring8'), ('kaggle:x', ''), ('', ''), ('a b', '')],
 )
 def test_unknown_names(tmp_path, name, near):
-  words = [repr(name), f"did you mean '{near}", 'digits_projection, folder, npz', tmp_path]
+  words = [repr(name), f"did you mean '{near}", 'digits, digits_labels, digits_projection, folder, npz', tmp_path]
   refused(words, name, data_dir=str(tmp_path))
 
 

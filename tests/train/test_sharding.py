@@ -140,9 +140,16 @@ def test_processes_share_the_batch(monkeypatch):
     make_mesh()
 
 
-@pytest.mark.parametrize('text', ['localhost:1,2', 'localhost:1,2,2', 'localhost:1,two,0'])
-def test_a_process_beyond_their_number_is_refused(text):
-  with pytest.raises(ValueError, match='distributed: got .*; allowed: auto, or HOST:PORT,PROCESSES,INDEX'):
+@pytest.mark.parametrize(
+  'text, got',
+  [
+    ('localhost:1,2', "'localhost:1,2'"),
+    ('localhost:1,2,2', 'process 2 of 2'),
+    ('localhost:1,two,0', "'localhost:1,two,0'"),
+  ],
+)
+def test_a_process_beyond_their_number_is_refused(text, got):
+  with pytest.raises(ValueError, match=f'distributed: got {got}; allowed: auto, or HOST:PORT,PROCESSES,INDEX'):
     start(defaults(), text)
 
 
