@@ -4,6 +4,7 @@ A mixture of Gaussians with full covariances stays one under the forward process
 and under an exponential-quadratic reward. One Gaussian is a mixture of one.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +18,9 @@ from diffjax.prediction import Pred
 from diffjax.process import Process
 
 __all__ = ['Mixture', 'ExactDenoiser', 'mixture', 'gaussian', 'ring8', 'gaussian_flow']
+
+# Accelerators multiply float32 matrices in tf32 or bfloat16 unless told otherwise.
+einsum, matmul = (partial(f, precision='highest') for f in (jnp.einsum, jnp.matmul))
 
 
 class Mixture(struct.PyTreeNode):
@@ -41,16 +45,16 @@ class Mixture(struct.PyTreeNode):
   @property
   def covariances(self) -> Array:
     """(K, d, d)."""
-    return jnp.einsum('kij,kj,klj->kil', self.basis, self.var, self.basis)
+    return einsum('kij,kj,klj->kil', self.basis, self.var, self.basis)
 
   def mean(self) -> Array:
     """(d,)."""
-    return jnp.exp(self.log_weights) @ self.means
+    return matmul(jnp.exp(self.log_weights), self.means)
 
   def covariance(self) -> Array:
     """(d, d): within plus between components."""
     w, shift = jnp.exp(self.log_weights), self.means - self.mean()
-    return jnp.einsum('k,kij->ij', w, self.covariances) + jnp.einsum('k,ki,kj->ij', w, shift, shift)
+    return einsum('k,kij->ij', w, self.covariances) + einsum('k,ki,kj->ij', w, shift, shift)
 
   def sample(self, keys: Array, cond: Array | None = None) -> Array:
     """Exact draws (B, d), one a key; of the classes `cond` (B,) when given."""
@@ -58,7 +62,7 @@ class Mixture(struct.PyTreeNode):
     logits = jnp.broadcast_to(self._prior(cond), (keys.shape[0], self.log_weights.shape[0]))
     part = jax.vmap(jax.random.categorical)(k_part, logits)
     z = draws.normal(k_noise, self.means[part])
-    return self.means[part] + jnp.einsum('bij,bj->bi', self.basis[part], jnp.sqrt(self.var[part]) * z)
+    return self.means[part] + einsum('bij,bj->bi', self.basis[part], jnp.sqrt(self.var[part]) * z)
 
   def log_density(self, x: Array, alpha: Any = 1.0, sigma: Any = 0.0, cond: Array | None = None) -> Array:
     """log p_t(x) in nats, (B,), at the level (alpha, sigma), each () or (B,); the data's own density by default."""
@@ -69,9 +73,9 @@ class Mixture(struct.PyTreeNode):
     joint, y, noisy = self._joint(x, alpha, sigma, cond)
     r = jax.nn.softmax(joint, axis=-1)
     alpha, sigma = _column(alpha), _column(sigma)
-    whitened = jnp.einsum('kij,bkj->bki', self.basis, y / noisy)
-    clean = self.means + alpha[..., None] * jnp.einsum('kij,bkj->bki', self.basis, self.var * y / noisy)
-    return Pred(jnp.einsum('bk,bki->bi', r, clean), sigma * jnp.einsum('bk,bki->bi', r, whitened))
+    whitened = einsum('kij,bkj->bki', self.basis, y / noisy)
+    clean = self.means + alpha[..., None] * einsum('kij,bkj->bki', self.basis, self.var * y / noisy)
+    return Pred(einsum('bk,bki->bi', r, clean), sigma * einsum('bk,bki->bi', r, whitened))
 
   def moments(self, x: Array, alpha: Any, sigma: Any, cond: Array | None = None) -> dict[str, Array]:
     """E[eps^2 | x_t], E[eps^3 | x_t] and Var[eps | x_t] a dimension, each (B, d), exact at every level.
@@ -80,8 +84,8 @@ class Mixture(struct.PyTreeNode):
     """
     joint, y, noisy = self._joint(x, alpha, sigma, cond)
     r = jax.nn.softmax(joint, axis=-1)[..., None]
-    mean = _column(sigma)[..., None] * jnp.einsum('kij,bkj->bki', self.basis, y / noisy)
-    var = jnp.einsum('kij,bkj->bki', self.basis**2, _column(alpha)[..., None] ** 2 * self.var / noisy)
+    mean = _column(sigma)[..., None] * einsum('kij,bkj->bki', self.basis, y / noisy)
+    var = einsum('kij,bkj->bki', self.basis**2, _column(alpha)[..., None] ** 2 * self.var / noisy)
     off = mean - jnp.sum(r * mean, axis=1, keepdims=True)
     laws = {'eps2': mean**2 + var, 'eps3': mean**3 + 3 * mean * var, 'residual2': off**2 + var}
     return {name: jnp.sum(r * law, axis=1) for name, law in laws.items()}
@@ -92,14 +96,14 @@ class Mixture(struct.PyTreeNode):
     For sampling and posterior moments at one level: alpha and sigma are scalars.
     """
     joint, y, noisy = self._joint(x, alpha, sigma, None)
-    means = self.means + alpha * jnp.einsum('kij,bkj->bki', self.basis, self.var * y / noisy)
+    means = self.means + alpha * einsum('kij,bkj->bki', self.basis, self.var * y / noisy)
     return jax.nn.log_softmax(joint, axis=-1), means, self.var * sigma**2 / noisy[0]
 
   def observe(self, matrix: Any, y: Any, noise_cov: Any) -> 'Mixture':
     """The posterior of x0 given y = H x0 + n, n ~ N(0, R); H (m, d), y (m,), R (m, m)."""
     matrix, y = jnp.asarray(matrix), jnp.asarray(y)
     weighted = jnp.linalg.solve(jnp.asarray(noise_cov), matrix)
-    return self.tilt(weighted.T @ y, matrix.T @ weighted)[0]
+    return self.tilt(matmul(weighted.T, y), matmul(matrix.T, weighted))[0]
 
   def tilt(self, linear: Any, quadratic: Any = None) -> tuple['Mixture', Array]:
     """The law p(x) exp(a.x - x.Q x / 2) / Z and log Z; a (d,), Q (d, d) positive semi-definite or None for 0.
@@ -110,15 +114,15 @@ class Mixture(struct.PyTreeNode):
     d = self.means.shape[1]
     q = jnp.zeros((d, d), self.means.dtype) if quadratic is None else jnp.asarray(quadratic)
     cov = self.covariances
-    grow = jnp.eye(d) + cov @ q
+    grow = jnp.eye(d) + matmul(cov, q)
     new_cov = jnp.linalg.solve(grow, cov)
-    new_mean = jnp.linalg.solve(grow, (self.means + cov @ a)[..., None])[..., 0]
+    new_mean = jnp.linalg.solve(grow, (self.means + matmul(cov, a))[..., None])[..., 0]
     # log of E_k exp(a.x - x.Qx/2), completed about m: b = a - Q m is what is left of the slope there
-    slope = a - self.means @ q
+    slope = a - matmul(self.means, q)
     log_z = (
-      self.means @ a
-      - jnp.einsum('ki,ij,kj->k', self.means, q, self.means) / 2
-      + jnp.einsum('ki,kij,kj->k', slope, new_cov, slope) / 2
+      matmul(self.means, a)
+      - einsum('ki,ij,kj->k', self.means, q, self.means) / 2
+      + einsum('ki,kij,kj->k', slope, new_cov, slope) / 2
       - jnp.linalg.slogdet(grow)[1] / 2
     )
     joint = self.log_weights + log_z
@@ -142,7 +146,7 @@ class Mixture(struct.PyTreeNode):
     part = jax.vmap(jax.random.categorical)(k_part, log_r)
     z = draws.normal(k_clean, x)
     mean = jnp.take_along_axis(means, part[:, None, None], 1)[:, 0]
-    x0 = mean + jnp.einsum('bij,bj->bi', self.basis[part], jnp.sqrt(var[part]) * z)
+    x0 = mean + einsum('bij,bj->bi', self.basis[part], jnp.sqrt(var[part]) * z)
     mean, std = process.posterior(x, x0, t, s)
     return mean + std * draws.normal(k_step, x)
 
@@ -156,7 +160,7 @@ class Mixture(struct.PyTreeNode):
     """log w_k N_k(x) (B, K), x - alpha m_k in the eigenbasis (B, K, d) and the noisy variances (1 or B, K, d)."""
     alpha, sigma = _column(alpha)[..., None], _column(sigma)[..., None]
     noisy = alpha**2 * self.var + sigma**2
-    y = jnp.einsum('kij,bki->bkj', self.basis, x[:, None] - alpha * self.means)
+    y = einsum('kij,bki->bkj', self.basis, x[:, None] - alpha * self.means)
     log_n = -0.5 * jnp.sum(y**2 / noisy + jnp.log(2 * jnp.pi * noisy), axis=-1)
     return self._prior(cond) + log_n, y, noisy
 
@@ -239,4 +243,4 @@ def gaussian_flow(target: Mixture, process: Process, x: Array, t: Any, s: Any) -
   alpha_s, sigma_s = process.schedule(jnp.asarray(s))
   u, var, m = target.basis[0], target.var[0], target.means[0]
   gain = jnp.sqrt((alpha_s**2 * var + sigma_s**2) / (alpha**2 * var + sigma**2))
-  return alpha_s * m + ((x - alpha * m) @ u * gain) @ u.T
+  return alpha_s * m + matmul(matmul(x - alpha * m, u) * gain, u.T)

@@ -321,3 +321,17 @@ def test_bad_input_names_the_field():
 
 def test_public_names_exist():
   assert all(hasattr(exact, name) for name in exact.__all__)
+
+
+def test_products_keep_float32_on_accelerators():
+  """Every matrix product is traced at the highest precision: tf32, the default of a GPU, is wrong by 1e-3."""
+  target, one, process = ring8(), gaussian(np.zeros(2), np.eye(2)), schedules.cosine()
+  x, t = jnp.zeros((2, 2)), jnp.asarray(0.5)
+
+  def everything(target, x):
+    posterior = target.observe(jnp.eye(2), x[0], jnp.eye(2))
+    return target.covariance(), target.denoiser(process)(x, t), posterior.mean(), gaussian_flow(one, process, x, t, 0.1)
+
+  text = str(jax.make_jaxpr(everything)(target, x))
+  assert text.count(' = dot_general[') > 5
+  assert text.count('precision=(Precision.HIGHEST, Precision.HIGHEST)') == text.count(' = dot_general[')

@@ -1,6 +1,7 @@
 """diffjax profile."""
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ Starts from fresh parameters and leaves the run's checkpoints and log as they ar
 which TensorBoard's profile plugin and xprof show."""
 
 SHOWN = 15
+NO_GRAPHS = '--xla_gpu_enable_command_buffer='  # a trace shows a CUDA graph as one operation, whatever it holds
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +36,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     raise ValueError(f'steps: got {options.steps}; allowed: at least 3')
   config = configs.from_file(options.config) if options.config else runs.read_config(options.workdir)
   config = configs.override(config, overrides)
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {NO_GRAPHS}'.strip()
   start(config)
   from etils import epath
 

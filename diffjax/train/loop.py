@@ -22,6 +22,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from diffjax.roles import Method, TrainState, active_phases
+from diffjax.train import compiler
 from diffjax.train import meter as meters
 from diffjax.train import sharding as shardings
 from diffjax.train.clock import Clock
@@ -74,9 +75,7 @@ def abstract_state(
   shapes = jax.eval_shape(make, first, second)
   where = shardings.state_shardings(mesh, shapes, layout, smallest)
   target = jax.tree.map(lambda s, w: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=w), shapes, where)
-  # an initialiser runs once: on a CPU optimising it costs more than it saves (10 s against 3 s for a small U-Net)
-  quick = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
-  return lambda: jax.jit(make, out_shardings=where, compiler_options=quick)(first, second), target
+  return lambda: jax.jit(make, out_shardings=where, compiler_options=compiler.once())(first, second), target
 
 
 def fit(

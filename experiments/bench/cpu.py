@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax import nets
+from diffjax.train import compiler
 from experiments.bench.timing import compare, matmul_rate
 
 SIZES: dict[str, Any] = dict(width=64, levels=(1, 2, 2), blocks=2)
@@ -38,7 +39,8 @@ def ours(net, params, x, t, y, devices):
   rows, whole = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (('data',), ()))
   given = jax.device_put(params, whole), *jax.device_put((x, t, y), rows)
   forward = jax.jit(lambda params, x, t, y: net(params, x, t))
-  gradient = jax.jit(jax.value_and_grad(lambda params, x, t, y: jnp.mean((net(params, x, t) - y) ** 2)))
+  loss = lambda params, x, t, y: jnp.mean((net(params, x, t) - y) ** 2)  # noqa: E731
+  gradient = jax.jit(jax.value_and_grad(loss), compiler_options=compiler.training())
   return lambda: forward(*given), lambda: gradient(*given)
 
 

@@ -7,6 +7,7 @@ Beside it: operations of the bare step a second, as a share of what a 2048 matmu
 """
 
 import argparse
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import optax
 
 from diffjax import keys, losses, nets, schedules
 from diffjax.roles import Method, Phase
-from diffjax.train import ema
+from diffjax.train import compiler, ema
 from diffjax.train.plan import counted
 from diffjax.train.step import init_state, make_train_step
 from experiments.bench.timing import compare, matmul_rate
@@ -31,7 +32,7 @@ def case(net, x, labels):
   params = net.init(jax.random.key(0), x[:1], jnp.zeros(1), None if labels is None else labels[:1])
   key = jax.random.key(1)
 
-  @jax.jit
+  @partial(jax.jit, compiler_options=compiler.training())
   def bare(params, opt, mean, i):
     rows = keys.per_sample(jax.random.fold_in(key, i), len(x))
     value, grads = jax.value_and_grad(lambda p: jnp.mean(loss({'student': p}, batch, rows)[0]))(params)
@@ -41,7 +42,8 @@ def case(net, x, labels):
 
   averages = ema.averages((0.999,))
   method = Method((Phase('student', loss, optimiser),))
-  step = jax.jit(make_train_step(method, averages), static_argnums=2, donate_argnums=0)
+  step = make_train_step(method, averages)
+  step = jax.jit(step, static_argnums=2, donate_argnums=0, compiler_options=compiler.training())
   state = [jax.jit(lambda params: init_state(method, {'student': params}, key, batch, averages))(params)]
   loose = [[params, optimiser.init(params), params]]
 

@@ -162,3 +162,31 @@ def test_refused():
     Method((Phase('a', loss, optax.sgd(0.1)), Phase('a', loss, optax.sgd(0.1))))
   with pytest.raises(ValueError, match='every=0'):
     Phase('a', loss, optax.sgd(0.1), every=0)
+
+
+def test_the_guard_selects_on_cuda_and_branches_elsewhere():
+  """By the lowered programs of one trace: beside those on the platform, which XLA folds, the guard's own."""
+  state = begin(method(), batch_at(0))
+  traced = jax.jit(make_train_step(method(), AVERAGES), static_argnums=2).trace(state, batch_at(0), (0,))
+  lowered = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ('cuda', 'cpu', 'tpu')}
+  branches = {platform: text.count('"stablehlo.case"') for platform, text in lowered.items()}
+  assert branches['cpu'] == branches['tpu'] == branches['cuda'] + 1
+
+
+def test_selecting_moves_what_branching_moves(monkeypatch):
+  """A good batch, a bad one, a good one: the guard of CUDA against that of the others."""
+
+  def states():
+    state, step, kept = begin(method(), batch_at(0)), jitted(method()), []
+    for i in range(3):
+      batch = batch_at(i)
+      state, _ = step(state, batch | {'x': batch['x'] * np.nan} if i == 1 else batch, (0,))
+      kept.append(jax.device_get((state.roles, state.opt, state.ema)))
+    return kept
+
+  branched = states()
+  monkeypatch.setattr(jax.lax, 'platform_dependent', lambda *args, cuda, default: cuda(*args))
+  selected = states()
+  jax.tree.map(np.testing.assert_array_equal, selected[0], selected[1])
+  for one, other in zip(selected, branched, strict=True):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), one, other)
