@@ -74,8 +74,8 @@ def main():
     raise SystemExit('torch: not installed; allowed: an environment with it (pip install torch)') from None
   given = task()
   pairs = {
-    'PyTorch': theirs(*given[1:], torch.contiguous_format),
     'PyTorch, channels last': theirs(*given[1:], torch.channels_last),
+    'PyTorch': theirs(*given[1:], torch.contiguous_format),
     'diffjax, one device': ours(*given, 1),
     f'diffjax, {options.devices} devices': ours(*given, options.devices),
   }
