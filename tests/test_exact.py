@@ -330,7 +330,9 @@ def test_products_keep_float32_on_accelerators():
 
   def everything(target, x):
     posterior = target.observe(jnp.eye(2), x[0], jnp.eye(2))
-    return target.covariance(), target.denoiser(process)(x, t), posterior.mean(), gaussian_flow(one, process, x, t, 0.1)
+    moved = gaussian_flow(one, process, x, t, 0.1), target.sample(keys.per_sample(jax.random.key(0), 2))
+    known = target.denoiser(process)(x, t), target.moments(x, 0.8, 0.6), target.log_density(x)
+    return target.covariance(), posterior.mean(), moved, known
 
   text = str(jax.make_jaxpr(everything)(target, x))
   assert text.count(' = dot_general[') > 5

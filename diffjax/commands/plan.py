@@ -13,7 +13,6 @@ from diffjax.config import refused
 __all__ = ['run']
 
 ROWS = 12  # of the table of parameters, before the tail is summed up
-QUICK = {'xla_backend_optimization_level': 0}  # the same buffers, in a fraction of the time to compile
 KNOBS = dict(remat=True, dtype='bfloat16')  # of networks, against activations
 
 
@@ -88,9 +87,9 @@ def _tell_parameters(roles: Any, count: int) -> None:
 def _trace(what: Any, mesh: Any) -> Any:
   """The train step traced, with its FLOPs told."""
   from diffjax import run as runs
-  from diffjax.train import flops
+  from diffjax.train import compiler, flops
 
-  traced = runs.traced_step(what, mesh, QUICK)
+  traced = runs.traced_step(what, mesh, compiler.once())
   work = flops.count(traced.jaxpr.jaxpr)
   print(f'\nFLOPs of a step: {work:.4g} in all, {work / mesh.size:.4g} a device where they split evenly\n'
         '  (products and convolutions as traced: rematerialised ones too, loop bodies as often as they run)',

@@ -1,7 +1,6 @@
 """diffjax profile."""
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from diffjax.commands.start import mesh_of, start
 from diffjax.config import refused
 
-__all__ = ['TEXT', 'arguments', 'run']
+__all__ = ['TEXT', 'arguments', 'run', 'tell_operations']
 
 TEXT = """\
 Time some steps of a run: where the host's time goes, and the operations of the step that take longest.
@@ -18,7 +17,6 @@ Starts from fresh parameters and leaves the run's checkpoints and log as they ar
 which TensorBoard's profile plugin and xprof show."""
 
 SHOWN = 15
-NO_GRAPHS = '--xla_gpu_enable_command_buffer='  # a trace shows a CUDA graph as one operation, whatever it holds
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +34,9 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     raise ValueError(f'steps: got {options.steps}; allowed: at least 3')
   config = configs.from_file(options.config) if options.config else runs.read_config(options.workdir)
   config = configs.override(config, overrides)
-  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {NO_GRAPHS}'.strip()
+  from diffjax.train import compiler
+
+  compiler.named_operations()
   start(config)
   from etils import epath
 
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   _tell_seconds(seconds, options.steps, config.train)
   known = trace.sources(runs.traced_step(what, mesh).lower().compile().as_text())
   for file in target.glob('*.xplane.pb'):
-    _tell_operations(trace.operations(file), known, options.steps)
+    tell_operations(trace.operations(file), known, options.steps)
   print(f'trace: {target}')
 
 
@@ -111,10 +111,10 @@ def _tell_seconds(seconds: dict[str, float], steps: int, config: Any) -> None:
   print(f'  {"sum":58}{total:9.3f}{1000 * sum(spent / shared for _, spent, shared in rows):22.2f}')
 
 
-def _tell_operations(found: Sequence[Any], known: dict[str, str], steps: int) -> None:
+def tell_operations(found: Sequence[Any], known: dict[str, str], steps: int, shown: int = SHOWN) -> None:
   """The operations that took longest; what runs on several threads or devices counts on each."""
   total = sum(operation.seconds for operation in found)
   print(f'\n{"operations, on all devices":32}{"ms a step":>10}{"share":>7}  of the program')
-  for operation in found[:SHOWN]:
+  for operation in found[:shown]:
     print(f'  {operation.name[:29]:30}{1000 * operation.seconds / steps:10.3f}{operation.seconds / total:7.1%}'
           f'  {known.get(operation.name, "")[-70:]}')  # fmt: skip

@@ -1,7 +1,7 @@
 """Model FLOPs utilisation of training on an accelerator: DiT-XL/2 on 32 x 32 x 4 latents and a U-Net, in bfloat16.
 
     python -m experiments.bench.accelerator [--case=dit|unet] [--batch=64] [--remat=dots] [--attention=cudnn] [--scan]
-                                            [--xla=NAME=VALUE,...] [--operations=20]
+                                            [--operations=20]
 
 utilisation = 3 x (operations of a forward) x batch / (seconds a step x peak of the devices). The operations are two a
 multiply-add of the matrix products and convolutions in the forward pass as it is written (`diffjax.train.flops`); the
@@ -23,6 +23,7 @@ import numpy as np
 import optax
 
 from diffjax import losses, nets, schedules
+from diffjax.commands.profile import tell_operations
 from diffjax.roles import Method, Phase
 from diffjax.train import ema, trace
 from diffjax.train.flops import flops
@@ -55,7 +56,7 @@ def forward_operations(net, shape: tuple[int, ...]) -> int:
 class Trainer:
   """Training of a network on noise, the batch over all devices: what one step needs, compiled."""
 
-  def __init__(self, net, shape: tuple[int, ...], batch: int, options: dict[str, Any]):
+  def __init__(self, net, shape: tuple[int, ...], batch: int):
     process, averages = schedules.flow(), ema.averages((0.9999,))
     method = Method((Phase('student', losses.denoising(process, net, 'velocity'), optax.adam(1e-4)),))
     mesh, draw = make_mesh(), np.random.default_rng(0)
@@ -64,7 +65,7 @@ class Trainer:
     init = lambda key: {'student': net.init(key, *inputs)}  # noqa: E731
     make, target = abstract_state(method, init, jax.random.key(0), rows, mesh, averages)
     self.rows = jax.device_put(rows, batch_sharding(mesh))
-    step, self.state = jit_train_step(method, target, averages, options=options), make()
+    step, self.state = jit_train_step(method, target, averages), make()
     start = time.perf_counter()
     self.step = step.lower(self.state, self.rows, (0,)).compile()
     self.compiled = time.perf_counter() - start
@@ -77,14 +78,13 @@ class Trainer:
     jax.block_until_ready(signals)
     return (time.perf_counter() - start) / n
 
-  def operations(self, n: int) -> list[tuple[float, int, str, str]]:
-    """(milliseconds, times, instruction, what it was in the network) a step, longest first."""
-    known = trace.sources(self.step.as_text())
+  def profile(self, n: int, shown: int) -> None:
+    """Print the operations of a step that take longest."""
     with tempfile.TemporaryDirectory() as where:
       with jax.profiler.trace(where):
         self.steps(n)
       found = trace.operations(next(Path(where).rglob('*.xplane.pb')))
-    return [(1e3 * o.seconds / n, o.times // n, o.name, known.get(o.name, '')) for o in found]
+    tell_operations(found, trace.sources(self.step.as_text()), n, shown)
 
 
 def main():
@@ -94,7 +94,6 @@ def main():
   parser.add_argument('--remat', default=None, help='a policy of the network: True, dots, dots_no_batch')
   parser.add_argument('--attention', default='cudnn', help="of the DiT: 'cudnn' or 'xla'")
   parser.add_argument('--scan', action='store_true', help='of the DiT: compile one block')
-  parser.add_argument('--xla', default='', help='options of the compiler')
   parser.add_argument('--steps', type=int, default=10)
   parser.add_argument('--operations', type=int, default=0, help='show this many of the longest operations')
   options = parser.parse_args()
@@ -108,16 +107,15 @@ def main():
     net, shape = nets.unet(**sizes, **plain), (64, 64, 3)
     bare = nets.unet(**sizes, classes=1000)
   operations, batch = forward_operations(bare, shape), options.batch * jax.device_count()
-  flags = dict(flag.split('=') for flag in options.xla.split(',') if flag)
-  trainer = Trainer(net, shape, batch, flags)
+  trainer = Trainer(net, shape, batch)
   trainer.steps(3)
   seconds = float(np.median([trainer.steps(options.steps) for _ in range(5)]))
   rate = 3 * operations * batch / seconds
   print(f'{options.case}, {jax.device_count()} x {jax.devices()[0].device_kind}, batch {batch}: '
         f'{operations / 1e9:.1f} GFLOP a forward, {1e3 * seconds:.1f} ms a step, {rate / 1e12:.0f} TFLOP/s, '
         f'utilisation {rate / best:.3f}, compiled in {trainer.compiled:.0f} s', flush=True)  # fmt: skip
-  for spent, times, name, source in trainer.operations(3)[: options.operations] if options.operations else ():
-    print(f'  {spent:8.3f} ms {times:5d} x  {name[:40]:40}  {source[-90:]}')
+  if options.operations:
+    trainer.profile(3, options.operations)
 
 
 if __name__ == '__main__':

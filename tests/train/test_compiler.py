@@ -1,3 +1,5 @@
+import os
+
 import jax
 import pytest
 
@@ -22,3 +24,18 @@ def test_every_option_is_known_to_this_version():
     jax.jit(lambda: 0, compiler_options=options).lower().compile()
   with pytest.raises(jax.errors.JaxRuntimeError):
     jax.jit(lambda: 0, compiler_options={'xla_cpu_no_such_option': 1}).lower().compile()
+
+
+@pytest.mark.parametrize(
+  'given, flags',
+  [
+    ('', '--xla_gpu_enable_command_buffer='),
+    ('--xla_a=1', '--xla_a=1 --xla_gpu_enable_command_buffer='),
+    ('--xla_gpu_enable_command_buffer=FUSION', '--xla_gpu_enable_command_buffer=FUSION'),
+  ],
+)
+def test_operations_are_named_unless_the_user_chose(monkeypatch, given, flags):
+  monkeypatch.setenv('XLA_FLAGS', given)
+  for _ in range(2):
+    compiler.named_operations()
+    assert os.environ['XLA_FLAGS'] == flags
