@@ -140,7 +140,7 @@ def jit_train_step(
   Args:
     target: the state's shapes with their shardings.
     layout: where features lie while the step is computed; left to XLA where None.
-    options: of the compiler, beside those of `compiler.training`.
+    options: of the compiler, in place of those of `compiler.training`.
   """
   where = jax.tree.map(lambda leaf: leaf.sharding, target)
   mesh, move = jax.tree.leaves(where)[0].mesh, make_train_step(method, ema, accumulate, bins)
@@ -149,8 +149,8 @@ def jit_train_step(
     with layout.activations(mesh) if layout else contextlib.nullcontext():
       return move(state, batch, active)
 
-  asked = compiler.training() | (options or {})
-  return jax.jit(step, static_argnums=2, donate_argnums=0, out_shardings=(where, None), compiler_options=asked)
+  options = compiler.training() if options is None else options
+  return jax.jit(step, static_argnums=2, donate_argnums=0, out_shardings=(where, None), compiler_options=options)
 
 
 def gradient(
