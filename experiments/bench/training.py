@@ -7,7 +7,7 @@ Beside it: operations of the bare step a second, as a share of what a 2048 matmu
 """
 
 import argparse
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,6 @@ def case(net, x, labels):
   params = net.init(jax.random.key(0), x[:1], jnp.zeros(1), None if labels is None else labels[:1])
   key = jax.random.key(1)
 
-  @partial(jax.jit, compiler_options=compiler.training())
   def bare(params, opt, mean, i):
     rows = keys.per_sample(jax.random.fold_in(key, i), len(x))
     value, grads = jax.value_and_grad(lambda p: jnp.mean(loss({'student': p}, batch, rows)[0]))(params)
@@ -40,16 +39,18 @@ def case(net, x, labels):
     params = optax.apply_updates(params, updates)
     return params, opt, jax.tree.map(lambda m, p: m + 1e-3 * (p - m), mean, params), value
 
+  start: Any = params, optimiser.init(params), params
+  options, loose = compiler.training(lambda: jax.make_jaxpr(bare)(*start, 0)), [start]  # options of both
+  jitted = jax.jit(bare, compiler_options=options)
   averages = ema.averages((0.999,))
   method = Method((Phase('student', loss, optimiser),))
   step = make_train_step(method, averages)
-  step = jax.jit(step, static_argnums=2, donate_argnums=0, compiler_options=compiler.training())
+  step = jax.jit(step, static_argnums=2, donate_argnums=0, compiler_options=options)
   state = [jax.jit(lambda params: init_state(method, {'student': params}, key, batch, averages))(params)]
-  loose = [[params, optimiser.init(params), params]]
 
   def run_bare():
     for i in range(INNER):
-      *loose[0], value = bare(*loose[0], i)
+      *loose[0], value = jitted(*loose[0], i)
     return value
 
   def run_ours():
@@ -57,7 +58,7 @@ def case(net, x, labels):
       state[0], signals = step(state[0], batch, (0,))
     return signals['loss']
 
-  operations = counted(bare.lower(params, optimiser.init(params), params, 0).compile())
+  operations = counted(jitted.lower(*start, 0).compile())
   return {'bare step': run_bare, 'diffjax step': run_ours}, operations
 
 
