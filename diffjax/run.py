@@ -182,7 +182,7 @@ def traced_step(experiment: Experiment, mesh: Any, options: dict[str, Any] | Non
   state, batch = state_of(experiment, mesh), batch_of(experiment, mesh)
   accumulate, bins = experiment.config.train.accumulate, time_bins(experiment.process)
   layout = experiment.layout(mesh)
-  step = jit_train_step(experiment.method, state, batch, experiment.averages, accumulate, bins, layout, options)
+  step = jit_train_step(experiment.method, state, experiment.averages, accumulate, bins, layout, options)
   return step.trace(state, batch, active_phases(experiment.method, 0))
 
 

@@ -2,12 +2,9 @@
 
 import functools
 import os
-from collections.abc import Callable
 from typing import Any
 
 import jax
-
-from diffjax.train.flops import programs
 
 __all__ = ['named_operations', 'once', 'training']
 
@@ -19,37 +16,14 @@ ONCE = {'cpu': {'xla_backend_optimization_level': 0}}
 TRAINING = {'cpu': {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE'}}
 
 
-# XLA for CPU asks the system for all temporary memory of a step in one piece and gives it back, and so waits for every
-# page of it anew. In pieces below some 30 MB the allocator keeps it: .76 of the time of that U-Net, .7 to .8 of a DiT.
-# A piece must hold the largest array, with the zeros that a convolution puts around it, or XLA warns of each that is
-# larger.
-PIECES = {'cpu': 'xla_multiheap_size_constraint_per_heap'}
-PIECE = 2**23  # bytes
-
-
 def once() -> dict[str, Any]:
   """For a program that runs once, or is only measured: its buffers are the same."""
   return ONCE.get(jax.default_backend(), {})
 
 
-def training(program: Callable[[], Any]) -> dict[str, Any]:
-  """For a step of training: those that this version of XLA knows.
-
-  Args:
-    program: the step's jaxpr, closed; called where the platform's options depend on it.
-  """
-  platform = jax.default_backend()
-  options: dict[str, Any] = dict(TRAINING.get(platform, {}))
-  if platform in PIECES:
-    options[PIECES[platform]] = max(PIECE, largest(program().jaxpr) * 5 // 4)
-  return {name: value for name, value in options.items() if _known(name, value)}
-
-
-def largest(jaxpr: Any) -> int:
-  """Bytes of the largest array that a program computes, over all devices, whether or not it is ever stored."""
-  own = (v.aval.size * v.aval.dtype.itemsize for e in jaxpr.eqns for v in e.outvars if hasattr(v.aval, 'shape'))
-  inner = (largest(part) for e in jaxpr.eqns for value in e.params.values() for part in programs(value))
-  return max(*own, *inner, 0, 0)
+def training() -> dict[str, Any]:
+  """For a step of training: those that this version of XLA knows."""
+  return {name: value for name, value in TRAINING.get(jax.default_backend(), {}).items() if _known(name, value)}
 
 
 def named_operations() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ['count', 'flops', 'programs']
+__all__ = ['count', 'flops']
 
 
 def flops(function: Callable, *arguments: Any) -> int:
@@ -35,7 +35,7 @@ def _equation(equation: Any) -> int:
     return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[i] for i in contracted)
   if name == 'conv_general_dilated':
     return _convolution(params, *(v.aval.shape for v in (*equation.invars, *equation.outvars)))
-  inner = [count(jaxpr) for value in params.values() for jaxpr in programs(value)]
+  inner = [count(jaxpr) for value in params.values() for jaxpr in _programs(value)]
   if name == 'cond':
     return max(inner)
   return params['length'] * sum(inner) if name == 'scan' else sum(inner)
@@ -52,7 +52,7 @@ def _convolution(params: Any, left: tuple[int, ...], kernel: tuple[int, ...], ou
   return 2 * pairs * out[axes.out_spec[0]] * out[axes.out_spec[1]] * kernel[axes.rhs_spec[1]]
 
 
-def programs(value: Any) -> Iterator[Any]:
+def _programs(value: Any) -> Iterator[Any]:
   """The jaxprs among an equation's parameters, closed or open, alone or in a tuple."""
   for part in value if isinstance(value, tuple | list) else (value,):
     part = getattr(part, 'jaxpr', part)

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -126,8 +125,9 @@ def fit(
   chief = jax.process_index() == 0
   stream = batches(0)
   example = next(stream)
-  rows = shardings.batch_sharding(mesh)
-  whole = jax.tree.map(partial(_whole, where=rows), example)
+  whole = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((x.shape[0] * jax.process_count(), *x.shape[1:]), x.dtype), example
+  )
   shardings.check_batch(mesh, jax.tree.leaves(whole)[0].shape[0], accumulate)
   make, target = abstract_state(method, init, key, whole, mesh, ema, bins, layout, smallest)
   saver, state = None, None
@@ -146,9 +146,10 @@ def fit(
     return Fit(state, start, 0.0, clock.seconds)
   if start and chief:
     print(f'going on from step {start} of {steps}')
+  rows = shardings.batch_sharding(mesh)
   stream = batches(start) if start else chain([example], stream)
   stream = Prefetch(stream, lambda batch: shardings.place(batch, rows), prefetch)
-  step = jit_train_step(method, target, whole, ema, accumulate, bins, layout)
+  step = jit_train_step(method, target, ema, accumulate, bins, layout)
   log = Log(workdir if chief else None, start, steps, progress and chief)
   run = _Run(method, step, stream, mesh, saver, log, log_every, save_every, limit, profile, workdir, clock)
   try:
@@ -163,12 +164,6 @@ def fit(
     if saver is not None:
       saver.close()
   return Fit(state, start, clock.rate(), clock.seconds)
-
-
-def _whole(rows: Any, where: Any) -> Any:
-  """The shape, as it lies on the devices, of the batch of which a process holds these rows."""
-  shape, dtype = (rows.shape[0] * jax.process_count(), *rows.shape[1:]), jax.dtypes.canonicalize_dtype(rows.dtype)
-  return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
 
 
 def _cut(meter: Any, skipped: Array) -> tuple[Any, Any]:

@@ -129,7 +129,6 @@ def make_train_step(
 def jit_train_step(
   method: Method,
   target: TrainState,
-  batch: Any,
   ema: Sequence[Average] = (),
   accumulate: int = 1,
   bins: meters.Bins | None = None,
@@ -140,7 +139,6 @@ def jit_train_step(
 
   Args:
     target: the state's shapes with their shardings.
-    batch: a whole batch, of all processes together, or its shapes with their shardings.
     layout: where features lie while the step is computed; left to XLA where None.
     options: of the compiler, in place of those of `compiler.training`.
   """
@@ -151,11 +149,8 @@ def jit_train_step(
     with layout.activations(mesh) if layout else contextlib.nullcontext():
       return move(state, batch, active)
 
-  jit = partial(jax.jit, step, static_argnums=2, donate_argnums=0, out_shardings=(where, None))
-  phases = tuple(range(len(method.phases)))
-  if options is None:
-    options = compiler.training(lambda: jit().trace(target, batch, phases).jaxpr)
-  return jit(compiler_options=options)
+  options = compiler.training() if options is None else options
+  return jax.jit(step, static_argnums=2, donate_argnums=0, out_shardings=(where, None), compiler_options=options)
 
 
 def gradient(

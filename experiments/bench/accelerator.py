@@ -65,7 +65,7 @@ class Trainer:
     init = lambda key: {'student': net.init(key, *inputs)}  # noqa: E731
     make, target = abstract_state(method, init, jax.random.key(0), rows, mesh, averages)
     self.rows = jax.device_put(rows, batch_sharding(mesh))
-    step, self.state = jit_train_step(method, target, self.rows, averages), make()
+    step, self.state = jit_train_step(method, target, averages), make()
     start = time.perf_counter()
     self.step = step.lower(self.state, self.rows, (0,)).compile()
     self.compiled = time.perf_counter() - start

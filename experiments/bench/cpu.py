@@ -40,8 +40,7 @@ def ours(net, params, x, t, y, devices):
   given = jax.device_put(params, whole), *jax.device_put((x, t, y), rows)
   forward = jax.jit(lambda params, x, t, y: net(params, x, t))
   loss = lambda params, x, t, y: jnp.mean((net(params, x, t) - y) ** 2)  # noqa: E731
-  gradient = jax.value_and_grad(loss)
-  gradient = jax.jit(gradient, compiler_options=compiler.training(lambda: jax.make_jaxpr(gradient)(*given)))
+  gradient = jax.jit(jax.value_and_grad(loss), compiler_options=compiler.training())
   return lambda: forward(*given), lambda: gradient(*given)
 
 

@@ -113,9 +113,8 @@ def step_of(net: Any, mesh: Any, rows: int | None = None, smallest: int = 2**10)
   key = jax.random.key(0)
   make, target = abstract_state(method, init, key, batch, mesh, averages, layout=layout, smallest=smallest)
   split = lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding.batch_sharding(mesh))  # noqa: E731
-  batch = jax.tree.map(split, batch)
-  step = jit_train_step(method, target, batch, averages, layout=layout)
-  return step.lower(target, batch, (0,)).compile(), make, target
+  step = jit_train_step(method, target, averages, layout=layout)
+  return step.lower(target, jax.tree.map(split, batch), (0,)).compile(), make, target
 
 
 def totals(found: Sequence[Collective]) -> Counter:

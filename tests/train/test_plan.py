@@ -35,7 +35,7 @@ for sizes in json.loads(sys.argv[1]):
   whole = [plan.bytes_in_all(state), sum(leaf.nbytes for leaf in jax.tree.leaves(real))]
   print(json.dumps([found, whole]))
 quick = {'xla_backend_optimization_level': 0}
-step = jit_train_step(what.method, state, batch, what.averages, 1, bins, layout, quick)
+step = jit_train_step(what.method, state, what.averages, 1, bins, layout, quick)
 memory = step.lower(state, batch, (0,)).compile().memory_analysis()
 print(json.dumps([plan.bytes_per_device((state, batch)), memory.argument_size_in_bytes]))
 """
