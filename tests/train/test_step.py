@@ -7,8 +7,10 @@ from training_job import AVERAGES, batch_at, init, loss, method
 
 from diffjax import keys as draws
 from diffjax.roles import Copy, Method, Phase, active_phases
-from diffjax.train import ema
-from diffjax.train.step import init_state, make_train_step
+from diffjax.train import compiler, ema
+from diffjax.train.loop import abstract_state
+from diffjax.train.sharding import make_mesh
+from diffjax.train.step import init_state, jit_train_step, make_train_step
 
 
 def begin(method, batch, roles=init, averages=AVERAGES):
@@ -162,6 +164,16 @@ def test_refused():
     Method((Phase('a', loss, optax.sgd(0.1)), Phase('a', loss, optax.sgd(0.1))))
   with pytest.raises(ValueError, match='every=0'):
     Phase('a', loss, optax.sgd(0.1), every=0)
+
+
+def test_given_options_replace_those_of_training(monkeypatch):
+  """What the dry run estimates for other platforms holds nothing that only a CPU's training is asked for."""
+  _, target = abstract_state(method(), init, jax.random.key(0), batch_at(0), make_mesh(), AVERAGES)
+  training, asked = compiler.training(), []
+  monkeypatch.setattr(jax, 'jit', lambda step, **how: asked.append(how['compiler_options']))
+  for options in (None, {}, compiler.once()):
+    jit_train_step(method(), target, AVERAGES, options=options)
+  assert asked == [training, {}, compiler.once()] and training
 
 
 def test_the_guard_selects_on_cuda_and_branches_elsewhere():
