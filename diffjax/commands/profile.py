@@ -112,9 +112,11 @@ def _tell_seconds(seconds: dict[str, float], steps: int, config: Any) -> None:
 
 
 def tell_operations(found: Sequence[Any], known: dict[str, str], steps: int, shown: int = SHOWN) -> None:
-  """The operations that took longest; what runs on several threads or devices counts on each."""
+  """What took longest, equal layers together; what runs on several threads or devices counts on each."""
+  from diffjax.train import trace
+
   total = sum(operation.seconds for operation in found)
-  print(f'\n{"operations, on all devices":32}{"ms a step":>10}{"share":>7}  of the program')
-  for operation in found[:shown]:
-    print(f'  {operation.name[:29]:30}{1000 * operation.seconds / steps:10.3f}{operation.seconds / total:7.1%}'
-          f'  {known.get(operation.name, "")[-70:]}')  # fmt: skip
+  print(f'\n{"operations, on all devices":32}{"ms a step":>10}{"share":>7}{"number":>8}  of the program')
+  for place in trace.places(found, known)[:shown]:
+    print(f'  {place.name[:29]:30}{1000 * place.seconds / steps:10.3f}{place.seconds / total:7.1%}{place.count:8}'
+          f'  {place.source[-70:]}')  # fmt: skip

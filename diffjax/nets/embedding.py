@@ -52,13 +52,14 @@ class Label(nn.Module):
   """Row cond[i] of a trained table of classes + 1 rows; the last is the null label, taken when cond is None.
 
   cond (B,) integers in 0 .. classes; `batch` is B. Result (B, size). Rows are drawn from N(0, std^2).
+  `names` are the table's logical axes: ('label', 'out') where the row is a token, which no mesh axis splits.
   """
 
-  names = ('label', 'embed')
   classes: int
   size: int
   dtype: Any = jnp.float32
   std: float = 1.0
+  names: tuple[str, str] = ('label', 'embed')
 
   @nn.compact
   def __call__(self, cond, batch: int):

@@ -92,7 +92,8 @@ class UniDiffuser(nn.Module):
 
     tokens = {}
     if self.classes:
-      tokens['label'] = Label(self.classes, self.width, self.dtype, name='label')(cond, batch)[:, None]
+      label = Label(self.classes, self.width, self.dtype, names=('label', 'out'), name='label')(cond, batch)
+      tokens['label'] = label[:, None]
     for name in sorted(times):
       tokens['time ' + name] = cossin(jnp.broadcast_to(times[name], (batch,)), self.width)[:, None]
     for name, part in parts.items():

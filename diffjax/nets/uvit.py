@@ -107,7 +107,8 @@ class UViT(nn.Module):
     batch, height, width, channels = x.shape
     tokens = {'time': cossin(jnp.broadcast_to(t, (batch,)), self.width)[:, None]}
     if self.classes:
-      tokens = {'label': Label(self.classes, self.width, self.dtype, name='label')(cond, batch)[:, None]} | tokens
+      label = Label(self.classes, self.width, self.dtype, names=('label', 'out'), name='label')(cond, batch)
+      tokens = {'label': label[:, None]} | tokens
     if self.text:
       tokens['text'] = Dense(self.width, initial=normal, dtype=self.dtype, name='text')(cond)
     tokens['patches'] = Dense(self.width, initial=torch_conv, dtype=self.dtype, name='patch')(patchify(x, self.patch))
@@ -133,7 +134,7 @@ def trunk(net: Any, tokens: dict[str, Any], post: bool = False) -> dict[str, Any
   """
   places = layout((name, value.shape[1]) for name, value in tokens.items())
   h = jnp.concatenate([value.astype(net.dtype) for value in tokens.values()], axis=1)
-  h += net.param('positions', named(normal, None, 'embed'), h.shape[1:]).astype(net.dtype)
+  h += net.param('positions', named(normal, None, 'out'), h.shape[1:]).astype(net.dtype)
   tap(net, 'in', h)
   fields = dict(heads=net.heads, how=net.attention, post=post, dtype=net.dtype)
   options = dict(remat=net.remat, scan=net.scan)

@@ -21,8 +21,8 @@ __all__ = ['NAMES', 'TRANSFORMER', 'CHANNELS', 'Layout', 'checked', 'layout']
 NAMES = ('in', 'out', 'heads', 'mlp', 'embed', 'label', 'layers')
 TRANSFORMER = dict(heads='model', mlp='model', embed='model')
 """q, k, v and the hidden layer by what they write, the maps back by what they read: two sums of all tokens over `model`
-a block and pass. Embeddings likewise, and the adaptive norms that read them: sums of one vector a sample.
-arXiv:1909.08053"""
+a block and pass, as what lies between the blocks is whole. Embeddings are split, and the adaptive norms that read them:
+sums of one vector a sample; a label that is a token is not, as it would split all tokens.   arXiv:1909.08053"""
 CHANNELS = dict(out='model')
 """Every layer by the channels it writes; each gathers those it reads."""
 

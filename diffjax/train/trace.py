@@ -1,12 +1,13 @@
 """Reading what `jax.profiler` wrote."""
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
-__all__ = ['Operation', 'operations', 'sources']
+__all__ = ['Operation', 'Place', 'operations', 'places', 'sources']
 
 INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?([\w.-]+) = ')
 COMPUTATION = re.compile(r'^%?([\w.-]+) \(.*\{$')
@@ -21,6 +22,18 @@ class Operation:
   name: str
   seconds: float = 0.0
   times: int = 0
+
+
+@dataclass
+class Place:
+  """What a program does at one place, in all layers that differ by a number alone."""
+
+  source: str
+  """'UNet/up0_*/conv_0/conv_general_dilated'; empty where the compiler does not say."""
+  name: str
+  """The operation there that took longest."""
+  seconds: float = 0.0
+  count: int = 0
 
 
 def operations(file: Any) -> list[Operation]:
@@ -63,3 +76,19 @@ def sources(text: str) -> dict[str, str]:
       if names:
         found[instruction[1]] = (products or names)[-1].removeprefix('jit(step)/')
   return found
+
+
+def places(found: Iterable[Operation], known: Mapping[str, str]) -> list[Place]:
+  """Operations, those that took longest first, added up by what `sources` says, for equal layers together.
+
+  The number of the outermost layer that has one counts as any: block_0/feed/in is block_*/feed/in, but conv_0 and
+  conv_1 of a layer stay two. Operations of no known source are added up by their name without its number.
+  """
+  made: dict[str, Place] = {}
+  for operation in found:
+    source = re.sub(r'_\d+(?=/)', '_*', known.get(operation.name, ''), count=1)
+    plain = re.sub(r'[._]\d+$', '', operation.name)
+    place = made.setdefault(source or plain, Place(source, plain))
+    place.seconds += operation.seconds
+    place.count += 1
+  return sorted(made.values(), key=lambda place: -place.seconds)

@@ -1,6 +1,6 @@
 """What the compiled train step sends between devices, read from XLA's program: host CPU devices suffice.
 
-    python -m experiments.bench.scaling [--devices=8] [--nets=dit,unet]
+    python -m experiments.bench.scaling [--devices=8] [--nets=dit,unet,uvit,edm2]
 
 Compiles the step that `diffjax train` runs, for meshes that split data, parameters (fsdp), layers (model) or all of
 them; prints every collective operation of a step, added up by kind, purpose and mesh axes, with the bytes that it
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax import losses, nets, schedules
+from diffjax.nets.magnitude import MP_KERNEL
 from diffjax.roles import Method, Phase
 from diffjax.train import ema, optimiser, rules, sharding
 from diffjax.train.loop import abstract_state
@@ -28,10 +29,12 @@ from diffjax.train.step import jit_train_step
 KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
 BYTES = dict(pred=1, s8=1, u8=1, s16=2, u16=2, bf16=2, f16=2, s32=4, u32=4, f32=4, s64=8, u64=8, f64=8)
 LINE = re.compile(rf'= (.*?) ({"|".join(KINDS)})(?:-start)?\(')
-ROWS = 5  # of the batch, where it is split: as 5 divides no weight, shapes tell features from weights
+ROWS = 7  # of the batch, where it is split: as 7 divides no weight, shapes tell features from weights
 NETS = dict(
   dit=nets.dit(depth=2, width=64, heads=4, classes=10),
   unet=nets.unet(width=32, levels=(1, 2), blocks=1, attention=(4,), classes=10),
+  uvit=nets.uvit(depth=2, width=64, heads=4, classes=10),
+  edm2=nets.edm2(width=32, levels=(1, 2), blocks=1, attention=(4,), head=16, classes=10),
 )
 
 
@@ -130,18 +133,24 @@ def objections(found: Sequence[Collective], target: Any) -> list[str]:
   """What a step without loops sends beyond what it must; empty where all is as it should be.
 
   data: every gradient is summed once, nothing else. fsdp: beside that, each weight it splits is gathered, at most twice
-  (forward and backward). model: features are summed or moved along model alone, by whatever operation, weights that it
-  splits never. A weight that model leaves whole XLA gathers by a detour over model, so its bytes may be counted three
-  times.
+  (forward and backward); of a table of labels the rows may move in its place; of a weight whose norm the network
+  divides out, two numbers an output may be added up, one a pass. model: features are summed or moved along model alone,
+  by whatever operation, weights that it splits never. A weight that model leaves whole XLA gathers by a detour over
+  model, so its bytes may be counted three times.
   """
+  sent = totals(found)
   mesh = jax.tree.leaves(target)[0].sharding.mesh
-  leaves = [(4 * leaf.size, set(leaf.sharding.spec), leaf) for leaf in jax.tree.leaves(target.roles['student'])]
+  named = jax.tree.leaves_with_path(target.roles['student'])
+  leaves = [(jax.tree_util.keystr(path), 4 * leaf.size, set(leaf.sharding.spec), leaf.shape) for path, leaf in named]
   on_device = lambda size, spec: size // (mesh.shape['model'] if 'model' in spec else 1)  # noqa: E731
-  gradients = sum(on_device(size, spec) for size, spec, _ in leaves)
-  gathered = sum(on_device(size, spec) for size, spec, _ in leaves if 'fsdp' in spec)
-  detour = 3 * sum(size for size, spec, _ in leaves if 'fsdp' in spec and 'model' not in spec)
+  bytes_of = lambda which: sum(on_device(size, spec) for path, size, spec, _ in leaves if which(path, spec))  # noqa: E731
+  gradients = bytes_of(lambda path, spec: 'fourier' not in path)  # which the network never trains
+  gathered = bytes_of(lambda path, spec: 'fsdp' in spec)
+  detour = 3 * sum(size for _, size, spec, _ in leaves if 'fsdp' in spec and 'model' not in spec)
+  norms = 2 * sum(4 * shape[-1] for path, _, spec, shape in leaves if MP_KERNEL in path and 'fsdp' in spec)
+  tables = bytes_of(lambda path, spec: 'label' in path) if any(purpose == 'labels' for _, purpose, _ in sent) else 0
   rows = frozenset(axis for axis in ('data', 'fsdp') if mesh.shape[axis] > 1)
-  said, summed, sent = [], 0, totals(found)
+  said, summed = [], 0
   numbers = sum(size for (_, purpose, _), size in sent.items() if purpose == 'numbers')
   for (kind, purpose, axes), size in sent.items():
     text = f'{size} bytes of {purpose} by {kind} over {" and ".join(sorted(axes))}'
@@ -155,7 +164,7 @@ def objections(found: Sequence[Collective], target: Any) -> list[str]:
     elif purpose == 'weights' and 'model' not in axes and adds and (axes == rows or 'fsdp' in axes):
       summed += size
   both = mesh.shape['fsdp'] > 1 and mesh.shape['model'] > 1  # gradients of what model leaves whole may come in parts
-  if summed > gradients or (summed + numbers < gradients and not both):
+  if summed > gradients + norms or (summed + numbers < gradients - tables and not both):
     said.append(f'{summed} bytes of gradients summed, of {gradients} there are')
   return said
 
@@ -173,7 +182,7 @@ def meshes(devices: int) -> dict[str, dict[str, int]]:
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--devices', type=int, default=8, help='a multiple of 8')
-  parser.add_argument('--nets', default='dit,unet', help=', '.join(NETS))
+  parser.add_argument('--nets', default=','.join(NETS), help=', '.join(NETS))
   options = parser.parse_args()
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', options.devices)

@@ -22,7 +22,7 @@ NETS = dict(
   edm2=nets.edm2(width=32, levels=(1, 2), blocks=1, attention=(4,), head=16, classes=10),
   uvit=nets.uvit(depth=2, width=32, heads=4, classes=10),
 )
-STEPS, ROWS = 20, 40
+STEPS, ROWS = 20, 56
 
 
 def batch_at(i):
@@ -61,15 +61,16 @@ def host(tree):
 
 def compare(net, ways):
   start, params, _ = trained(net, make_mesh(data=1))
-  one, drawn = host(params), images(net, params, None)
+  alone, drawn = host(params), images(net, params, None)
   for name in ways:
     mesh = make_mesh(**meshes(8)[name])
     _, params, (step, target) = trained(net, mesh, start)
     many = host(params)
-    apart = np.linalg.norm(many - one) / np.linalg.norm(one - host(start))
+    apart = np.linalg.norm(many - alone) / np.linalg.norm(alone - host(start))
     differ = np.max(np.abs(images(net, params, mesh) - drawn)) / np.max(np.abs(drawn))
-    said = objections(collectives(step.as_text(), mesh), target)
-    print('found', name, apart, np.max(np.abs(many - one)), differ, '; '.join(said), sep='|', flush=True)
+    sent = collectives(step.as_text(), mesh)
+    moved = sum(size for one in sent for what, size in one.sent() if what == 'features' and one.kind != 'all-reduce')
+    print('found', name, apart, differ, moved, '; '.join(objections(sent, target)), sep='|', flush=True)
 
 
 if __name__ == '__main__':
