@@ -37,7 +37,7 @@ def seconds(out, row):
 
 
 def test_a_profile_leaves_the_run_as_it_is(trained, monkeypatch, capsys):
-  """20 ms of sleep a batch are waits for data, most of the wall time; the step's products are named, equal layers as one."""
+  """20 ms of sleep a batch are waits for data, most of the wall time; products are named, equal layers as one."""
   plain = runs.stream
 
   def sleepy(experiment, source):
