@@ -199,12 +199,13 @@ def _guarded(finite: Array, apply: Callable, moved: Any, grads: Any) -> Any:
   CUDA selects: XLA fuses that with the optimiser's pass over the weights, where a branch is a pass of its own and waits
   for the host. Elsewhere it is a branch: XLA for CPU copies the moments before it selects (18% of a small step).
   """
+  apply = jax.jit(apply, inline=True)  # traced once for both
 
   def branch(moved: Any, grads: Any) -> Any:
     return jax.lax.cond(finite, apply, lambda moved, grads: moved, moved, grads)
 
   def select(moved: Any, grads: Any) -> Any:
-    return jax.tree.map(partial(jnp.where, finite), apply(moved, grads), moved)
+    return jax.tree.map(partial(jax.lax.select, finite), apply(moved, grads), moved)
 
   return jax.lax.platform_dependent(moved, grads, cuda=select, default=branch)
 
