@@ -23,7 +23,7 @@ PARTS = ('trace', 'lower', 'compile', 'initialise', 'step')
 
 
 def first_step(config):
-  """Seconds by part, in this process; `initialise` has its own tracing and compiling in it."""
+  """Seconds by part, in this process, as in `loop.fit`; `initialise` has its own compiling in it."""
   from diffjax import config as configs
   from diffjax import experiment, run
   from diffjax.commands.start import mesh_of, start
@@ -32,21 +32,23 @@ def first_step(config):
   start(config)
   import jax
 
+  from diffjax.roles import active_phases
   from diffjax.train.loop import abstract_state
+  from diffjax.train.step import jit_train_step
 
   what = experiment.build(config)
-  mesh = mesh_of(config)
+  mesh, method, averages, bins = mesh_of(config), what.method, what.averages, run.time_bins(what.process)
+  batch, layout, key = run.batch_of(what, mesh), what.layout(mesh), jax.random.key(0)
   marks = [time.perf_counter()]
   mark = lambda: marks.append(time.perf_counter())  # noqa: E731
-  traced = run.traced_step(what, mesh)
+  make, target = abstract_state(method, what.init, key, batch, mesh, averages, bins, layout)
+  step = jit_train_step(method, target, averages, config.train.accumulate, bins, layout)
+  traced = step.trace(target, batch, active_phases(method, 0))
   mark()
   lowered = traced.lower()
   mark()
   compiled = lowered.compile()
   mark()
-  batch = run.batch_of(what, mesh)
-  key, bins = jax.random.key(0), run.time_bins(what.process)
-  make, target = abstract_state(what.method, what.init, key, batch, mesh, what.averages, bins)
   if experiment.count(target.roles) <= LARGEST:
     state = jax.block_until_ready(make())
     mark()
