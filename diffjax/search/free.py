@@ -106,8 +106,8 @@ def free(process: Process, table: Table) -> Free:
       raise ValueError(f'table: row {i} leaves the line alpha x0 + sigma eps; allowed: rows that keep to it')
     look[i, :i] = -step[1 : i + 1][::-1]
   low = lam[0] if np.isfinite(lam[0]) else grids.at(process, [ts[0] * (1 - 1e-3)])[2][0]
-  with np.errstate(divide='ignore'):
-    high = min(grids.at(process, [float(process.t_min)])[2][0], np.log(last[0]) - np.log(last[1]))
+  with np.errstate(divide='ignore'):  # an end without noise has sigma 0 to a rounding, of either sign
+    high = min(grids.at(process, [float(process.t_min)])[2][0], np.log(last[0]) - np.log(max(last[1], 0.0)))
   gaps = np.diff(np.concatenate([[low], lam[1:], [high]])) / (high - low)
   gaps = np.maximum(gaps, LEAST * (np.arange(n) == n - 1))
   if (gaps <= 0).any():
