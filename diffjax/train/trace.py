@@ -82,7 +82,7 @@ def places(found: Iterable[Operation], known: Mapping[str, str]) -> list[Place]:
   """Operations, those that took longest first, added up by what `sources` says, for equal layers together.
 
   The number of the outermost layer that has one counts as any: block_0/feed/in is block_*/feed/in, but conv_0 and
-  conv_1 of a layer stay two. Operations of no known source are added up by their name without its number.
+  conv_1 within a numbered layer stay two. Operations of no known source go by their name without its number.
   """
   made: dict[str, Place] = {}
   for operation in found:

@@ -148,7 +148,8 @@ def objections(found: Sequence[Collective], target: Any) -> list[str]:
   gathered = bytes_of(lambda path, spec: 'fsdp' in spec)
   detour = 3 * sum(size for _, size, spec, _ in leaves if 'fsdp' in spec and 'model' not in spec)
   norms = 2 * sum(4 * shape[-1] for path, _, spec, shape in leaves if MP_KERNEL in path and 'fsdp' in spec)
-  tables = bytes_of(lambda path, spec: 'label' in path) if any(purpose == 'labels' for _, purpose, _ in sent) else 0
+  moving = any(purpose == 'labels' and 'fsdp' in axes for _, purpose, axes in sent)
+  tables = bytes_of(lambda path, spec: 'label' in path and 'fsdp' in spec) if moving else 0
   rows = frozenset(axis for axis in ('data', 'fsdp') if mesh.shape[axis] > 1)
   said, summed = [], 0
   numbers = sum(size for (_, purpose, _), size in sent.items() if purpose == 'numbers')
