@@ -12,7 +12,7 @@ __version__ = '0.1.0'
 
 
 def load(workdir: str) -> tuple[Any, Any, Any]:
-  """The trained network of a run as a denoiser, its process and its config: see `diffjax.run.load`."""
-  from diffjax import run  # the trainer's imports are paid for by those who need them
+  """The trained network of a run as a denoiser, its process and its config: see `diffjax.runs.directory.load`."""
+  from diffjax.runs import directory
 
-  return run.load(workdir)
+  return directory.load(workdir)

@@ -6,9 +6,9 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from diffjax.commands import evaluate, profile, sample, search, statistics, train
+from diffjax.errors import InputError
 
 __all__ = ['main']
 
@@ -23,7 +23,8 @@ The main job, and what one does with it:
 
 Any value of a config is overridden by --config.section.key=value; a section that has a name takes the options of what
 it names (--config.sampling.solver.name=unipc --config.sampling.solver.order=3). The same train command resumes a run
-that was stopped. `diffjax COMMAND --help` explains each."""
+that was stopped. `diffjax COMMAND --help` explains each.
+Bad input ends with one line and status 2; with DIFFJAX_TRACEBACK=1 in the environment, with its traceback."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = [argument for argument in rest if argument.startswith('--config.')]
     unknown = [argument for argument in rest if argument not in overrides]
     if unknown:
-      raise ValueError(f'argument: got {unknown[0]!r}; allowed: see diffjax {options.command} --help')
+      raise InputError(f'argument: got {unknown[0]!r}; allowed: see diffjax {options.command} --help')
     try:
       COMMANDS[options.command].run(options, overrides)
     except RuntimeError as error:
@@ -85,13 +86,12 @@ def _parser() -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def refusals() -> Iterator[list[int]]:
-  """Bad input, a ValueError raised by diffjax itself, becomes one line and status 2; all else keeps its traceback."""
+  """Bad input becomes one line and status 2; all else keeps its traceback."""
   status = [0]
   try:
     yield status
-  except ValueError as error:
-    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    if Path(__file__).parent not in raised_in.parents or 'DIFFJAX_TRACEBACK' in os.environ:
+  except InputError as error:
+    if 'DIFFJAX_TRACEBACK' in os.environ:
       raise
     print(f'diffjax: {" ".join(str(error).split())}', file=sys.stderr)
     status[0] = 2

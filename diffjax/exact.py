@@ -14,6 +14,7 @@ from flax import struct
 from jax import Array
 
 from diffjax import keys as draws
+from diffjax.errors import InputError
 from diffjax.prediction import Pred
 from diffjax.process import Process
 
@@ -135,7 +136,7 @@ class Mixture(struct.PyTreeNode):
     return ExactDenoiser(self, process)
 
   def moments_denoiser(self, process: Process) -> 'ExactMoments':
-    """The perfect network that also tells the moments of the noise, in `Pred.aux` (see `diffjax.solvers.heads`)."""
+    """The perfect network that also tells the moments of the noise, in `Pred.aux` (see `diffjax.guidance.moment_heads`)."""
     return ExactMoments(self, process)
 
   def reverse(self, keys: Array, process: Process, x: Array, t: Any, s: Any) -> Array:
@@ -193,28 +194,28 @@ def mixture(weights: Any, means: Any, covariances: Any, labels: Any = None) -> M
   """A mixture from weights (K,), means (K, d) and covariances: (K, d, d) full, (K, d) diagonal, or (K,) isotropic.
 
   Raises:
-    ValueError: shapes disagree, a weight is negative, a mean not finite, or a covariance not positive semi-definite.
+    InputError: shapes disagree, a weight is negative, a mean not finite, or a covariance not positive semi-definite.
   """
   w, m, c = (np.asarray(v, float) for v in (weights, means, covariances))
   if m.ndim != 2 or w.shape != m.shape[:1] or c.shape[:1] != w.shape:
-    raise ValueError(f'mixture: got shapes {w.shape}, {m.shape}, {c.shape}; allowed: (K,), (K, d), (K[, d[, d]])')
+    raise InputError(f'mixture: got shapes {w.shape}, {m.shape}, {c.shape}; allowed: (K,), (K, d), (K[, d[, d]])')
   if (w < 0).any() or w.sum() == 0:
-    raise ValueError(f'weights: got {weights}; allowed: non-negative numbers, not all 0')
+    raise InputError(f'weights: got {weights}; allowed: non-negative numbers, not all 0')
   names = np.arange(len(w)) if labels is None else np.asarray(labels)
   if names.shape != w.shape:
-    raise ValueError(f'labels: got shape {names.shape}; allowed: one a component, {w.shape}')
+    raise InputError(f'labels: got shape {names.shape}; allowed: one a component, {w.shape}')
   if not np.isfinite(m).all():
-    raise ValueError(f'means: got {means}; allowed: finite numbers')
+    raise InputError(f'means: got {means}; allowed: finite numbers')
   d = m.shape[1]
   if c.ndim < 3:
     var = np.broadcast_to(c.reshape(c.shape + (1,) * (2 - c.ndim)), m.shape)
     basis = np.broadcast_to(np.eye(d), (len(w), d, d))
   else:
     if not np.allclose(c, np.swapaxes(c, 1, 2)):
-      raise ValueError('covariances: got a matrix that is not symmetric or finite; allowed: symmetric matrices')
+      raise InputError('covariances: got a matrix that is not symmetric or finite; allowed: symmetric matrices')
     var, basis = np.linalg.eigh(c)
   if not (var >= -1e-12).all():
-    raise ValueError(f'covariances: got an eigenvalue {var.min():.3g}; allowed: positive semi-definite matrices')
+    raise InputError(f'covariances: got an eigenvalue {var.min():.3g}; allowed: positive semi-definite matrices')
   with np.errstate(divide='ignore'):
     log_w = np.log(w / w.sum())
   arrays = (jnp.asarray(v, float) for v in (log_w, m, basis, np.maximum(var, 0)))
@@ -238,7 +239,7 @@ def gaussian_flow(target: Mixture, process: Process, x: Array, t: Any, s: Any) -
   x_s = alpha_s m + U diag( sqrt[(alpha_s^2 var + sigma_s^2) / (alpha_t^2 var + sigma_t^2)] ) U^T (x_t - alpha_t m).
   """
   if target.means.shape[0] != 1:
-    raise ValueError(f'target: got {target.means.shape[0]} components; allowed: one, as a mixture has no closed flow')
+    raise InputError(f'target: got {target.means.shape[0]} components; allowed: one, as a mixture has no closed flow')
   alpha, sigma = process.schedule(jnp.asarray(t))
   alpha_s, sigma_s = process.schedule(jnp.asarray(s))
   u, var, m = target.basis[0], target.var[0], target.means[0]

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from diffjax.errors import InputError
+
 __all__ = ['per_sample', 'numbered', 'split', 'fold', 'normal', 'uniform', 'bernoulli']
 
 
@@ -17,14 +19,14 @@ def per_sample(key: Array, n: int, start: int | Array = 0) -> Array:
   """A (n,) key batch: fold_in(key, start + i) for i < n. A key batch of length n is returned as it is.
 
   Raises:
-    ValueError: `key` is no typed key (made by `jax.random.key`), or a batch of another length.
+    InputError: `key` is no typed key (made by `jax.random.key`), or a batch of another length.
   """
   if not (hasattr(key, 'dtype') and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-    raise ValueError(f'key: got {type(key).__name__} without a key type; allowed: a typed key, jax.random.key(seed)')
+    raise InputError(f'key: got {type(key).__name__} without a key type; allowed: a typed key, jax.random.key(seed)')
   if key.ndim == 0:
     return numbered(key, start + jnp.arange(n))
   if key.shape != (n,):
-    raise ValueError(f'key: got a batch of shape {key.shape}; allowed: one key, or one a sample, shape ({n},)')
+    raise InputError(f'key: got a batch of shape {key.shape}; allowed: one key, or one a sample, shape ({n},)')
   return key
 
 

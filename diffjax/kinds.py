@@ -14,6 +14,7 @@ from flax import struct
 from jax import Array
 from jax.tree_util import Partial
 
+from diffjax.errors import InputError
 from diffjax.process import Process
 
 __all__ = ['x0', 'eps', 'v', 'velocity', 'score', 'edm']
@@ -50,13 +51,13 @@ def as_kind(kind: 'str | Kind') -> Kind:
   """The kind of this name; a Kind is returned as it is.
 
   Raises:
-    ValueError: no kind has this name.
+    InputError: no kind has this name.
   """
   if not isinstance(kind, str):
     return kind
   if kind not in __all__:
     near = difflib.get_close_matches(kind, __all__, 1)
-    raise ValueError(f'kind: got {kind!r}{f", nearest {near[0]!r}" if near else ""}; allowed: {", ".join(__all__)}')
+    raise InputError(f'kind: got {kind!r}{f", nearest {near[0]!r}" if near else ""}; allowed: {", ".join(__all__)}')
   return globals()[kind]()
 
 

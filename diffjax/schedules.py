@@ -8,6 +8,7 @@ from jax.lax import stop_gradient
 from jax.nn import log_sigmoid
 from jax.tree_util import Partial
 
+from diffjax.errors import InputError
 from diffjax.process import Process
 
 __all__ = ['vp_linear', 'cosine', 'sub_vp', 've', 'edm', 'flow', 'sigmoid', 'mean_reverting', 'shifted']
@@ -27,12 +28,12 @@ def _process(
 def _positive(**fields: Number) -> None:
   for name, value in fields.items():
     if not jnp.all(jnp.asarray(value) > 0):
-      raise ValueError(f'{name}: got {value}; allowed: a positive number')
+      raise InputError(f'{name}: got {value}; allowed: a positive number')
 
 
 def _rising(low: str, high: str, a: Number, b: Number) -> None:
   if not a < b:
-    raise ValueError(f'{low}, {high}: got {a}, {b}; allowed: {low} < {high}')
+    raise InputError(f'{low}, {high}: got {a}, {b}; allowed: {low} < {high}')
 
 
 def vp_linear(beta_min: Number = 0.1, beta_max: Number = 20.0, t_min: Number = 1e-3) -> Process:
@@ -66,7 +67,7 @@ def cosine(offset: Number = 0.008, t_max: Number = 0.9946, t_min: Number = 1e-3)
   """
   _positive(offset=offset, t_max=t_max)
   if not t_max <= 1:
-    raise ValueError(f't_max: got {t_max}; allowed: at most 1, where alpha reaches 0')
+    raise InputError(f't_max: got {t_max}; allowed: at most 1, where alpha reaches 0')
   return _process(_cosine, (offset,), t_min, t_max, _cosine_inverse)
 
 
@@ -191,7 +192,7 @@ def mean_reverting(
   integral, and t_min is the first of them.
 
   Raises:
-    ValueError: a number is not positive, or `end` is not below 1.
+    InputError: a number is not positive, or `end` is not below 1.
   """
   _positive(spread=spread, end=end, offset=offset)
   _rising('end', '1', end, 1.0)
@@ -221,7 +222,7 @@ def shifted(process: Process, shift: Number) -> Process:
   resolution r times higher wants shift = r.   arXiv:2301.11093 sec. 3.1, arXiv:2403.03206 sec. 5.3.2
 
   Raises:
-    ValueError: shift is not positive.
+    InputError: shift is not positive.
   """
   _positive(shift=shift)
   shift = jnp.asarray(shift, float)

@@ -74,8 +74,8 @@ def test_workers_and_prefetch_change_nothing(config, tmp_path, capsys):
   """Two grain workers and batches made ahead end in the arrays of a run with neither; augmentation is the run's own."""
   import jax
 
-  from diffjax import run
-  from diffjax.experiment import build
+  from diffjax.runs import directory
+  from diffjax.runs.experiment import build
   from diffjax.train.sharding import make_mesh
 
   net = ['name=unet', 'width=8', 'levels=(1,)', 'blocks=1', 'attention=()', 'augment=9']
@@ -86,8 +86,8 @@ def test_workers_and_prefetch_change_nothing(config, tmp_path, capsys):
                         capture_output=True, text=True, timeout=300)  # fmt: skip
   assert done.returncode == 0, done.stderr
   assert main([*plain, '--config.loading.prefetch=0']) == 0
-  experiment = build(run.read_config(f'{tmp_path}/plain'))
-  a, b = (run.restored(experiment, f'{tmp_path}/{name}', make_mesh()) for name in ('ahead', 'plain'))
+  experiment = build(directory.read_config(f'{tmp_path}/plain'))
+  a, b = (directory.restored(experiment, f'{tmp_path}/{name}', make_mesh()) for name in ('ahead', 'plain'))
   jax.tree.map(np.testing.assert_array_equal, (a.roles, a.ema, a.meter), (b.roles, b.ema, b.meter))
   assert np.abs(a.roles['student']['augment']['kernel'] - b.ema['student']['0.999']['augment']['kernel']).max() > 0
   assert main(['sample', f'--workdir={tmp_path}/ahead', '--n=2', '--config.sampling.scale=2']) == 0
@@ -257,8 +257,8 @@ def run_until_saved(command, checkpoints):
 @pytest.mark.parametrize('how', [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_bit_for_bit(how, config, tmp_path):
   """The uninterrupted run and one that was killed and started again end in the same arrays."""
-  from diffjax import run
-  from diffjax.experiment import build
+  from diffjax.runs import directory
+  from diffjax.runs.experiment import build
   from diffjax.train.sharding import make_mesh
 
   long = [f'--config={config}', '--config.train.steps=1000', '--config.train.save_every=50']
@@ -270,8 +270,8 @@ def test_a_killed_run_goes_on_bit_for_bit(how, config, tmp_path):
   again = subprocess.run(command, capture_output=True, text=True, timeout=120)
   assert again.returncode == 0 and 'going on from step' in again.stdout, again.stderr
   assert main(['train', *long, f'--workdir={tmp_path}/whole']) == 0
-  experiment = build(run.read_config(f'{tmp_path}/whole'))
-  states = [run.restored(experiment, f'{tmp_path}/{name}', make_mesh()) for name in ('killed', 'whole')]
+  experiment = build(directory.read_config(f'{tmp_path}/whole'))
+  states = [directory.restored(experiment, f'{tmp_path}/{name}', make_mesh()) for name in ('killed', 'whole')]
   import jax
 
   plain = [
@@ -287,8 +287,8 @@ def test_two_processes_train_as_one(config, tmp_path):
   """Two real processes over gloo end in the arrays of one process, to 1e-5; files are written once."""
   import jax
 
-  from diffjax import run
-  from diffjax.experiment import build
+  from diffjax.runs import directory
+  from diffjax.runs.experiment import build
   from diffjax.train.sharding import make_mesh
 
   with socket.socket() as free:
@@ -305,8 +305,8 @@ def test_two_processes_train_as_one(config, tmp_path):
   outputs = [process.communicate(timeout=300)[0] for process in pair]
   assert [process.returncode for process in pair] == [0, 0], outputs
   assert main(['train', f'--config={config}', f'--workdir={tmp_path}/one']) == 0
-  experiment = build(run.read_config(f'{tmp_path}/one'))
-  two, one = (run.restored(experiment, f'{tmp_path}/{name}', make_mesh(1)) for name in ('two', 'one'))
+  experiment = build(directory.read_config(f'{tmp_path}/one'))
+  two, one = (directory.restored(experiment, f'{tmp_path}/{name}', make_mesh(1)) for name in ('two', 'one'))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), two.ema, one.ema)
   rows = open(tmp_path / 'two' / 'metrics.csv').read().splitlines()
   assert [row.split(',')[0] for row in rows] == ['step', '10', '20', '30']

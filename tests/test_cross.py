@@ -38,7 +38,7 @@ def run(denoise, tables, x, cond):
 
 def deterministic(process, ts):
   """The names of the tables without noise, and the tables on this grid as one stack."""
-  tables = {name: getattr(solvers, name)(process, ts) for name in solvers.tables if name != 'ancestral'}
+  tables = {name: getattr(solvers, name)(process, ts) for name in solvers.tables.__all__ if name != 'ancestral'}
   tables = {name: table for name, table in tables.items() if not table.noisy}
   return list(tables), search.population(list(tables.values()))
 

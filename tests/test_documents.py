@@ -49,8 +49,8 @@ def test_commands_run(demo, tmp_path):
 
 
 def test_train_commands_name_configs_that_build():
-  from diffjax.config import from_file, override
-  from diffjax.experiment import build
+  from diffjax.runs.config import from_file, override
+  from diffjax.runs.experiment import build
 
   commands = [
     shlex.split(line) for block in blocks('sh') for line in block.splitlines() if line.startswith('diffjax train')

@@ -260,8 +260,8 @@ HELPERS = {'branches', 'chain', 'cost', 'Apply', 'DiT', 'EDM2', 'MLP', 'UNet', '
 @pytest.mark.parametrize(
   'table, public',
   [
-    (SOLVERS, (*solvers.tables, *solvers.informed, *solvers.stepped)),
-    (TABLE_TRANSFORMS, solvers.transforms),
+    (SOLVERS, (*solvers.tables.__all__, *solvers.with_statistics, *solvers.own_step)),
+    (TABLE_TRANSFORMS, solvers.table_transforms),
     (TRANSFORMS, guidance.__all__),
     (LOSSES, losses.__all__),
     (NETS, nets.__all__),

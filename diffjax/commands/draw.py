@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from diffjax.commands.start import TIMEOUT, mesh_of, start
+from diffjax.errors import InputError
 
 __all__ = ['Trained', 'chief', 'draw', 'network', 'of_images', 'picture', 'sampler', 'write_npz']
 
@@ -25,13 +26,13 @@ def sampler(options: argparse.Namespace, overrides: Sequence[str], step: int | N
   if file is None:
     trained = network(options.workdir, overrides, step, *joined)
     return trained, trained.what.solver(options.workdir)
-  from diffjax.solvers.file import read
+  from diffjax.solvers.solver_file import read
 
   both = [o for o in overrides if o.removeprefix('--').startswith(('config.sampling.solver', 'config.sampling.grid',
                                                                     'config.sampling.steps',
                                                                     'config.sampling.teleport'))]  # fmt: skip
   if both:
-    raise ValueError(f'solver: got {file} and {both[0]}; allowed: one of them, the file has its own times and steps')
+    raise InputError(f'solver: got {file} and {both[0]}; allowed: one of them, the file has its own times and steps')
   trained = network(options.workdir, overrides, step, *joined)
   return trained, read(file, trained.what.process, trained.what.shape).table
 
@@ -44,24 +45,24 @@ def network(
   timeout: int = TIMEOUT,
 ) -> Trained:
   """The run with the weights of `step`, the newest by default, after overrides of how to sample."""
-  from diffjax import config as configs
-  from diffjax import experiment, run
+  from diffjax.runs import config as configs
+  from diffjax.runs import directory, experiment
 
-  trained = run.read_config(workdir)
+  trained = directory.read_config(workdir)
   if trained.loss.name == 'modalities':
-    raise ValueError(f'workdir: {workdir} holds a network of several modalities; allowed here: one of a single one. '
+    raise InputError(f'workdir: {workdir} holds a network of several modalities; allowed here: one of a single one. '
                      'Draw with diffjax.load and diffjax.nets.modes')  # fmt: skip
   config = configs.override(trained, overrides)
   before, after = trained.to_dict(), config.to_dict()
   moved = [k for k in ('data', 'process', 'net', 'loss', 'train') if after[k] != before[k]]
   if moved:
-    raise ValueError(f'config.{moved[0]}: differs from the run in {workdir}; allowed here: config.sampling, '
+    raise InputError(f'config.{moved[0]}: differs from the run in {workdir}; allowed here: config.sampling, '
                      'config.evaluation, config.mesh, config.seed')  # fmt: skip
   start(config, distributed, timeout)
   what = experiment.build(config)
   mesh = mesh_of(config)
-  state = run.restored(what, workdir, mesh, step)
-  params = run.weights(what, state)
+  state = directory.restored(what, workdir, mesh, step)
+  params = directory.weights(what, state)
   return Trained(what, what.guided(what.denoiser(params)), mesh, params, int(state.step))
 
 
@@ -76,7 +77,7 @@ def draw(trained: Trained, solver: Any, n: int, labels: Any, seed: int) -> Any:
   """Samples 0 .. n - 1 of this seed on every host; images, unlike latents, are clipped to the range of the data."""
   import numpy as np
 
-  from diffjax.generate import generate
+  from diffjax.runs.generate import generate
 
   what, denoise, mesh, *_ = trained
   drawn = generate(denoise, solver, what.shape, n, labels, seed, what.config.sampling.batch, mesh)
@@ -93,7 +94,7 @@ def write_npz(path: str, samples: Any, labels: Any) -> None:
 
   import numpy as np
 
-  from diffjax.run import write
+  from diffjax.runs.directory import write
 
   buffer = io.BytesIO()
   np.savez_compressed(buffer, samples=samples, **({} if labels is None else dict(labels=labels)))
@@ -102,7 +103,7 @@ def write_npz(path: str, samples: Any, labels: Any) -> None:
 
 def picture(path: str, drawn: Any, labels: Any, held: Any = None) -> None:
   """A grid of images, or a scatter plot of points beside the held-out ones."""
-  from diffjax import plots
+  from diffjax.runs import plots
 
   if drawn.ndim == 4:
     plots.image_grid(path, drawn, labels)

@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Sample with the held-out labels; figures, report and pictures."""
-  from diffjax import run as runs
+  from diffjax.runs import directory as runs
 
   runs.read_config(options.workdir)
   began = time.perf_counter()
@@ -76,7 +76,7 @@ def _paths(trained: Trained, solver: Any) -> Any:
   """The ways of a few images from noise to data, see `trajectories`; None for points."""
   import numpy as np
 
-  from diffjax.generate import trajectories
+  from diffjax.runs.generate import trajectories
 
   what, denoise, mesh, *_ = trained
   if len(what.shape) != 3:
@@ -89,7 +89,7 @@ def _pictures(workdir: str, what: Any, solver: Any, drawn: Any, known: Any, held
   """samples.png, a row a class, and for images trajectory.png."""
   import numpy as np
 
-  from diffjax import plots
+  from diffjax.runs import plots
 
   if paths is None:
     picture(f'{workdir}/samples.png', drawn, None, held=held)

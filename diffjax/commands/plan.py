@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffjax.commands.start import mesh_of
-from diffjax.config import refused
+from diffjax.errors import InputError
+from diffjax.runs.config import refused
 
 __all__ = ['run']
 
@@ -20,17 +21,17 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Tell the shardings, memory and FLOPs of a step.
 
   Raises:
-    ValueError: a device needs more than `--memory`.
+    InputError: a device needs more than `--memory`.
   """
-  from diffjax import config as configs
+  from diffjax.runs import config as configs
 
   config = configs.override(configs.from_file(options.config), overrides)
   from diffjax.train import plan, sharding
 
   sizes = [abs(config.mesh[axis]) for axis in sharding.AXES]
   _pretend(options.devices or config.mesh.cpu_devices or math.prod(sizes))
-  from diffjax import experiment
-  from diffjax import run as runs
+  from diffjax.runs import directory as runs
+  from diffjax.runs import experiment
 
   what = experiment.build(config)
   c, mesh = what.config, mesh_of(config)
@@ -65,7 +66,7 @@ def _pretend(devices: int) -> None:
     jax.config.update('jax_num_cpu_devices', devices)
   except RuntimeError:  # JAX has started: the devices are what they are
     if jax.device_count() != devices:
-      raise ValueError(f'devices: got {devices}; allowed: {jax.device_count()}, since JAX runs already') from None
+      raise InputError(f'devices: got {devices}; allowed: {jax.device_count()}, since JAX runs already') from None
 
 
 def _tell_parameters(roles: Any, count: int) -> None:
@@ -86,7 +87,7 @@ def _tell_parameters(roles: Any, count: int) -> None:
 
 def _trace(what: Any, mesh: Any) -> Any:
   """The train step traced, with its FLOPs told."""
-  from diffjax import run as runs
+  from diffjax.runs import directory as runs
   from diffjax.train import compiler, flops
 
   traced = runs.traced_step(what, mesh, compiler.once())
@@ -113,7 +114,7 @@ def _compile(traced: Any, mesh: Any) -> int:
 
 
 def _check(memory: float | None, needs: dict[str, int], config: Any) -> None:
-  """Raises ValueError where a device has less memory than is needed, and says what lowers the need."""
+  """Raises InputError where a device has less memory than is needed, and says what lowers the need."""
   from diffjax import nets
 
   need = sum(needs.values()) / 2**30
@@ -129,7 +130,7 @@ def _check(memory: float | None, needs: dict[str, int], config: Any) -> None:
       f'config.net.{k}={v}' for k, v in KNOBS.items() if k in takes and config.net.get(k) in (None, False, 'float32')
     ]
     knobs = ' or '.join([*better, f'config.train.accumulate above {config.train.accumulate}'])
-  raise ValueError(f'memory: got {memory:g} GiB a device; allowed: at least {need:.2f}, {need - memory:.2f} more; '
+  raise InputError(f'memory: got {memory:g} GiB a device; allowed: at least {need:.2f}, {need - memory:.2f} more; '
                    f'{most}, which {knobs} would lower')  # fmt: skip
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffjax.commands.start import mesh_of, start
-from diffjax.config import refused
+from diffjax.errors import InputError
+from diffjax.runs.config import refused
 
 __all__ = ['TEXT', 'arguments', 'run', 'tell_operations']
 
@@ -27,11 +28,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Train a few steps beside the run, under the profiler, and tell what took the time."""
-  from diffjax import config as configs
-  from diffjax import run as runs
+  from diffjax.runs import config as configs
+  from diffjax.runs import directory as runs
 
   if options.steps < 3:
-    raise ValueError(f'steps: got {options.steps}; allowed: at least 3')
+    raise InputError(f'steps: got {options.steps}; allowed: at least 3')
   config = configs.from_file(options.config) if options.config else runs.read_config(options.workdir)
   config = configs.override(config, overrides)
   from diffjax.train import compiler
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   start(config)
   from etils import epath
 
-  from diffjax import experiment
+  from diffjax.runs import experiment
   from diffjax.train import sharding, trace
 
   what = experiment.build(config)
@@ -70,7 +71,7 @@ def _fit(what: Any, batches: Any, mesh: Any, steps: int, workdir: Any) -> Any:
   """One step that compiles and `steps` more; a line of the log each, and one checkpoint at the end."""
   import jax
 
-  from diffjax import run as runs
+  from diffjax.runs import directory as runs
   from diffjax.train import loop
 
   t = what.config.train

@@ -6,6 +6,7 @@ from typing import Any
 
 from diffjax.commands.draw import Trained, chief, draw, of_images, picture, sampler, write_npz
 from diffjax.commands.start import hosts, meet
+from diffjax.errors import InputError
 
 __all__ = ['TEXT', 'arguments', 'run']
 
@@ -42,7 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Draw samples and write them with a picture, or part by part."""
-  from diffjax import run as runs
+  from diffjax.runs import directory as runs
 
   config = runs.read_config(options.workdir)
   given = _labels(options.labels, config.data.classes)
@@ -75,8 +76,8 @@ def _many(options: argparse.Namespace, trained: Trained, solver: Any, ks: Any, l
   """Part by part, then all in one file."""
   from tqdm import tqdm
 
-  from diffjax.generate import drawn
-  from diffjax.parts import Parts
+  from diffjax.runs.generate import drawn
+  from diffjax.runs.parts import Parts
 
   what, denoise, mesh, *_ = trained
   parts = Parts(out, ks, labels, _made(options, trained), images=of_images(what))
@@ -111,7 +112,7 @@ def _made(options: argparse.Namespace, trained: Trained) -> dict[str, Any]:
     how, files = dict(file=options.solver), [options.solver]
   else:
     how = {k: s[k] for k in ('solver', 'grid', 'steps', 'teleport')}
-    known = solvers.informed.get(s['solver']['name']), 'gaussian' if s['teleport'] else None
+    known = solvers.with_statistics.get(s['solver']['name']), 'gaussian' if s['teleport'] else None
     files = [f'{options.workdir}/statistics/{kind}.npz' for kind in known if kind]
   how['digests'] = [digest(dict(bytes=np.frombuffer(epath.Path(file).read_bytes(), np.uint8))) for file in files]
   return dict(
@@ -130,16 +131,16 @@ def _seeds(options: argparse.Namespace) -> Any:
   import numpy as np
 
   if options.n is not None and options.n < 1:
-    raise ValueError(f'n: got {options.n}; allowed: at least 1')
+    raise InputError(f'n: got {options.n}; allowed: at least 1')
   if options.seeds is None:
     return None
   if options.n is not None:
-    raise ValueError(f'seeds: got {options.seeds!r} and n {options.n}; allowed: one of them, --seeds=0-{options.n - 1}')
+    raise InputError(f'seeds: got {options.seeds!r} and n {options.n}; allowed: one of them, --seeds=0-{options.n - 1}')
   ends = [part.split('-') for part in options.seeds.split(',')]
   rising = [int(e) for pair in ends for e in (pair[0], pair[-1]) if e.isascii() and e.isdigit()]
   whole = len(rising) == 2 * len(ends) and all(len(pair) < 3 for pair in ends) and rising[-1] <= LAST
   if not whole or any(b < a or (b == a and i % 2) for i, (a, b) in enumerate(zip(rising, rising[1:], strict=False))):
-    raise ValueError(f'seeds: got {options.seeds!r}; allowed: whole numbers and ranges, each above the one before, '
+    raise InputError(f'seeds: got {options.seeds!r}; allowed: whole numbers and ranges, each above the one before, '
                      f'such as 0-49999 or 0-9,12, up to {LAST}')  # fmt: skip
   return np.concatenate([np.arange(a, b + 1) for a, b in zip(rising[::2], rising[1::2], strict=True)])
 
@@ -154,10 +155,10 @@ def _labels(text: str | None, classes: int) -> Any:
   try:
     labels = np.array([int(part) for part in text.split(',')], np.int32)
   except ValueError:
-    raise ValueError(f'labels: got {text!r}; allowed: {allowed}') from None
+    raise InputError(f'labels: got {text!r}; allowed: {allowed}') from None
   wrong = labels[(labels < 0) | (labels >= classes)]
   if len(wrong):
-    raise ValueError(f'labels: got {wrong[0]}; allowed: {allowed}')
+    raise InputError(f'labels: got {wrong[0]}; allowed: {allowed}')
   return labels
 
 
@@ -165,7 +166,7 @@ def _classes(options: argparse.Namespace, given: Any, classes: int, ks: Any) -> 
   """The class of each sample k, a function of the seed and k; None where there are none."""
   import numpy as np
 
-  from diffjax.generate import random_labels
+  from diffjax.runs.generate import random_labels
 
   if not classes:
     return None

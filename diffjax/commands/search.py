@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffjax.commands.draw import network
+from diffjax.errors import InputError
 
 __all__ = ['TEXT', 'arguments', 'run']
 
@@ -48,14 +49,14 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   )
   from diffjax import search
   from diffjax.solvers import Table
-  from diffjax.solvers.file import write
+  from diffjax.solvers.solver_file import write
 
   if what.config.sampling.teleport:
-    raise ValueError(f'config.sampling.teleport: got {what.config.sampling.teleport:g}; allowed: 0, a search goes the '
+    raise InputError(f'config.sampling.teleport: got {what.config.sampling.teleport:g}; allowed: 0, a search goes the '
                      'whole way')  # fmt: skip
   before = what.solver(options.workdir)
   if not isinstance(before, Table) or before.noisy:
-    raise ValueError(f'config.sampling.solver: got {what.config.sampling.solver.name}; allowed: a deterministic table '
+    raise InputError(f'config.sampling.solver: got {what.config.sampling.solver.name}; allowed: a deterministic table '
                      'to compare with')  # fmt: skip
   seen, held = (_target(what, denoise, mesh, options, part) for part in (0, 1))
   told = f'{options.method}, {options.nfe} evaluations, {options.starts} starts, seed {options.seed}'
@@ -76,16 +77,16 @@ def _checked(options: argparse.Namespace) -> str:
   from etils import epath
 
   if options.method not in METHODS:
-    raise ValueError(f'method: got {options.method!r}; allowed: {", ".join(METHODS)}')
+    raise InputError(f'method: got {options.method!r}; allowed: {", ".join(METHODS)}')
   options.budget = BUDGET[options.method] if options.budget is None else options.budget
   for field in ('nfe', 'starts', 'budget', 'batch'):
     if getattr(options, field) < 1:
-      raise ValueError(f'{field}: got {getattr(options, field)}; allowed: a whole number of at least 1')
+      raise InputError(f'{field}: got {getattr(options, field)}; allowed: a whole number of at least 1')
   if options.nfe > KNOTS:
-    raise ValueError(f'nfe: got {options.nfe}; allowed: at most {KNOTS}, the knots of the search')
+    raise InputError(f'nfe: got {options.nfe}; allowed: at most {KNOTS}, the knots of the search')
   out = options.out or f'{options.workdir}/solvers/{options.method}-{options.nfe}.npz'
   if epath.Path(out).exists() and not options.replace:
-    raise ValueError(f'out: got {out}, which is there; allowed: another path, or --replace')
+    raise InputError(f'out: got {out}, which is there; allowed: another path, or --replace')
   return out
 
 
@@ -96,7 +97,7 @@ def _target(what: Any, denoise: Any, mesh: Any, options: argparse.Namespace, par
   import numpy as np
 
   from diffjax import search
-  from diffjax.generate import starts
+  from diffjax.runs.generate import starts
   from diffjax.train import sharding
 
   first, size = part * options.starts, what.config.sampling.batch
@@ -136,8 +137,9 @@ def _evolved(what: Any, before: Any, seen: Any, options: argparse.Namespace) -> 
 
 def _bellman(what: Any, before: Any, seen: Any, options: argparse.Namespace) -> Any:
   """The config's solver on the times of `boss`, among knots evenly in t."""
-  from diffjax import experiment, search
-  from diffjax.config import override
+  from diffjax import search
+  from diffjax.runs import experiment
+  from diffjax.runs.config import override
 
   few = min(128, options.starts)
   cond = None if seen.cond is None else seen.cond[:few]

@@ -12,7 +12,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from diffjax.config import refused
+from diffjax.errors import InputError
+from diffjax.runs.config import refused
 
 __all__ = ['hosts', 'meet', 'mesh_of', 'start']
 
@@ -74,21 +75,21 @@ def _join(distributed: str, timeout: int) -> None:
   """Wait until all processes are there.
 
   Raises:
-    ValueError: the text names no processes, or `auto` finds none; SystemExit by `_deadline` if some do not come.
+    InputError: the text names no processes, or `auto` finds none; SystemExit by `_deadline` if some do not come.
   """
   import jax
 
   allowed = 'allowed: auto, or HOST:PORT,PROCESSES,INDEX with INDEX from 0 to PROCESSES - 1'
   if timeout < 1:
-    raise ValueError(f'timeout: got {timeout}; allowed: a whole number of seconds, at least 1')
+    raise InputError(f'timeout: got {timeout}; allowed: a whole number of seconds, at least 1')
   given: dict[str, Any] = {}
   if distributed != 'auto':
     address, *numbers = distributed.split(',')
     if len(numbers) != 2 or not all(n.isdigit() for n in numbers) or not address.rpartition(':')[2].isdigit():
-      raise ValueError(f'distributed: got {distributed!r}; {allowed}')
+      raise InputError(f'distributed: got {distributed!r}; {allowed}')
     processes, index = map(int, numbers)
     if index >= processes:
-      raise ValueError(f'distributed: got process {index} of {processes}; {allowed}')
+      raise InputError(f'distributed: got process {index} of {processes}; {allowed}')
     if index == 0:
       _free(int(address.rpartition(':')[2]))
     given = dict(coordinator_address=address, num_processes=processes, process_id=index)
@@ -98,17 +99,17 @@ def _join(distributed: str, timeout: int) -> None:
     try:  # the longer limit of JAX's own is never met
       jax.distributed.initialize(**given, initialization_timeout=4 * timeout, heartbeat_timeout_seconds=timeout)
     except ValueError as error:
-      raise ValueError(
+      raise InputError(
         f'distributed: got {distributed!r}, which does not tell the processes ({error}); {allowed}'
       ) from None
 
 
 def _free(port: int) -> None:
-  """Raises ValueError where process 0 cannot listen: JAX would end by a segmentation fault."""
+  """Raises InputError where process 0 cannot listen: JAX would end by a segmentation fault."""
   try:
     socket.create_server(('', port)).close()
   except (OSError, OverflowError) as error:
-    raise ValueError(
+    raise InputError(
       f'distributed: got port {port}, which this host cannot open ({error}); allowed: a free one'
     ) from None
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffjax.commands.draw import network
+from diffjax.errors import InputError
 
 __all__ = ['TEXT', 'arguments', 'run']
 
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Estimate the three statistics and write them."""
   for field, least in (('n', 2), ('knots', 2)):
     if getattr(options, field) < least:
-      raise ValueError(f'{field}: got {getattr(options, field)}; allowed: at least {least}')
+      raise InputError(f'{field}: got {getattr(options, field)}; allowed: at least {least}')
   scaled = [] if options.scale is None else [f'--config.sampling.scale={options.scale}']
   what, denoise, mesh, *_ = network(options.workdir, [*overrides, *scaled], options.step)
   import jax
@@ -64,12 +65,11 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 def _cost(denoise: Any, n: int, knots: int, elements: int) -> str:
   """What the estimates take, in forwards and JVPs of the network."""
-  from diffjax import guidance
-  from diffjax.solvers import grids
+  from diffjax import guidance, noise_levels
   from diffjax.statistics.closed import knots as knots_of
   from diffjax.statistics.estimate import SMALL
 
-  times = grids.times_of(denoise.process, knots_of(denoise.process, knots))
+  times = noise_levels.times_of(denoise.process, knots_of(denoise.process, knots))
   once = n * sum(guidance.cost(denoise, t) for t in times)
   jvps = 1 + (elements if elements <= SMALL else 1)
   return f'{once:,} forwards (energies), {2 * once:,} forwards and {jvps * once:,} JVPs (linear)'
@@ -79,7 +79,7 @@ def _examples(what: Any, n: int, seed: int) -> tuple[Any, Any, int]:
   """n training examples in random order, over again where there are fewer, their labels, and how many differ."""
   import numpy as np
 
-  from diffjax import run as runs
+  from diffjax.runs import directory as runs
 
   source = runs.dataset(what, 'train')
   taken = source.take(np.random.default_rng(seed).permutation(source.size)[:n])

@@ -8,7 +8,8 @@ from typing import Any
 
 from diffjax.commands import plan
 from diffjax.commands.start import hosts, mesh_of, start
-from diffjax.config import refused
+from diffjax.errors import InputError
+from diffjax.runs.config import refused
 
 __all__ = ['TEXT', 'arguments', 'run']
 
@@ -40,15 +41,15 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   if options.dry_run:
     plan.run(options, overrides)
     return
-  from diffjax import config as configs
+  from diffjax.runs import config as configs
 
   began = time.perf_counter()
   config = configs.override(configs.from_file(options.config), overrides)
   start(config, options.distributed, options.timeout)
   import jax
 
-  from diffjax import experiment
-  from diffjax import run as runs
+  from diffjax.runs import directory as runs
+  from diffjax.runs import experiment
   from diffjax.train import loop, sharding
 
   what = experiment.build(config)
@@ -78,14 +79,14 @@ def _check(options: argparse.Namespace) -> None:
   for field in ('devices', 'memory'):
     given = getattr(options, field)
     if given is not None and (not options.dry_run or given <= 0):
-      raise ValueError(f'{field}: got {given}; allowed: a positive number, with --dry_run')
+      raise InputError(f'{field}: got {given}; allowed: a positive number, with --dry_run')
   if options.workdir is None and not options.dry_run:
-    raise ValueError('workdir: got none; allowed: a directory for the run, or --dry_run, which writes nothing')
+    raise InputError('workdir: got none; allowed: a directory for the run, or --dry_run, which writes nothing')
 
 
 def _plot_losses(workdir: str) -> None:
   """loss.png: the loss and the unweighted error by time bin."""
-  from diffjax import plots
+  from diffjax.runs import plots
   from diffjax.train.log import read_csv
 
   rows = read_csv(f'{workdir}/metrics.csv')

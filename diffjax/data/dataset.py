@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from diffjax.errors import InputError
+
 __all__ = ['Arrays', 'DataSet', 'check', 'scaled']
 
 
@@ -58,7 +60,7 @@ class DataSet:
     """The examples `indices` stacked: x (b, ...) float32 and cond (b,) int32.
 
     Raises:
-      ValueError: for an example of another shape, not finite, out of range or with a label that does not exist.
+      InputError: for an example of another shape, not finite, out of range or with a label that does not exist.
     """
     if isinstance(self.source, Arrays):
       return self.source[np.asarray(indices)]
@@ -67,7 +69,7 @@ class DataSet:
     examples = read(indices) if read else [self.source[i] for i in indices]
     for i, example in zip(indices, examples, strict=True):
       if np.shape(example['x']) != self.shape:
-        raise ValueError(f'{self.name}, example {i}: x has shape {np.shape(example["x"])}, must be {self.shape}')
+        raise InputError(f'{self.name}, example {i}: x has shape {np.shape(example["x"])}, must be {self.shape}')
     batch: dict[str, np.ndarray] = {'x': np.stack([e['x'] for e in examples], dtype=np.float32)}
     if self.classes is not None:
       batch['cond'] = np.asarray([e['cond'] for e in examples], np.int32)
@@ -110,13 +112,13 @@ def check(
   Not `bounded`: latents, of any finite value.
 
   Raises:
-    ValueError: names the set, the first offending example, its value and what is allowed.
+    InputError: names the set, the first offending example, its value and what is allowed.
   """
 
   def refuse(bad, values, field, allowed):
     where = np.unravel_index(np.argmax(bad), bad.shape)
     row = int(where[0]) if indices is None else indices[int(where[0])]
-    raise ValueError(f'{name}, example {row}: {field} has the value {values[where]}, allowed: {allowed}')
+    raise InputError(f'{name}, example {row}: {field} has the value {values[where]}, allowed: {allowed}')
 
   if not np.isfinite(x).all():
     refuse(~np.isfinite(x), x, 'x', 'finite numbers')

@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from diffjax.data.dataset import Arrays, DataSet, check, scaled
+from diffjax.errors import InputError
 
 __all__ = ['folder', 'npz']
 
@@ -23,39 +24,39 @@ def npz(split: str, path: str, classes: int | None = None, latents: bool = False
   `classes` defaults to max(y) + 1.
 
   Raises:
-    ValueError: no such file, no x, wrong shape or type, NaN, images outside [-1, 1], labels outside 0..classes-1, a
+    InputError: no such file, no x, wrong shape or type, NaN, images outside [-1, 1], labels outside 0..classes-1, a
       factor without latents.
   """
   if factor != 1 and not latents:
-    raise ValueError(f'npz: factor is {factor}, allowed: 1 without latents=True')
+    raise InputError(f'npz: factor is {factor}, allowed: 1 without latents=True')
   place = at(path, split)
   if not place.is_file():
-    raise ValueError(
+    raise InputError(
       f'data.path {str(place)!r}: no such file; an npz file with arrays x and, for labels, y is expected'
     )
   try:
     with place.open('rb') as stream, np.load(stream, allow_pickle=False) as file:
       arrays = {k: file[k] for k in ('x', 'y') if k in file}
   except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as e:  # TypeError: a plain npy file
-    raise ValueError(f'data.path {str(place)!r}: not an npz file of plain arrays ({e})') from e
+    raise InputError(f'data.path {str(place)!r}: not an npz file of plain arrays ({e})') from e
   x, y = arrays.get('x'), arrays.get('y')
   if x is None or x.ndim not in (2, 4) or not len(x):
     got = 'missing' if x is None else f'of shape {x.shape}'
-    raise ValueError(f'{place}: array x is {got}, must be images (n, H, W, C) or vectors (n, d)')
+    raise InputError(f'{place}: array x is {got}, must be images (n, H, W, C) or vectors (n, d)')
   if latents and x.ndim != 4:
-    raise ValueError(f'{place}: array x is of shape {x.shape}, latents must be (n, H, W, C)')
+    raise InputError(f'{place}: array x is of shape {x.shape}, latents must be (n, H, W, C)')
   if x.dtype == np.uint8 and x.ndim == 4 and not latents:
     x = scaled(x, 255)
   elif not np.issubdtype(x.dtype, np.floating):
     also = '' if latents else ', or uint8 for images of 0 to 255'
-    raise ValueError(f'{place}: array x is {x.dtype}, must be floating{also}')
+    raise InputError(f'{place}: array x is {x.dtype}, must be floating{also}')
   x = np.ascontiguousarray(x, np.float32)
   x = x if factor == 1 else x * np.float32(factor)
   if y is None and classes is not None:
-    raise ValueError(f'{place}: array y is missing, but classes={classes} was asked for')
+    raise InputError(f'{place}: array y is missing, but classes={classes} was asked for')
   if y is not None:
     if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
-      raise ValueError(f'{place}: array y is {y.dtype} of shape {y.shape}, must be integers of shape {x.shape[:1]}')
+      raise InputError(f'{place}: array y is {y.dtype} of shape {y.shape}, must be integers of shape {x.shape[:1]}')
     classes = max(int(y.max()) + 1, 1) if classes is None else classes
     check(str(place), x[:0], y, classes)
     y = y.astype(np.int32)
@@ -69,30 +70,30 @@ def folder(split: str, path: str, size: int, channels: int = 3) -> DataSet:
   Sub-directories are classes, numbered in sorted order; images lying directly in the folder have no labels.
 
   Raises:
-    ValueError: no such folder, no images, images both beside and inside sub-directories, channels not 1 or 3.
+    InputError: no such folder, no images, images both beside and inside sub-directories, channels not 1 or 3.
   """
   if channels not in (1, 3) or size < 1:
-    raise ValueError(f'folder: size={size}, channels={channels}; size must be at least 1 and channels 1 or 3')
+    raise InputError(f'folder: size={size}, channels={channels}; size must be at least 1 and channels 1 or 3')
   place = at(path, split)
   if not place.is_dir():
-    raise ValueError(
+    raise InputError(
       f'data.path {str(place)!r}: no such folder; one with a sub-directory of images a class is expected'
     )
   entries = sorted(p for p in place.iterdir() if not p.name.startswith('.'))
   classes = [p for p in entries if p.is_dir()]
   loose = [p for p in entries if p.suffix.lower() in IMAGES]
   if classes and loose:
-    raise ValueError(
+    raise InputError(
       f'{place}: image {loose[0].name!r} lies beside class folder {classes[0].name!r}; allowed: one kind'
     )
   files = [(p, None) for p in loose]
   for label, directory in enumerate(classes):
     inside = [(p, label) for p in sorted(directory.iterdir()) if p.suffix.lower() in IMAGES]
     if not inside:
-      raise ValueError(f'{directory}: class folder without images; allowed endings: {", ".join(IMAGES)}')
+      raise InputError(f'{directory}: class folder without images; allowed endings: {", ".join(IMAGES)}')
     files += inside
   if not files:
-    raise ValueError(f'{place}: no images; allowed endings: {", ".join(IMAGES)}')
+    raise InputError(f'{place}: no images; allowed endings: {", ".join(IMAGES)}')
   return DataSet(str(place), Images(tuple(files), size, channels), (size, size, channels), len(classes) or None)
 
 
@@ -112,7 +113,7 @@ class Images:
     try:
       x = scaled(square(io.BytesIO(path.read_bytes()), self.size, self.channels), 255)
     except OSError as e:
-      raise ValueError(f'{path}: not a readable image ({e})') from e
+      raise InputError(f'{path}: not a readable image ({e})') from e
     return {'x': x} if label is None else {'x': x, 'cond': np.asarray(label, np.int32)}
 
 

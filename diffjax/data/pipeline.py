@@ -10,6 +10,7 @@ import numpy as np
 
 from diffjax.data.augment import draw, label, move, uniforms
 from diffjax.data.dataset import DataSet
+from diffjax.errors import InputError
 
 __all__ = ['batches', 'permutation']
 
@@ -51,21 +52,21 @@ def batches(
   the iterator to end them early. Neither number changes a batch.
 
   Raises:
-    ValueError: batch not a positive multiple of hosts, host outside 0..hosts-1, a negative number, augment above 1, or
+    InputError: batch not a positive multiple of hosts, host outside 0..hosts-1, a negative number, augment above 1, or
       flips of what is no image.
   """
   host, hosts = shard
   if hosts < 1 or not 0 <= host < hosts:
-    raise ValueError(f'shard is {shard}, must be (host, hosts) with 0 <= host < hosts')
+    raise InputError(f'shard is {shard}, must be (host, hosts) with 0 <= host < hosts')
   if batch < 1 or batch % hosts:
-    raise ValueError(f'data.batch is {batch}, must be a positive multiple of the number of hosts, {hosts}')
+    raise InputError(f'data.batch is {batch}, must be a positive multiple of the number of hosts, {hosts}')
   for field, value in dict(seed=seed, start=start, workers=workers, prefetch=prefetch).items():
     if value < 0:
-      raise ValueError(f'{field} is {value}, must not be negative')
+      raise InputError(f'{field} is {value}, must not be negative')
   if not 0 <= augment <= 1:
-    raise ValueError(f'augment is {augment}, must be a probability, 0 to 1')
+    raise InputError(f'augment is {augment}, must be a probability, 0 to 1')
   if (flip or augment) and len(dataset.shape) != 3:
-    raise ValueError(f'flip={flip}, augment={augment} need images (H, W, C), {dataset.name} has {dataset.shape}')
+    raise InputError(f'flip={flip}, augment={augment} need images (H, W, C), {dataset.name} has {dataset.shape}')
   import grain
   from absl import flags
 

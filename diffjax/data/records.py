@@ -15,6 +15,7 @@ from etils import epath
 
 from diffjax.data.dataset import DataSet, scaled
 from diffjax.data.files import square
+from diffjax.errors import InputError
 
 __all__ = ['data_home', 'names', 'prepare', 'read', 'tfds']
 
@@ -38,24 +39,24 @@ def read(name: str, split: str, data_dir: str | None = None, size: int | None = 
   scaled to [-1, 1]. Floating features must lie there already.
 
   Raises:
-    ValueError: the set, its configuration or split does not exist, or is not prepared (says by which command).
+    InputError: the set, its configuration or split does not exist, or is not prepared (says by which command).
   """
   home = data_home(data_dir)
   with quiet():
     builder: Any = find(name, home)
     if not builder.is_prepared():
-      raise ValueError(f'data set {name!r} is not prepared in {str(home)!r}. {recipe(name, home)}')
+      raise InputError(f'data set {name!r} is not prepared in {str(home)!r}. {recipe(name, home)}')
     try:
       source = builder.as_data_source(split=split)
     except NotImplementedError as e:
-      raise ValueError(f'data set {name!r} in {str(home)!r} is not in array_record format. {recipe(name, home)}') from e
+      raise InputError(f'data set {name!r} in {str(home)!r} is not in array_record format. {recipe(name, home)}') from e
     except (KeyError, ValueError) as e:
-      raise ValueError(f'split {split!r} of data set {name!r}, allowed: {", ".join(builder.info.splits)}') from e
+      raise InputError(f'split {split!r} of data set {name!r}, allowed: {", ".join(builder.info.splits)}') from e
   features = dict(builder.info.features.items())
   pair: Any = builder.info.supervised_keys
   image, label = pair if pair and len(pair) == 2 and pair[0] in features else ('image', 'label')
   if image not in features or not len(source):
-    raise ValueError(f'data set {name!r} has features {sorted(features)} and {len(source)} examples, needs images')
+    raise InputError(f'data set {name!r} has features {sorted(features)} and {len(source)} examples, needs images')
   kind = features.get(label)
   label, classes = (label, kind.num_classes) if isinstance(kind, tfds.features.ClassLabel) else (None, None)
   records = Records(source, image, label, size, levels)
@@ -98,11 +99,11 @@ def find(name: str, home: epath.Path):
   except tfds.core.DatasetNotFoundError:
     raise
   except AssertionError as e:  # how tfds refuses a version
-    raise ValueError(f'data set {name!r}: no such version, {str(e).rpartition(", ")[2]}') from e
+    raise InputError(f'data set {name!r}: no such version, {str(e).rpartition(", ")[2]}') from e
   except ValueError as e:
     base = name.split('/')[0].split(':')[0]
     configs = ', '.join(f'{base}/{c}' for c in tfds.builder_cls(base).builder_configs)
-    raise ValueError(f'data set {name!r}: no such configuration, allowed: {configs or base}') from e
+    raise InputError(f'data set {name!r}: no such configuration, allowed: {configs or base}') from e
 
 
 def recipe(name: str, home: epath.Path) -> str:
@@ -117,7 +118,7 @@ def prepare(builder_class: type, data_dir: str | None = None) -> None:
   Where hosts share no file system each then writes its own; where independent runs race, the first to finish wins.
 
   Raises:
-    ValueError: the directory cannot be written.
+    InputError: the directory cannot be written.
   """
   import jax
   from jax.experimental import multihost_utils
@@ -135,7 +136,7 @@ def prepare(builder_class: type, data_dir: str | None = None) -> None:
       builder_class(data_dir=home, file_format='array_record').download_and_prepare()
     except OSError as e:
       if not ready():
-        raise ValueError(f'data_dir {str(home)!r} cannot be written ({e}); give data_dir or $TFDS_DATA_DIR') from e
+        raise InputError(f'data_dir {str(home)!r} cannot be written ({e}); give data_dir or $TFDS_DATA_DIR') from e
 
   with quiet():
     try:

@@ -9,6 +9,7 @@ import numpy as np
 
 from diffjax.data import files, toys
 from diffjax.data.dataset import Arrays, DataSet
+from diffjax.errors import InputError
 
 __all__ = ['digits', 'load', 'synthetic']
 
@@ -22,17 +23,17 @@ def load(name: str, split: str = 'train', data_dir: str | None = None, **options
   by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
   Raises:
-    ValueError: unknown name or option (with the nearest), set not found or not prepared (with the command), bad data.
+    InputError: unknown name or option (with the nearest), set not found or not prepared (with the command), bad data.
   """
   reader = own(name, data_dir) if name in OWN else partial(tfds_set, name, data_dir=data_dir)
   allowed = [p for p in inspect.signature(reader).parameters.values() if p.name not in ('name', 'split', 'data_dir')]
   for key in options:
     if key not in [p.name for p in allowed]:
       known = ', '.join(p.name for p in allowed) or 'none'
-      raise ValueError(f'option {key!r} of data set {name!r} does not exist, allowed: {known}')
+      raise InputError(f'option {key!r} of data set {name!r} does not exist, allowed: {known}')
   for p in allowed:
     if p.default is p.empty and p.name not in options:
-      raise ValueError(f'data set {name!r} needs the option {p.name!r}')
+      raise InputError(f'data set {name!r} needs the option {p.name!r}')
   return reader(split=split, **options)
 
 
@@ -71,7 +72,7 @@ def tfds_set(name: str, split: str, data_dir: str | None = None, size: int | Non
   except records.tfds.core.DatasetNotFoundError:
     near = difflib.get_close_matches(str(name), [*OWN, *records.names()], n=1, cutoff=0)[0]
     allowed = f'{", ".join(OWN)}, or a set of tensorflow_datasets prepared in {str(records.data_home(data_dir))!r}'
-    raise ValueError(f'data set {name!r} is not known, did you mean {near!r}? Allowed: {allowed}') from None
+    raise InputError(f'data set {name!r} is not known, did you mean {near!r}? Allowed: {allowed}') from None
 
 
 PAIRS = ('digits_labels', 'digits_projection')

@@ -3,6 +3,7 @@
 import numpy as np
 
 from diffjax.data.dataset import Arrays, DataSet
+from diffjax.errors import InputError
 
 __all__ = ['checkerboard', 'moons', 'pinwheel', 'ring8', 'swiss_roll']
 
@@ -10,7 +11,7 @@ __all__ = ['checkerboard', 'moons', 'pinwheel', 'ring8', 'swiss_roll']
 def toy(name: str, split: str, n: int = 2**16, seed: int = 0) -> DataSet:
   """n points of the toy `name`: the same for the same (name, split, n, seed), independent otherwise."""
   if n < 1:
-    raise ValueError(f'data {name!r}: n is {n}, must be at least 1')
+    raise InputError(f'data {name!r}: n is {n}, must be at least 1')
   rng = np.random.RandomState(np.random.SeedSequence([seed, *f'{name}/{split}'.encode()]).generate_state(4))
   x, label = globals()[name](rng, n)
   cond = None if label is None else label.astype(np.int32)

@@ -1,9 +1,10 @@
 """Guidance: transforms Denoiser -> Denoiser, which compose by calling."""
 
+from diffjax.guidance.cfg import branches, cfg
+from diffjax.guidance.cfgpp import cfgpp
 from diffjax.guidance.classifier import classifier_guidance
-from diffjax.guidance.free import branches, cfg
-from diffjax.guidance.manifold import cfgpp
-from diffjax.guidance.reverting import around
+from diffjax.guidance.mean_reverting import around
+from diffjax.guidance.moment_heads import with_moments
 from diffjax.guidance.thresholds import dynamic_threshold, threshold
 from diffjax.guidance.timeshift import time_shift
 from diffjax.guidance.transform import chain, cost
@@ -19,4 +20,5 @@ __all__ = [
   'dynamic_threshold',
   'threshold',
   'time_shift',
+  'with_moments',
 ]

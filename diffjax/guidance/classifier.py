@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from diffjax.errors import InputError
 from diffjax.guidance.transform import Transform, as_scale, cost, value_at
 from diffjax.prediction import Denoise, Pred
 from diffjax.process import like, over_time
@@ -28,7 +29,7 @@ def classifier_guidance(denoise: Denoise, log_prob: Callable, scale: Any = 1.0) 
     scale: a number, one a sample (B,), or a function of t as a pytree.
 
   Raises:
-    ValueError: when called, there is no condition.
+    InputError: when called, there is no condition.
   """
   return Classified(denoise, as_scale(log_prob), as_scale(scale))
 
@@ -41,7 +42,7 @@ class Classified(Transform):
 
   def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
     if cond is None:
-      raise ValueError('cond: got None; allowed: a condition to guide towards, one a sample')
+      raise InputError('cond: got None; allowed: a condition to guide towards, one a sample')
     pred = self.denoise(x, t, cond, memory)
     size = jax.tree.leaves(x)[0].shape[0]
     times = jax.tree.map(lambda t: jnp.broadcast_to(jnp.asarray(t), (size,)), t)

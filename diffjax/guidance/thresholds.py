@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from diffjax.errors import InputError
 from diffjax.guidance.transform import Transform
 from diffjax.prediction import Denoise, Pred, complete
 
@@ -16,10 +17,10 @@ def threshold(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> 'Clippe
   """x0 clipped to [low, high], eps = (x - alpha x0) / sigma.   arXiv:2006.11239
 
   Raises:
-    ValueError: low >= high.
+    InputError: low >= high.
   """
   if not low < high:
-    raise ValueError(f'low, high: got {low}, {high}; allowed: low < high')
+    raise InputError(f'low, high: got {low}, {high}; allowed: low < high')
   return Clipped(denoise, jnp.asarray(low, float), jnp.asarray(high, float))
 
 
@@ -41,12 +42,12 @@ def dynamic_threshold(denoise: Denoise, quantile: float = 0.995, floor: float = 
   `floor` is the half-width of the data's range. A sample within it stays as it is; eps = (x - alpha x0) / sigma.
 
   Raises:
-    ValueError: the quantile is outside [0, 1] or floor is not positive.
+    InputError: the quantile is outside [0, 1] or floor is not positive.
   """
   if not 0 <= quantile <= 1:
-    raise ValueError(f'quantile: got {quantile}; allowed: a number in [0, 1]')
+    raise InputError(f'quantile: got {quantile}; allowed: a number in [0, 1]')
   if not floor > 0:
-    raise ValueError(f'floor: got {floor}; allowed: a positive number')
+    raise InputError(f'floor: got {floor}; allowed: a positive number')
   return DynamicallyClipped(denoise, jnp.asarray(quantile, float), jnp.asarray(floor, float))
 
 

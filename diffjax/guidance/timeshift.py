@@ -8,6 +8,7 @@ from flax import struct
 from jax import Array
 from jax.lax import stop_gradient
 
+from diffjax.errors import InputError
 from diffjax.guidance.transform import Transform
 from diffjax.prediction import Denoise, Pred
 from diffjax.process import Process, like, over_time
@@ -37,13 +38,13 @@ def time_shift(denoise: Denoise, window: float, cutoff: float, shift: str = 'sou
     cutoff: in the process's own time; published 100 to 400 of 1000.
 
   Raises:
-    ValueError: window or cutoff is negative, or another shift.
+    InputError: window or cutoff is negative, or another shift.
   """
   for field, value in (('window', window), ('cutoff', cutoff)):
     if not value >= 0:
-      raise ValueError(f'{field}: got {value}; allowed: a number of at least 0')
+      raise InputError(f'{field}: got {value}; allowed: a number of at least 0')
   if shift not in SHIFTS:
-    raise ValueError(f'shift: got {shift!r}; allowed: {", ".join(SHIFTS)}')
+    raise InputError(f'shift: got {shift!r}; allowed: {", ".join(SHIFTS)}')
   return TimeShifted(denoise, jnp.asarray(window, float), jnp.asarray(cutoff, float), shift == 'net_only')
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffjax import keys as draws
+from diffjax.errors import InputError
 from diffjax.kinds import Kind, as_kind
 from diffjax.losses.times import Law, uniform
 from diffjax.losses.uncertainty import balanced, log_level
@@ -46,13 +47,13 @@ def denoising(
     uncertainty: values are e^-u L + u with a learned u(t), see `diffjax.losses.uncertainty`; u is in the second result.
 
   Raises:
-    ValueError: an unknown kind, a probability outside [0, 1], or no `null` to drop to.
+    InputError: an unknown kind, a probability outside [0, 1], or no `null` to drop to.
   """
   kind, times, weight = as_kind(kind), times or uniform(), weight or unit()
   if not 0 <= drop <= 1:
-    raise ValueError(f'drop: got {drop}; allowed: a probability in [0, 1]')
+    raise InputError(f'drop: got {drop}; allowed: a probability in [0, 1]')
   if drop and null is None:
-    raise ValueError(f'null: got None with drop = {drop}; allowed: the condition that means none')
+    raise InputError(f'null: got None with drop = {drop}; allowed: the condition that means none')
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
     x0 = jax.tree.map(wide, batch['x'])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffjax import keys as draws
+from diffjax.errors import InputError
 from diffjax.kinds import Kind, as_kind
 from diffjax.losses.denoising import Loss, mean_square, wide
 from diffjax.losses.times import Law, uniform
@@ -31,7 +32,7 @@ def modalities(
 
   The loss takes (roles, batch, key) as `denoising` does, batch['x'] being a dict of modalities. Each modality counts by
   its mean over its own dimensions, whatever their number (the paper sums over dimensions). A part of the draws lies on
-  the ends of time, where the modes of `diffjax.nets.modes` ask the network: t^m = 0, the modality is given clean and
+  the ends of time, where the modes of `diffjax.guidance.modes` ask the network: t^m = 0, the modality is given clean and
   its own output is not judged, and t^m = t_max. The second result holds 'error_NAME' of each modality, (B,).
 
   Args:
@@ -40,14 +41,14 @@ def modalities(
     ends: the probability of t^m = 0, and that of t^m = t_max.
 
   Raises:
-    ValueError: an unknown kind, a probability outside [0, 1/2], or a process or kind whose networks are
+    InputError: an unknown kind, a probability outside [0, 1/2], or a process or kind whose networks are
       told the log of the noise.
   """
   kind, times, weight = as_kind(kind), times or uniform(), weight or unit()
   if not 0 <= ends <= 0.5:
-    raise ValueError(f'ends: got {ends}; allowed: a probability in [0, 1/2]')
+    raise InputError(f'ends: got {ends}; allowed: a probability in [0, 1/2]')
   if kind.timed and (kind.by_noise or process.by_noise):
-    raise ValueError('process, kind: got one of which networks are told the log of the noise, infinite where a '
+    raise InputError('process, kind: got one of which networks are told the log of the noise, infinite where a '
                      'modality is given clean; allowed: those timed by t, such as cosine or flow with v')  # fmt: skip
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffjax import keys as draws
+from diffjax.errors import InputError
+from diffjax.guidance.moment_heads import blocks, checked_names
 from diffjax.kinds import Kind, as_kind
 from diffjax.losses.denoising import Loss, mean_square, wide
 from diffjax.losses.times import Law, uniform
 from diffjax.prediction import Denoise, Net, call
 from diffjax.process import Process
-from diffjax.solvers.heads import blocks, checked_names
 
 __all__ = ['moments']
 
@@ -33,7 +34,7 @@ def moments(
 
   The loss takes (roles, batch, key): roles['student'] the parameters of the head, batch['x'] (B, ...), batch['cond'] if
   there are conditions. Values are float32 or wider. The second result holds the times 't', the summed 'error' and each
-  name's own, (B,) each. `diffjax.solvers.heads.with_moments` puts the trained head beside its denoiser.
+  name's own, (B,) each. `diffjax.guidance.moment_heads.with_moments` puts the trained head beside its denoiser.
 
   The first two need no denoiser. For the third the parameters of `base` come from roles['teacher'] where there is such
   a role (a Phase moves only its own, so it stays frozen, is sharded and saved like any other, and is no constant of the
@@ -45,11 +46,11 @@ def moments(
     times: the law of t; None is uniform on [t_min, t_max].
 
   Raises:
-    ValueError: a name that is no moment, none, or one twice; 'residual2' without a base; an unknown kind.
+    InputError: a name that is no moment, none, or one twice; 'residual2' without a base; an unknown kind.
   """
   kind, times, names = as_kind(kind), times or uniform(), checked_names(names)
   if 'residual2' in names and base is None:
-    raise ValueError("base: got None with 'residual2' among names; allowed: the denoiser whose error it is")
+    raise InputError("base: got None with 'residual2' among names; allowed: the denoiser whose error it is")
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
     x0 = jax.tree.map(wide, batch['x'])

@@ -11,6 +11,7 @@ from jax.scipy.stats import norm
 from jax.tree_util import Partial
 
 from diffjax import keys as draws
+from diffjax.errors import InputError
 from diffjax.process import Process
 
 __all__ = ['uniform', 'logit_normal', 'lognormal', 'stratified']
@@ -112,6 +113,6 @@ def stratified(law: Law | None = None) -> Law:
 
 def _both(quantile, density, mean: Number, std: Number) -> tuple[Partial, Partial]:
   if not jnp.all(jnp.asarray(std) > 0):
-    raise ValueError(f'std: got {std}; allowed: a positive number')
+    raise InputError(f'std: got {std}; allowed: a positive number')
   numbers = jnp.asarray(mean, float), jnp.asarray(std, float)
   return Partial(quantile, *numbers), Partial(density, *numbers)

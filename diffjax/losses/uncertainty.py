@@ -14,6 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from diffjax.errors import InputError
 from diffjax.nets import Apply
 from diffjax.nets.uncertainty import Uncertainty
 from diffjax.process import Process
@@ -33,10 +34,10 @@ def log_level(params: dict[str, Any], process: Process, t: Array) -> Array:
   """u at times t (B,), float32: told -lam / 4, cut off at 5, where sigma / alpha is 5e8.
 
   Raises:
-    ValueError: the parameters hold no head.
+    InputError: the parameters hold no head.
   """
   if NAME not in params:
-    raise ValueError(f"roles['student']: got no {NAME!r} among {', '.join(sorted(params))}; allowed with "
+    raise InputError(f"roles['student']: got no {NAME!r} among {', '.join(sorted(params))}; allowed with "
                      'uncertainty=True: parameters that losses.uncertainty.add_head made')  # fmt: skip
   return jnp.asarray(HEAD(params[NAME], jnp.clip(-process.lam(t) / 4, -5, 5), None))
 

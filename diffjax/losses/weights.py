@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
+from diffjax.errors import InputError
 from diffjax.kinds import Kind
 from diffjax.process import Process
 
@@ -36,7 +37,7 @@ def min_snr(gamma: Number = 5.0) -> Partial:
   """W = min(alpha^2 / sigma^2, gamma).   arXiv:2303.09556
 
   Raises:
-    ValueError: gamma is not positive.
+    InputError: gamma is not positive.
   """
   return Partial(_min_snr, _positive('gamma', gamma))
 
@@ -52,7 +53,7 @@ def edm(data_std: Number = 0.5) -> Partial:
   """W = 1 / c_out^2 = (alpha^2 sd^2 + sigma^2) / (sigma sd)^2: unit weight for the kind `edm`.   arXiv:2206.00364
 
   Raises:
-    ValueError: data_std is not positive.
+    InputError: data_std is not positive.
   """
   return Partial(_edm, _positive('data_std', data_std))
 
@@ -90,5 +91,5 @@ def _sigmoid(bias: Array, process: Process, kind: Kind, t: Array, density: Array
 
 def _positive(name: str, value: Number) -> Array:
   if not jnp.all(jnp.asarray(value) > 0):
-    raise ValueError(f'{name}: got {value}; allowed: a positive number')
+    raise InputError(f'{name}: got {value}; allowed: a positive number')
   return jnp.asarray(value, float)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from diffjax.errors import InputError
 from diffjax.metrics.features import Features, digest
 
 __all__ = ['features', 'labels', 'load', 'split']
@@ -53,7 +54,7 @@ def features(images: np.ndarray) -> np.ndarray:
   """Images (n,8,8,1) in [-1,1] to standardised features (n,16), float64.
 
   Raises:
-    ValueError: images of another shape, or not finite.
+    InputError: images of another shape, or not finite.
   """
   params = _weights()['feature']
   return (forward(params, _checked(images))[0] - params['mean']) / params['std']
@@ -63,7 +64,7 @@ def labels(images: np.ndarray) -> np.ndarray:
   """The class (n,) int32 that the network of the training split reads in images (n,8,8,1).
 
   Raises:
-    ValueError: images of another shape, or not finite.
+    InputError: images of another shape, or not finite.
   """
   return forward(_weights()['label'], _checked(images))[1].argmax(1).astype(np.int32)
 
@@ -88,9 +89,9 @@ def _weights():
 def _checked(images):
   images = np.asarray(images)
   if images.ndim != 4 or images.shape[1:] != (8, 8, 1):
-    raise ValueError(f'images have shape {images.shape}; the digits networks take (n, 8, 8, 1)')
+    raise InputError(f'images have shape {images.shape}; the digits networks take (n, 8, 8, 1)')
   if not np.isfinite(images).all():
-    raise ValueError('images contain NaN or infinity; the digits networks take values in [-1, 1]')
+    raise InputError('images contain NaN or infinity; the digits networks take values in [-1, 1]')
   return images
 
 

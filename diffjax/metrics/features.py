@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from diffjax.errors import InputError
+
 __all__ = ['Features', 'pca_features', 'digest', 'rows']
 
 
@@ -36,16 +38,16 @@ def rows(x: np.ndarray, name: str = 'features', least: int = 2) -> np.ndarray:
   """x as float64 rows (n, d).
 
   Raises:
-    ValueError: not two-dimensional, fewer than `least` rows, or not finite.
+    InputError: not two-dimensional, fewer than `least` rows, or not finite.
   """
   x = np.asarray(x, np.float64)
   if x.ndim != 2:
-    raise ValueError(f'{name} has shape {x.shape}; allowed is (n, d): flatten images first')
+    raise InputError(f'{name} has shape {x.shape}; allowed is (n, d): flatten images first')
   if len(x) < least:
-    raise ValueError(f'{name} has {len(x)} rows; at least {least} are needed')
+    raise InputError(f'{name} has {len(x)} rows; at least {least} are needed')
   if not np.isfinite(x).all():
     bad = int((~np.isfinite(x)).any(1).sum())
-    raise ValueError(f'{name} has NaN or infinity in {bad} of {len(x)} rows; only finite values are allowed')
+    raise InputError(f'{name} has NaN or infinity in {bad} of {len(x)} rows; only finite values are allowed')
   return x
 
 
@@ -55,14 +57,14 @@ def pca_features(train: np.ndarray, d: int = 16) -> Features:
   The fallback where no network is at hand: fitted on `train` (n, ...), maps (m, ...) to (m, d).
 
   Raises:
-    ValueError: d is above the number of directions in which `train` varies.
+    InputError: d is above the number of directions in which `train` varies.
   """
   flat = rows(np.asarray(train).reshape(len(train), -1), 'train')
   mean = flat.mean(0)
   _, singular, axes = np.linalg.svd(flat - mean, full_matrices=False)
   rank = int((singular > singular[0] * 1e-10).sum())
   if not 1 <= d <= rank:
-    raise ValueError(
+    raise InputError(
       f'd = {d} principal components; the training images vary in {rank} directions, allowed is 1..{rank}'
     )
   # the sign of an eigenvector is free: its largest entry is made positive, so that two machines agree

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffjax.errors import InputError
 from diffjax.metrics.features import rows
 
 __all__ = ['frechet', 'frechet_bias', 'frechet_from_moments', 'moments']
@@ -15,15 +16,15 @@ def moments(x: np.ndarray, shrinkage: float = 0.0) -> tuple[np.ndarray, np.ndarr
   With shrinkage s the covariance is (1 - s) S + s tr(S)/d I: the only honest way to use n <= d points.
 
   Raises:
-    ValueError: n <= d without shrinkage (the covariance would be singular, the distance meaningless), or shrinkage
+    InputError: n <= d without shrinkage (the covariance would be singular, the distance meaningless), or shrinkage
       outside [0, 1].
   """
   x = rows(x)
   n, d = x.shape
   if not 0 <= shrinkage <= 1:
-    raise ValueError(f'shrinkage = {shrinkage}; allowed is 0 to 1')
+    raise InputError(f'shrinkage = {shrinkage}; allowed is 0 to 1')
   if n <= d and not shrinkage:
-    raise ValueError(f'n = {n} points for a covariance in d = {d}; n > d is needed (or shrinkage > 0)')
+    raise InputError(f'n = {n} points for a covariance in d = {d}; n > d is needed (or shrinkage > 0)')
   mean = x.mean(0)
   covariance = (x - mean).T @ (x - mean) / (n - 1)
   return mean, (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / d * np.eye(d)
@@ -48,11 +49,11 @@ def frechet(reference: np.ndarray, samples: np.ndarray, shrinkage: float = 0.0) 
   Biased upward at finite n and m by `frechet_bias`; compare at equal sizes, with the floor beside it.
 
   Raises:
-    ValueError: see `moments`; or the feature dimensions differ.
+    InputError: see `moments`; or the feature dimensions differ.
   """
   first, second = moments(reference, shrinkage), moments(samples, shrinkage)
   if first[0].shape != second[0].shape:
-    raise ValueError(f'features of dimension {first[0].size} and {second[0].size}; both sets need the same')
+    raise InputError(f'features of dimension {first[0].size} and {second[0].size}; both sets need the same')
   return frechet_from_moments(*first, *second)
 
 

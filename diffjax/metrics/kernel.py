@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from diffjax.errors import InputError
 from diffjax.metrics.features import rows
 from diffjax.metrics.pairs import mean_within
 from diffjax.metrics.resample import shuffled
@@ -27,10 +28,10 @@ def gaussian(bandwidth: float) -> Kernel:
   """The kernel exp(-|x - y|^2 / (2 bandwidth^2)).
 
   Raises:
-    ValueError: bandwidth is not positive.
+    InputError: bandwidth is not positive.
   """
   if not bandwidth > 0:
-    raise ValueError(f'bandwidth = {bandwidth}; allowed is any positive number')
+    raise InputError(f'bandwidth = {bandwidth}; allowed is any positive number')
 
   def kernel(x, y):
     from scipy.spatial.distance import cdist

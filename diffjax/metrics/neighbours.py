@@ -39,7 +39,7 @@ def neighbours(reference: np.ndarray, samples: np.ndarray, k: int = 5) -> Neighb
   their floor, at n = m.   arXiv:1904.06991, arXiv:2002.09797
 
   Raises:
-    ValueError: k is not below n and m.
+    InputError: k is not below n and m.
   """
   reference, samples = rows(reference, 'reference'), rows(samples, 'samples')
   real, fake = kth_nearest(reference, k=k), kth_nearest(samples, k=k)

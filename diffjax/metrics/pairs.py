@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from diffjax.errors import InputError
+
 __all__ = ['kth_nearest', 'mean_within', 'squared_distances']
 
 BLOCK = 2**22  # entries of a block: 32 MB
@@ -29,11 +31,11 @@ def kth_nearest(x: np.ndarray, y: np.ndarray | None = None, k: int = 1) -> np.nd
   """Squared distance (n,) from each x_i to its k-th nearest point of y (m,d), or of x without x_i when y is None.
 
   Raises:
-    ValueError: k is not within 1 .. number of candidates.
+    InputError: k is not within 1 .. number of candidates.
   """
   candidates = len(x) - 1 if y is None else len(y)
   if not 1 <= k <= candidates:
-    raise ValueError(f'k = {k} nearest neighbours of {candidates} candidates; allowed is 1..{candidates}')
+    raise InputError(f'k = {k} nearest neighbours of {candidates} candidates; allowed is 1..{candidates}')
   result = np.empty(len(x))
   for part, block in squared_distances(x, x if y is None else y):
     if y is None:

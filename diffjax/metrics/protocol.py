@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from diffjax.errors import InputError
 from diffjax.metrics import digits
 from diffjax.metrics.features import Features, pca_features
 from diffjax.metrics.frechet import frechet
@@ -81,14 +82,14 @@ def measure(
     classify: images -> labels; None leaves `label_consistency` out.
 
   Raises:
-    ValueError: labels missing on one side, of the wrong length, or of a class with too few training images; no more
+    InputError: labels missing on one side, of the wrong length, or of a class with too few training images; no more
       samples or held-out images than twice the number of features (than the features, with draws = 0); NaN in samples.
   """
   labels, held_labels, train_labels = _strata(samples, labels, held_out, train)
   x, y, pool = features(held_out[0]), features(samples), features(train[0])
   need = x.shape[1] * (2 if draws else 1) + 1
   if min(len(x), len(y)) <= need:
-    raise ValueError(
+    raise InputError(
       f'{len(y)} samples and {len(x)} held-out images in {x.shape[1]} features; more than {need} are needed'
     )
   rng = np.random.default_rng(seed)
@@ -147,11 +148,11 @@ def _strata(samples: np.ndarray, labels: np.ndarray | None, held_out: Labelled, 
   given = dict(samples=(samples, labels), held_out=held_out, train=train)
   missing = [name for name, (_, classes) in given.items() if classes is None]
   if missing and len(missing) < 3:
-    raise ValueError(f'labels of {" and ".join(missing)} are None; give labels for all three sets or for none')
+    raise InputError(f'labels of {" and ".join(missing)} are None; give labels for all three sets or for none')
   result = []
   for name, (images, classes) in given.items():
     classes = np.zeros(len(images), int) if classes is None else np.asarray(classes)
     if classes.shape != (len(images),):
-      raise ValueError(f'labels of {name} have shape {classes.shape}; {len(images)} images need ({len(images)},)')
+      raise InputError(f'labels of {name} have shape {classes.shape}; {len(images)} images need ({len(images)},)')
     result.append(classes)
   return result

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from diffjax.errors import InputError
+
 __all__ = ['half_samples', 'interval', 'matched', 'shuffled', 'wilson']
 
 NORMAL = 1.959964  # 97.5% quantile
@@ -17,14 +19,14 @@ def matched(rng: np.random.Generator, pool: np.ndarray, labels: np.ndarray) -> n
   Sets that differ in class counts differ by that alone: unmatched, a floor is several times too high and means nothing.
 
   Raises:
-    ValueError: a class has fewer candidates than `labels` asks for.
+    InputError: a class has fewer candidates than `labels` asks for.
   """
   pool, labels = np.asarray(pool), np.asarray(labels)
   index = np.empty(len(labels), int)
   for c in np.unique(labels):
     found, wanted = np.flatnonzero(pool == c), labels == c
     if len(found) < wanted.sum():
-      raise ValueError(f'class {c} is wanted {wanted.sum()} times; the pool has {len(found)}: use fewer samples')
+      raise InputError(f'class {c} is wanted {wanted.sum()} times; the pool has {len(found)}: use fewer samples')
     index[wanted] = rng.choice(found, wanted.sum(), replace=False)
   return index
 

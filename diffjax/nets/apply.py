@@ -8,6 +8,8 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from diffjax.errors import InputError
+
 from .taps import TAP, intercepting
 
 __all__ = ['Apply']
@@ -29,7 +31,7 @@ class Apply:
   in `diffjax.nets.hooks`. `given` is what params['hooks'][name] holds, None where nothing: arrays that change, are
   trained or sharded like other weights. Layers under `scan` are one attention of one name.
 
-  ValueError if a name is not among them, or a pattern fits none.
+  InputError if a name is not among them, or a pattern fits none.
   """
 
   module: nn.Module
@@ -54,14 +56,14 @@ class Apply:
     missing = [name for name in self.taps if TAP + name not in sown]
     if missing:
       allowed = ', '.join(self.tap_names(x, t, cond))
-      raise ValueError(f'taps: {missing[0]!r} is not a feature of {type(self.module).__name__}; allowed: {allowed}')
+      raise InputError(f'taps: {missing[0]!r} is not a feature of {type(self.module).__name__}; allowed: {allowed}')
     return out, {name: jax.tree.leaves(sown[TAP + name])[0] for name in self.taps}
 
   def _check_hooks(self, given, seen):
     for name in (*(pattern for pattern, _ in self.hooks), *given):
       if not fnmatch.filter(seen, name):
         allowed = ', '.join(sorted(seen)) or 'none'
-        raise ValueError(f'hooks: {name!r} is no attention of {type(self.module).__name__}; allowed: {allowed}')
+        raise InputError(f'hooks: {name!r} is no attention of {type(self.module).__name__}; allowed: {allowed}')
 
   def init(self, key, x, t, cond=None) -> dict[str, Any]:
     """Float32 weights as a plain dictionary of arrays, from one key; the arguments give shapes only."""

@@ -2,15 +2,17 @@
 
 import jax.numpy as jnp
 
+from diffjax.errors import InputError
+
 from .layers import REMAT
 
 FLOATS = ('float32', 'bfloat16', 'float16', 'float64')
 
 
 def check(field: str, value, ok, allowed: str):
-  """ValueError naming field, value and what is allowed, unless ok."""
+  """InputError naming field, value and what is allowed, unless ok."""
   if not ok:
-    raise ValueError(f'{field}: {value!r} is not allowed; allowed: {allowed}')
+    raise InputError(f'{field}: {value!r} is not allowed; allowed: {allowed}')
 
 
 def is_count(value) -> bool:
@@ -19,7 +21,7 @@ def is_count(value) -> bool:
 
 
 def check_remat(value):
-  """ValueError unless `value` is a policy of `layers.rematted`."""
+  """InputError unless `value` is a policy of `layers.rematted`."""
   check(
     'remat', value, value is None or value is False or value in REMAT, f'None, False, {", ".join(map(repr, REMAT))}'
   )

@@ -35,7 +35,7 @@ class Attend(nn.Module):
 
 
 def check_how(how):
-  """ValueError unless `how` is an implementation of `Attend`."""
+  """InputError unless `how` is an implementation of `Attend`."""
   check('attention', how, how in (XLA, CUDNN) or callable(how), f"'{XLA}', '{CUDNN}' or a function (q, k, v, mask)")
 
 

@@ -34,7 +34,7 @@ def dit(
 ) -> Apply:
   """`DiT` of a published size, 'S', 'B', 'L' or 'XL', with any of depth, width and heads replaced.
 
-  ValueError names field, value and what is allowed; shapes are checked in `init` or the first trace.
+  InputError names field, value and what is allowed; shapes are checked in `init` or the first trace.
   """
   depth, width, heads = dimensions(SIZES, size, depth, width, heads)
   check_options(patch, classes, attention, remat)
@@ -65,7 +65,7 @@ class DiT(nn.Module):
 
   x (B, H, W, C), H and W divisible by `patch`; t (B,), the embedding coordinate; cond labels (B,) in 0 .. classes or
   None (the null label, classes); key is not used. With learned variances features_out is 2C, the mean's channels first.
-  ValueError for an image that does not divide, or labels for a network without classes.
+  InputError for an image that does not divide, or labels for a network without classes.
 
   Weights, statistics, softmax and output are float32, other activations `dtype`. `attention` as in `Attend`, `remat` as
   in `layers.rematted`; `scan` compiles one block and stacks the weights (`transformer.stacked`).

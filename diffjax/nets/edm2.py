@@ -37,7 +37,7 @@ def edm2(
 ) -> Apply:
   """`EDM2` of a published size, 'XXS', 'XS', 'S', 'M', 'L', 'XL' or 'XXL', or of another width.
 
-  Published with dropout 0.1 from 'M' upwards and 0 below. ValueError names field, value and what is allowed; that
+  Published with dropout 0.1 from 'M' upwards and 0 below. InputError names field, value and what is allowed; that
   `attention` lists only resolutions that occur is checked when shapes are known, in `init` or the first trace.
   """
   check('size', size, size in SIZES, ', '.join(map(repr, SIZES)))
@@ -81,7 +81,7 @@ class EDM2(nn.Module):
   out:  g conv h                                                     (g: a trained number that starts at zero)
 
   x (B, H, W, C) of unit variance, H and W divisible by 2^(len(levels) - 1); t (B,), the embedding coordinate of order
-  one, log(sigma) / 4; cond labels (B,) in 0 .. classes or None; key None or a batch of B keys for dropout. ValueError
+  one, log(sigma) / 4; cond labels (B,) in 0 .. classes or None; key None or a batch of B keys for dropout. InputError
   for an image that does not halve, an attention resolution that never occurs, or labels for a network without classes.
 
   Weights, their norms, the embedding, softmax and output are float32, other activations `dtype`. Train with weights

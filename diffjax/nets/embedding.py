@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from diffjax.errors import InputError
+
 from .layers import named
 
 __all__ = ['sincos', 'cossin', 'gff', 'waves', 'Label']
@@ -16,10 +18,10 @@ def sincos(t: jax.Array, size: int) -> jax.Array:
   """(sin(t w_i), cos(t w_i)), w_i = 10000^(-i / (size/2 - 1)), i = 0 .. size/2 - 1: all sines first, the order of DDPM.
 
   t (B,) in 0 .. 1000 (fractions allowed), or a log-snr coordinate of order one; result (B, size), float32 always, as
-  bfloat16 holds 1000 t to 4 only. ValueError unless size is even and at least 4.   arXiv:2006.11239
+  bfloat16 holds 1000 t to 4 only. InputError unless size is even and at least 4.   arXiv:2006.11239
   """
   if size % 2 or size < 4:
-    raise ValueError(f'size: {size} is not allowed for a sine-cosine embedding; allowed: even, at least 4')
+    raise InputError(f'size: {size} is not allowed for a sine-cosine embedding; allowed: even, at least 4')
   return waves(t, 10000.0 ** (-np.arange(size // 2) / (size // 2 - 1)))
 
 
@@ -27,10 +29,10 @@ def cossin(t: jax.Array, size: int) -> jax.Array:
   """(cos(t w_i), sin(t w_i)), w_i = 10000^(-i / (size/2)), i = 0 .. size/2 - 1: all cosines first.
 
   The order and the frequencies of DiT and U-ViT, which differ from DDPM's (`sincos`). t (B,) -> (B, size), float32.
-  ValueError unless size is even.   arXiv:2212.09748, arXiv:2209.12152
+  InputError unless size is even.   arXiv:2212.09748, arXiv:2209.12152
   """
   if size % 2:
-    raise ValueError(f'size: {size} is not allowed for a cosine-sine embedding; allowed: even')
+    raise InputError(f'size: {size} is not allowed for a cosine-sine embedding; allowed: even')
   return jnp.roll(waves(t, 10000.0 ** (-np.arange(size // 2) / (size // 2))), size // 2, axis=-1)
 
 

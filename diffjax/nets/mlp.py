@@ -22,7 +22,7 @@ FREQUENCIES = np.geomspace(1e-3, 2.0, 16)
 def mlp(
   width: int = 128, depth: int = 3, features_out: int | None = None, classes: int = 0, dtype: Any = 'float32'
 ) -> Apply:
-  """`MLP` behind the library's interface, its arguments checked: ValueError names field, value and what is allowed."""
+  """`MLP` behind the library's interface, its arguments checked: InputError names field, value and what is allowed."""
   check('width', width, is_count(width), 'a positive integer')
   check('depth', depth, is_count(depth), 'a positive integer')
   check('features_out', features_out, features_out is None or is_count(features_out), 'a positive integer or None')

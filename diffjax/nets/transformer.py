@@ -29,7 +29,7 @@ def unpatchify(tokens, size: tuple[int, int], p: int):
 
 
 def check_patches(x, p: int):
-  """ValueError unless x is a batch of images that divides into patches."""
+  """InputError unless x is a batch of images that divides into patches."""
   check('x', x.shape, x.ndim == 4, 'images (B, H, W, C)')
   check('x', x.shape, x.shape[1] % p == x.shape[2] % p == 0, f'height and width divisible by {p}')
 

@@ -34,7 +34,7 @@ def unet(
   dtype: Any = 'float32',
   remat: bool | str | None = None,
 ) -> Apply:
-  """`UNet` behind the library's interface, its arguments checked: ValueError names field, value and what is allowed.
+  """`UNet` behind the library's interface, its arguments checked: InputError names field, value and what is allowed.
 
   The defaults are DDPM++; NCSN++ has resample='fir', embedding='fourier' and progressive=True.
   That `attention` lists only resolutions that occur is checked when shapes are known, in `init` or the first trace.
@@ -85,7 +85,7 @@ class UNet(nn.Module):
 
   x (B, H, W, C), H and W divisible by 2^(len(levels) - 1); t (B,), the embedding coordinate; cond labels (B,) in
   0 .. classes or None, or {'label': such labels, 'augment': (B, augment) what was done to the clean images}, of which
-  zeros, nothing, are meant without it; key None or a batch of B keys for dropout. ValueError for an image that does not
+  zeros, nothing, are meant without it; key None or a batch of B keys for dropout. InputError for an image that does not
   halve, an attention resolution that never occurs, or a label of either kind for a network without.
   embedded(t) is `sincos` of t to w numbers, or with embedding 'fourier' `gff` of 4 t to 2w: of log(sigma / alpha) where
   t is a quarter of that, as processes timed by their noise and kind 'edm' hand over.

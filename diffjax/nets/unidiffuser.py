@@ -33,7 +33,7 @@ def unidiffuser(
 ) -> Apply:
   """`UniDiffuser` of the released size, with any of depth, width and heads replaced.
 
-  ValueError names field, value and what is allowed; shapes are checked in `init` or the first trace.
+  InputError names field, value and what is allowed; shapes are checked in `init` or the first trace.
   """
   depth, width, heads = dimensions(SIZES, size, depth, width, heads)
   check('depth', depth, depth % 2 == 0, 'even, as half of the blocks come before the middle one')
@@ -63,10 +63,10 @@ class UniDiffuser(nn.Module):
   x is a dict of modalities, in the order of their names; each an array or a pytree of parts that share a time. A part
   is images (B, H, W, C), cut into patches, sequences (B, n, d), a token an element, or vectors (B, d), one token. t is
   a dict of embedding coordinates (B,) with the same names, or one for all. cond labels (B,) in 0 .. classes or None
-  (the null label); key is not used. ValueError for other shapes or names, an image that does not divide, or labels for
+  (the null label); key is not used. InputError for other shapes or names, an image that does not divide, or labels for
   a network without classes.
 
-  What a time says: t^m = 0, x^m is given clean; t^m = t_max and x^m noise, it is marginalised (`diffjax.nets.modes`).
+  What a time says: t^m = 0, x^m is given clean; t^m = t_max and x^m noise, it is marginalised (`diffjax.guidance.modes`).
   Options, taps and hooks as in `UViT`.   arXiv:2303.06555
   """
 

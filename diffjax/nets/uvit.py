@@ -44,7 +44,7 @@ def uvit(
 ) -> Apply:
   """`UViT` of a published size, 'S', 'S-deep', 'M', 'L' or 'H', with any of depth, width and heads replaced.
 
-  depth counts the blocks around the middle one. ValueError names field, value and what is allowed; shapes are checked
+  depth counts the blocks around the middle one. InputError names field, value and what is allowed; shapes are checked
   in `init` or the first trace.
   """
   depth, width, heads = dimensions(SIZES, size, depth, width, heads)
@@ -80,7 +80,7 @@ class UViT(nn.Module):
 
   x (B, H, W, C), H and W divisible by `patch`; t (B,), the embedding coordinate; cond None (the null label, classes) or
   labels (B,) in 0 .. classes; with text = (n, d), cond is features (B, n, d) and must be given. key is not used.
-  Positions are trained for one image size. ValueError for an image that does not divide, or a condition the network
+  Positions are trained for one image size. InputError for an image that does not divide, or a condition the network
   does not take.
 
   Weights, statistics, softmax and output are float32, other activations `dtype`. `attention` as in `Attend`, `remat` as

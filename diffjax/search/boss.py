@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from diffjax import noise_levels
+from diffjax.errors import InputError
 from diffjax.prediction import Denoise, complete
 from diffjax.process import Process
 from diffjax.solvers import euler, grids, path
@@ -22,10 +24,10 @@ def boss(denoise: Denoise, x: Array, n: int, knots: Any = 100, cond: Any = None)
     knots: decreasing times, or how many steps of the grid evenly spaced in t.
 
   Raises:
-    ValueError: n is not from 1 to the number of steps between the knots.
+    InputError: n is not from 1 to the number of steps between the knots.
   """
   process = denoise.process
-  ts = grids.uniform(process, knots) if isinstance(knots, int) else grids.checked(process, knots)
+  ts = grids.uniform(process, knots) if isinstance(knots, int) else noise_levels.checked(process, knots)
   return ts[shortest(step_costs(denoise, x, ts, cond), n)]
 
 
@@ -34,7 +36,7 @@ def step_costs(denoise: Denoise, x: Array, ts: Any, cond: Any = None) -> np.ndar
 
   x_j and the velocities v_j are those of Euler's method on all of ts, so c_{j,j+1} is 0 up to rounding.
   """
-  process, ts = denoise.process, grids.checked(denoise.process, ts)
+  process, ts = denoise.process, noise_levels.checked(denoise.process, ts)
   end, (points, x0) = path(denoise, euler(process, ts), x, None, cond)
   points = jnp.concatenate([points, end[None]])
   gaps = np.asarray(_gaps(process, points, x0, jnp.asarray(ts, end.dtype)), np.float64)
@@ -64,12 +66,12 @@ def shortest(costs: Any, n: int) -> np.ndarray:
   Bellman's recursion V_m(k) = min_{j < k} V_{m-1}(j) + c_jk.
 
   Raises:
-    ValueError: n is not from 1 to K.
+    InputError: n is not from 1 to K.
   """
   costs = np.asarray(costs, np.float64)
   last = len(costs) - 1
   if not 1 <= n <= last:
-    raise ValueError(f'n: got {n}; allowed: 1 to the {last} steps between the knots')
+    raise InputError(f'n: got {n}; allowed: 1 to the {last} steps between the knots')
   value = np.where(np.arange(last + 1) == 0, 0.0, np.inf)
   came = []
   forward = np.where(np.triu(np.ones_like(costs, bool), 1), costs, np.inf)

@@ -10,6 +10,7 @@ import optax
 from flax import struct
 from jax import Array
 
+from diffjax.errors import InputError
 from diffjax.prediction import Denoise, Pred
 from diffjax.process import Process
 from diffjax.search.free import Free, free
@@ -60,7 +61,7 @@ def descend(
     progress: called with the step and its loss.
 
   Raises:
-    ValueError: no target or table, targets of different processes, an unknown number, or a table that `free` refuses.
+    InputError: no target or table, targets of different processes, an unknown number, or a table that `free` refuses.
   """
   _check(targets, steps, rate, move)
   groups = _stacked(targets)
@@ -149,12 +150,12 @@ def _stacked(targets: Sequence[Target]) -> list[Group]:
 
 def _check(targets: Sequence[Target], steps: int, rate: float, move: Sequence[str]) -> None:
   if not targets:
-    raise ValueError('targets: got none; allowed: at least one')
+    raise InputError('targets: got none; allowed: at least one')
   leaves = [jax.tree.leaves(target.denoise.process) for target in targets]
   if any(len(a) != len(leaves[0]) or not all(map(np.array_equal, a, leaves[0])) for a in leaves):
-    raise ValueError('targets: got denoisers of different processes; allowed: one process')
+    raise InputError('targets: got denoisers of different processes; allowed: one process')
   if steps < 1 or not rate > 0:
-    raise ValueError(f'steps, rate: got {steps}, {rate}; allowed: at least 1, above 0')
+    raise InputError(f'steps, rate: got {steps}, {rate}; allowed: at least 1, above 0')
   unknown = [name for name in move if name not in MOVES]
   if unknown or not move:
-    raise ValueError(f'move: got {tuple(move)}; allowed: some of {", ".join(MOVES)}')
+    raise InputError(f'move: got {tuple(move)}; allowed: some of {", ".join(MOVES)}')

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffjax import noise_levels
+from diffjax.errors import InputError
 from diffjax.process import Process
 from diffjax.search.population import population
 from diffjax.search.unified import BASELINES, Choice, usf
@@ -122,7 +124,7 @@ def evolve(
     progress: called with the generation and its best error.
 
   Raises:
-    ValueError: knots that are too few or do not fall, or numbers that are not positive.
+    InputError: knots that are too few or do not fall, or numbers that are not positive.
   """
   _check(space, size, generations, parents, rate)
   rng, known, history = np.random.default_rng(seed), {}, []
@@ -203,15 +205,15 @@ def _snapped(knots: np.ndarray, ts: np.ndarray) -> tuple[int, ...]:
 
 
 def _check(space: Space, size: int, generations: int, parents: int, rate: float) -> None:
-  knots = grids.checked(space.process, space.knots)
+  knots = noise_levels.checked(space.process, space.knots)
   if not 1 <= space.n < len(knots):
-    raise ValueError(f'n: got {space.n}; allowed: 1 to the {len(knots) - 1} steps between the knots')
+    raise InputError(f'n: got {space.n}; allowed: 1 to the {len(knots) - 1} steps between the knots')
   for field, value in (('size', size), ('generations', generations), ('parents', parents)):
     if value < 1:
-      raise ValueError(f'{field}: got {value}; allowed: a whole number of at least 1')
+      raise InputError(f'{field}: got {value}; allowed: a whole number of at least 1')
   if not 0 < rate <= 1:
-    raise ValueError(f'rate: got {rate}; allowed: above 0, up to 1')
+    raise InputError(f'rate: got {rate}; allowed: above 0, up to 1')
   for field, values in (('orders', space.orders), ('forms', space.forms), ('correctors', space.correctors),
                         ('scalings', space.scalings)):  # fmt: skip
     if not values:
-      raise ValueError(f'{field}: got none; allowed: at least one value')
+      raise InputError(f'{field}: got none; allowed: at least one value')

@@ -16,8 +16,10 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from diffjax import noise_levels
+from diffjax.errors import InputError
 from diffjax.process import Process
-from diffjax.solvers import Rows, Table, grids
+from diffjax.solvers import Rows, Table
 
 __all__ = ['Free', 'free']
 
@@ -86,15 +88,15 @@ def free(process: Process, table: Table) -> Free:
   has that moved off it by a hundredth of the range in lam, where there is room to move.
 
   Raises:
-    ValueError: it draws noise, is element-wise, evaluates twice at one time, or leaves the line alpha x0 + sigma eps,
+    InputError: it draws noise, is element-wise, evaluates twice at one time, or leaves the line alpha x0 + sigma eps,
       as a table whose scale or told moved does.
   """
   weights, live = np.asarray(table.rows.weights, np.float64), np.asarray(table.rows.live)
   ts = np.asarray(table.rows.t, np.float64)[live]
   if table.noisy or weights.ndim != 3 or not (np.diff(ts) < 0).all():
-    raise ValueError('table: got one that draws noise, is element-wise or does not evaluate at falling times; allowed: '
+    raise InputError('table: got one that draws noise, is element-wise or does not evaluate at falling times; allowed: '
                      'the others')  # fmt: skip
-  alpha, sigma, lam = grids.at(process, ts)
+  alpha, sigma, lam = noise_levels.at(process, ts)
   points, n = _points(weights, live, alpha, sigma), len(ts)
   last = np.array([points[-1, 0] * alpha[0] + points[-1, 1:].sum(), points[-1, 0] * sigma[0]])
   levels = np.append(alpha, last[0]), np.append(sigma, last[1])
@@ -103,15 +105,15 @@ def free(process: Process, table: Table) -> Free:
     ratio = levels[1][i + 1] / sigma[i]
     step = (points[i + 1] - ratio * points[i]) / (levels[0][i + 1] - alpha[i] * ratio)
     if abs(step[0]) > 1e-6 or abs(step[1:].sum() - 1) > 1e-6:
-      raise ValueError(f'table: row {i} leaves the line alpha x0 + sigma eps; allowed: rows that keep to it')
+      raise InputError(f'table: row {i} leaves the line alpha x0 + sigma eps; allowed: rows that keep to it')
     look[i, :i] = -step[1 : i + 1][::-1]
-  low = lam[0] if np.isfinite(lam[0]) else grids.at(process, [ts[0] * (1 - 1e-3)])[2][0]
+  low = lam[0] if np.isfinite(lam[0]) else noise_levels.at(process, [ts[0] * (1 - 1e-3)])[2][0]
   with np.errstate(divide='ignore'):  # an end without noise has sigma 0 to a rounding, of either sign
-    high = min(grids.at(process, [float(process.t_min)])[2][0], np.log(last[0]) - np.log(max(last[1], 0.0)))
+    high = min(noise_levels.at(process, [float(process.t_min)])[2][0], np.log(last[0]) - np.log(max(last[1], 0.0)))
   gaps = np.diff(np.concatenate([[low], lam[1:], [high]])) / (high - low)
   gaps = np.maximum(gaps, LEAST * (np.arange(n) == n - 1))
   if (gaps <= 0).any():
-    raise ValueError(f'table: got an evaluation at t = {ts[-1]:.4g}; allowed: down to t_min = {float(process.t_min):g}')
+    raise InputError(f'table: got an evaluation at t = {ts[-1]:.4g}; allowed: down to t_min = {float(process.t_min):g}')
   numbers = (np.log(gaps / gaps.sum()), look, np.zeros(n), np.zeros(n), ts[0], last, np.array([low, high]))
   return Free(process, *(jnp.asarray(v, float) for v in numbers))
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.tree_util import Partial
 
+from diffjax.errors import InputError
 from diffjax.prediction import Denoise
 from diffjax.solvers import Table, exponential_adams, grids, pad, sample
 
@@ -22,13 +23,13 @@ def population(tables: Sequence[Table], rows: int | None = None, registers: int 
   The result is for `errors` and `jax.vmap`; populations of one size share one compiled program.
 
   Raises:
-    ValueError: there is none, one draws noise, or one is larger than asked for.
+    InputError: there is none, one draws noise, or one is larger than asked for.
   """
   if not tables:
-    raise ValueError('tables: got none; allowed: at least one')
+    raise InputError('tables: got none; allowed: at least one')
   for i, table in enumerate(tables):
     if table.noisy:
-      raise ValueError(f'tables: got one that draws noise at place {i}; allowed: deterministic ones, since errors are '
+      raise InputError(f'tables: got one that draws noise at place {i}; allowed: deterministic ones, since errors are '
                        'distances to the solution of the probability-flow ODE')  # fmt: skip
   sizes = np.array([table.rows.weights.shape[:2] for table in tables])
   rows, registers = rows or int(sizes[:, 0].max()), registers or int(sizes[:, 1].max())

@@ -1,7 +1,7 @@
 """The unified framework: a solver as one choice a step, and every choice of them as a table.   arXiv:2312.07243
 
 Step i goes to node i + 1 by the exact solution in lam with a polynomial through some of the predictions in place of x0
-or eps (`diffjax.solvers.adams`); a `Choice` says which. Orders fall at the start, where predictions are missing, and
+or eps (`diffjax.solvers.tables.adams`); a `Choice` says which. Orders fall at the start, where predictions are missing, and
 a step that touches infinite lam is DDIM in data form.
 """
 
@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffjax.errors import InputError
+from diffjax.noise_levels import checked, on_grid
 from diffjax.process import Process
-from diffjax.solvers.adams import adams_weights, leg, phi
-from diffjax.solvers.forms import in_data_form
-from diffjax.solvers.grids import checked, on_grid
+from diffjax.solvers.data_form import in_data_form
 from diffjax.solvers.table import Table
+from diffjax.solvers.tables.adams import adams_weights, leg, phi
 from diffjax.solvers.tape import Combo, Tape
 
 __all__ = ['BASELINES', 'Choice', 'usf']
@@ -52,7 +53,7 @@ def usf(process: Process, ts: Any, choices: Sequence[Choice]) -> Table:
   over m_a and the newest other predictions, `order` in all, w exact for polynomials of that order in lam.
 
   Raises:
-    ValueError: another number of choices than steps, or a choice that does not exist.
+    InputError: another number of choices than steps, or a choice that does not exist.
   """
   alpha, sigma, lam = on_grid(process, ts)
   ts = checked(process, ts)
@@ -124,12 +125,12 @@ factorials = (1, 1, 2, 6, 24)
 
 def _check(choices: Sequence[Choice], n: int) -> None:
   if len(choices) != n:
-    raise ValueError(f'choices: got {len(choices)} for {n} steps; allowed: one a step')
+    raise InputError(f'choices: got {len(choices)} for {n} steps; allowed: one a step')
   for i, c in enumerate(choices):
     for field, value, allowed in (('order', c.order, (1, 2, 3, 4)), ('scaling', c.scaling, SCALINGS),
                                   ('back', c.back, (0, 1, 2, 3))):  # fmt: skip
       if value not in allowed:
-        raise ValueError(f'choices[{i}].{field}: got {value!r}; allowed: {", ".join(map(str, allowed))}')
+        raise InputError(f'choices[{i}].{field}: got {value!r}; allowed: {", ".join(map(str, allowed))}')
 
 
 def _falling(order: int, n: int, **options: Any) -> list[Choice]:

@@ -5,75 +5,15 @@ Grids spaced in t, and `noise_share`, run over [0, t_max]. Grids spaced in lam o
 t_min instead.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
+from diffjax.errors import InputError
+from diffjax.noise_levels import at, checked, on_grid, times_of
 from diffjax.process import Process
 
 __all__ = ['uniform', 'uniform_lam', 'karras', 'quadratic', 'cosine', 'noise_share', 'array']
-
-
-def on_host(f: Callable, process: Process, values: Any) -> Any:
-  """f(process, values), elementwise in values, in float64; works inside a trace that closes over the process.
-
-  `f` is static, a module-level function or a method of Process. Lengths are rounded up to share compiled programs.
-  """
-  values = np.asarray(values, np.float64)
-  exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), process)
-  with jax.enable_x64(True), jax.ensure_compile_time_eval():
-    out = _apply(f, exact, np.pad(values.ravel(), (0, -values.size % 64), mode='edge'))
-  return jax.tree.map(lambda v: np.asarray(v)[: values.size].reshape(values.shape), out)
-
-
-@partial(jax.jit, static_argnums=0)
-def _apply(f: Callable, process: Process, values: jax.Array) -> Any:
-  return f(process, values)
-
-
-def at(process: Process, ts: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(alpha, sigma, lam) at these times in float64, on the host."""
-  return on_host(_levels, process, ts)
-
-
-def _levels(process: Process, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  return *process.schedule(t), process.lam(t)
-
-
-def times_of(process: Process, lam: Any) -> np.ndarray:
-  """The times at which these lam are reached, in float64, on the host."""
-  return on_host(Process.lam_inverse, process, lam)
-
-
-def checked(process: Process, ts: Any) -> np.ndarray:
-  """The grid as float64.
-
-  Raises:
-    ValueError: fewer than two times, not finite, not strictly decreasing, or outside [0, t_max].
-  """
-  ts = np.asarray(ts, np.float64)
-  if ts.ndim != 1 or len(ts) < 2:
-    raise ValueError(f'ts: got shape {ts.shape}; allowed: at least two times in one row')
-  if not np.isfinite(ts).all():
-    raise ValueError(f'ts: got {ts[~np.isfinite(ts)][0]}; allowed: finite times')
-  rising = np.flatnonzero(np.diff(ts) >= 0)
-  if len(rising):
-    i = int(rising[0])
-    raise ValueError(
-      f'ts: got {ts[i]:.6g} followed by {ts[i + 1]:.6g} at place {i}; allowed: strictly decreasing times'
-    )
-  last = float(process.t_max)
-  if ts[0] > last * (1 + 1e-6) or ts[-1] < 0:
-    raise ValueError(f'ts: got times from {ts[0]:.6g} to {ts[-1]:.6g}; allowed: inside [0, {last:.6g}] of the process')
-  return np.minimum(ts, last)
-
-
-def on_grid(process: Process, ts: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(alpha, sigma, lam) along a checked grid, float64; lam is +inf where sigma = 0 and -inf where alpha = 0."""
-  return at(process, checked(process, ts))
 
 
 def uniform(process: Process, n: int, to_zero: bool = True) -> np.ndarray:
@@ -114,10 +54,10 @@ def noise_share(
   and another data_std is the shifted grid of arXiv:2403.03206.
 
   Raises:
-    ValueError: data_std or power is not positive.
+    InputError: data_std or power is not positive.
   """
   if not (data_std > 0 and power > 0):
-    raise ValueError(f'data_std, power: got {data_std}, {power}; allowed: positive numbers')
+    raise InputError(f'data_std, power: got {data_std}, {power}; allowed: positive numbers')
   start, end = float(process.t_max), 0.0 if to_zero else float(process.t_min)
   alpha, sigma, _ = at(process, [start, end])
   first, last = (sigma / (alpha * data_std + sigma)) ** (1 / power)
@@ -129,10 +69,10 @@ def array(process: Process, n: int, times: Any) -> np.ndarray:
   """A grid written out, t_max first, of n + 1 times.
 
   Raises:
-    ValueError: it has another length, rises or leaves the process.
+    InputError: it has another length, rises or leaves the process.
   """
   if len(times) != n + 1:
-    raise ValueError(f'times: got {len(times)} of them for {n} steps; allowed: {n + 1}')
+    raise InputError(f'times: got {len(times)} of them for {n} steps; allowed: {n + 1}')
   return checked(process, times)
 
 
@@ -140,14 +80,14 @@ def spliced(ts: Any, part: Any) -> np.ndarray:
   """The grid with what lies between the ends of `part`, and at them, replaced by `part`.
 
   Raises:
-    ValueError: either is not a row of at least two strictly decreasing times, or `part` starts above or ends below ts.
+    InputError: either is not a row of at least two strictly decreasing times, or `part` starts above or ends below ts.
   """
   ts, part = np.asarray(ts, np.float64), np.asarray(part, np.float64)
   for name, times in (('ts', ts), ('part', part)):
     if times.ndim != 1 or len(times) < 2 or not (np.diff(times) < 0).all():
-      raise ValueError(f'{name}: got {times}; allowed: at least two strictly decreasing times')
+      raise InputError(f'{name}: got {times}; allowed: at least two strictly decreasing times')
   if part[0] > ts[0] or part[-1] < ts[-1]:
-    raise ValueError(f'part: got {part[0]:.6g} to {part[-1]:.6g}; allowed: within {ts[0]:.6g} to {ts[-1]:.6g}')
+    raise InputError(f'part: got {part[0]:.6g} to {part[-1]:.6g}; allowed: within {ts[0]:.6g} to {ts[-1]:.6g}')
   return np.concatenate([ts[ts > part[0]], part, ts[ts < part[-1]]])
 
 
@@ -155,13 +95,13 @@ def late(process: Process, ts: Any, level: float) -> np.ndarray:
   """The grid from its first time with sigma / alpha <= level on.
 
   Raises:
-    ValueError: no time would be left out, or no step left.
+    InputError: no time would be left out, or no step left.
   """
   alpha, sigma, lam = on_grid(process, ts)
   above = sigma > level * alpha
   if not above[0] or above[-2]:
     low, high = np.exp(-lam[[-2, 0]])
-    raise ValueError(f'level: got {level:g}; allowed: sigma / alpha of at least {low:.4g} and below {high:.4g}, from '
+    raise InputError(f'level: got {level:g}; allowed: sigma / alpha of at least {low:.4g} and below {high:.4g}, from '
                      'the second to the last evaluation of the grid')  # fmt: skip
   return np.asarray(ts, np.float64)[np.argmin(above) :]
 
@@ -181,5 +121,5 @@ def _by_noise(process: Process, n: int, to_zero: bool, forth: Any, back: Any) ->
 
 def _count(n: int) -> int:
   if not (isinstance(n, int | np.integer) and n >= 1):
-    raise ValueError(f'steps: got {n!r}; allowed: a whole number of at least 1')
+    raise InputError(f'steps: got {n!r}; allowed: a whole number of at least 1')
   return int(n)

@@ -10,8 +10,8 @@ from flax import struct
 from jax import Array
 
 from diffjax import keys as draws
+from diffjax.noise_levels import at
 from diffjax.process import Process
-from diffjax.solvers.grids import at
 
 __all__ = ['Noise', 'independent', 'fixed', 'brownian']
 

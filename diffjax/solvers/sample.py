@@ -8,6 +8,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from diffjax import keys as draws
+from diffjax.errors import InputError
 from diffjax.prediction import Denoise, Pred
 from diffjax.solvers.noise import Noise, independent
 
@@ -46,7 +47,7 @@ def sample(
       sample, or given ones.
 
   Raises:
-    ValueError: a stochastic solver has no key, or the key is not a typed one.
+    InputError: a stochastic solver has no key, or the key is not a typed one.
   """
   return _sample(denoise, solver, x, _batch(solver, x, key), cond, _source(noise))
 
@@ -66,7 +67,7 @@ def _source(noise: Noise) -> Any:
 def _batch(solver: Solver, x: Any, key: Array | None) -> Array | None:
   if key is None:
     if solver.noisy:
-      raise ValueError('key: got None; allowed: a typed key, jax.random.key(seed), since this solver draws noise')
+      raise InputError('key: got None; allowed: a typed key, jax.random.key(seed), since this solver draws noise')
     return None
   return draws.per_sample(key, jax.tree.leaves(x)[0].shape[0])
 

@@ -16,6 +16,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from diffjax.errors import InputError
 from diffjax.prediction import Pred
 from diffjax.solvers.noise import Noise, independent
 
@@ -77,12 +78,12 @@ class Table(struct.PyTreeNode):
     return tuple(means), tuple(stds)
 
   def update(self, state: tuple, pred: Pred, row: Rows, keys: Array | None, noise: Noise = independent) -> tuple:
-    """One row: mean + std z with z = noise(keys, row, x); ValueError if it needs keys and has none."""
+    """One row: mean + std z with z = noise(keys, row, x); InputError if it needs keys and has none."""
     means, stds = self.transition(state, pred, row)
     if not self.noisy:
       return means
     if keys is None:
-      raise ValueError('keys: got None; allowed: a key batch (B,), since this solver draws noise')
+      raise InputError('keys: got None; allowed: a key batch (B,), since this solver draws noise')
     z = noise(keys, row, state[0])
     return tuple(jax.tree.map(lambda m, s, z: m + s * z, m, s, z) for m, s in zip(means, stds, strict=True))
 
@@ -126,12 +127,12 @@ def pad(solver: Table, rows: int, registers: int) -> Table:
   The result is masked, its registers bear neutral names, and it stays noisy or not.
 
   Raises:
-    ValueError: the solver has more rows or registers than asked for.
+    InputError: the solver has more rows or registers than asked for.
   """
   n, q = solver.rows.weights.shape[:2]
   for field, have, want in (('rows', n, rows), ('registers', q, registers)):
     if want < have:
-      raise ValueError(f'{field}: got {want}; allowed: at least the {have} of the solver')
+      raise InputError(f'{field}: got {want}; allowed: at least the {have} of the solver')
   old = np.asarray(solver.rows.weights)
   elements = old.shape[3:]
   weights = np.zeros((rows, registers, registers + 4, *elements))

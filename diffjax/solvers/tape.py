@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffjax.errors import InputError
 from diffjax.solvers.table import Rows, Table
 
 __all__ = ['Tape', 'Combo']
@@ -52,7 +53,7 @@ class Tape:
 
   def __init__(self, *registers: str):
     if not registers or registers[0] != 'x':
-      raise ValueError(f"registers: got {registers}; allowed: 'x' first, then any other names")
+      raise InputError(f"registers: got {registers}; allowed: 'x' first, then any other names")
     self._registers = registers
     self._rows: list[tuple[Any, dict[str, Combo], bool]] = []
     for name in (*registers, 'x0', 'eps', 'z'):
@@ -66,14 +67,14 @@ class Tape:
     """A row evaluated at (x, t), or not evaluated if not live; registers that are not named keep their value."""
     unknown = set(after) - set(self._registers)
     if unknown:
-      raise ValueError(f'register: got {sorted(unknown)}; allowed: {", ".join(self._registers)}')
+      raise InputError(f'register: got {sorted(unknown)}; allowed: {", ".join(self._registers)}')
     self._rows.append((t, after, live))
 
   def done(self) -> Table:
     """The table.
 
     Raises:
-      ValueError: a coefficient is not finite (a noise-form step from alpha = 0, say); the row is named.
+      InputError: a coefficient is not finite (a noise-form step from alpha = 0, say); the row is named.
     """
     names = (*self._registers, 'x0', 'eps', '1', 'z')
     keep = {name: Combo({name: 1.0}) for name in self._registers}
@@ -84,7 +85,7 @@ class Tape:
     weights, t = _stack(cells, jnp if traced else np), (jnp if traced else np).asarray(t)
     if not traced:
       for i in np.flatnonzero(~np.isfinite(weights.reshape(len(live), -1)).all(1)):
-        raise ValueError(f'table: row {i} at t = {t[i]:.6g} has a coefficient that is not finite; this form of the '
+        raise InputError(f'table: row {i} at t = {t[i]:.6g} has a coefficient that is not finite; this form of the '
                          'method cannot step from or to it (alpha = 0 or sigma = 0)')  # fmt: skip
     noisy = any('z' in combo.terms for _, after, _ in self._rows for combo in after.values())
     rows = Rows(t, weights, live, np.arange(len(live), dtype=np.int32))

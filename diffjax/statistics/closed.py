@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from diffjax.errors import InputError
+from diffjax.fingerprint import stamp
+from diffjax.noise_levels import at
 from diffjax.process import Process
-from diffjax.solvers.grids import at
-from diffjax.solvers.stamp import stamp
 from diffjax.statistics.types import Energies, LinearTerms
 
 __all__ = ['isotropic', 'knots', 'linear_form']
@@ -14,10 +15,10 @@ def knots(process: Process, n: int) -> np.ndarray:
   """n values of lam, evenly from t_max (just below it where lam is infinite there) to t_min.
 
   Raises:
-    ValueError: fewer than two.
+    InputError: fewer than two.
   """
   if not (isinstance(n, int | np.integer) and n >= 2):
-    raise ValueError(f'knots: got {n!r}; allowed: a whole number of at least 2')
+    raise InputError(f'knots: got {n!r}; allowed: a whole number of at least 2')
   t_max, t_min = float(process.t_max), float(process.t_min)
   near, first, last = at(process, [t_max * (1 - 1e-3), t_max, t_min])[2]
   return np.linspace(first if np.isfinite(first) else near, last, n)

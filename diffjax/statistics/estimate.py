@@ -9,10 +9,11 @@ import numpy as np
 from jax import Array
 
 from diffjax import keys as draws
+from diffjax.errors import InputError
+from diffjax.fingerprint import stamp
+from diffjax.noise_levels import times_of
 from diffjax.prediction import Denoise
 from diffjax.process import Process
-from diffjax.solvers.grids import times_of
-from diffjax.solvers.stamp import stamp
 from diffjax.statistics.closed import knots as knots_of
 from diffjax.statistics.types import Energies, LinearTerms
 
@@ -49,7 +50,7 @@ def energies(
     progress: wraps the iterator over batches, in each pass over them.
 
   Raises:
-    ValueError: no examples, fewer than two knots, or a batch below 1.
+    InputError: no examples, fewer than two knots, or a batch below 1.
   """
   process = denoise.process
   lam = _checked(process, knots, x0, batch)
@@ -178,9 +179,9 @@ def _merged(total: tuple | None, part: tuple) -> tuple:
 def _checked(process: Process, knots: int, x0: Any, batch: int) -> np.ndarray:
   """The knots in lam."""
   if len(x0) < 1:
-    raise ValueError('x0: got no examples; allowed: at least one')
+    raise InputError('x0: got no examples; allowed: at least one')
   if batch < 1:
-    raise ValueError(f'batch: got {batch}; allowed: at least 1')
+    raise InputError(f'batch: got {batch}; allowed: at least 1')
   return knots_of(process, knots)
 
 

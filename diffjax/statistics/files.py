@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from diffjax.errors import InputError
 from diffjax.statistics.types import Energies, Gaussian, LinearTerms
 
 __all__ = ['load', 'save']
@@ -36,13 +37,13 @@ def load(path: str, kind: type[Statistics]) -> Statistics:
   """The statistics of this kind (`Energies`, `LinearTerms` or `Gaussian`) that `save` wrote.
 
   Raises:
-    ValueError: it is not there, damaged, of another version or of another kind.
+    InputError: it is not there, damaged, of another version or of another kind.
   """
   from etils import epath
 
   source, wanted = epath.Path(path), next(name for name, made in KINDS.items() if made is kind)
   if not source.exists():
-    raise ValueError(f'statistics: got {path}, which is not there; allowed: a file that diffjax statistics wrote')
+    raise InputError(f'statistics: got {path}, which is not there; allowed: a file that diffjax statistics wrote')
   try:
     with np.load(io.BytesIO(source.read_bytes()), allow_pickle=False) as file:
       found: dict[str, Any] = {name: file[name] for name in file.files}
@@ -58,8 +59,8 @@ def load(path: str, kind: type[Statistics]) -> Statistics:
   return kind(**found)
 
 
-def _refused(path: str, what: str, allowed: str = 'a whole one') -> ValueError:
-  return ValueError(f'statistics: got {path}, {what}; allowed: {allowed}, as diffjax statistics writes it')
+def _refused(path: str, what: str, allowed: str = 'a whole one') -> InputError:
+  return InputError(f'statistics: got {path}, {what}; allowed: {allowed}, as diffjax statistics writes it')
 
 
 def _fits(found: dict[str, np.ndarray]) -> bool:

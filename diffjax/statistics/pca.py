@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from diffjax.errors import InputError
 from diffjax.statistics.types import Gaussian
 
 __all__ = ['gaussian']
@@ -16,14 +17,14 @@ def gaussian(x0: Any, rank: int | None = None) -> Gaussian:
   variances are divided by n.
 
   Raises:
-    ValueError: fewer than two examples, or a rank below 1 or above the number of elements.
+    InputError: fewer than two examples, or a rank below 1 or above the number of elements.
   """
   x = np.asarray(x0, np.float64).reshape(len(x0), -1)
   n, d = x.shape
   if n < 2:
-    raise ValueError(f'x0: got {n} examples; allowed: at least two')
+    raise InputError(f'x0: got {n} examples; allowed: at least two')
   if rank is not None and not 1 <= rank <= d:
-    raise ValueError(f'rank: got {rank}; allowed: a whole number from 1 to the {d} elements of an example')
+    raise InputError(f'rank: got {rank}; allowed: a whole number from 1 to the {d} elements of an example')
   mean = x.mean(0)
   x = x - mean
   var, vectors = np.linalg.eigh((x.T @ x if d <= n else x @ x.T) / n)

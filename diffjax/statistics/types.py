@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from flax import struct
 
+from diffjax.errors import InputError
+from diffjax.fingerprint import matching
 from diffjax.process import Process
-from diffjax.solvers.stamp import matching
 
 __all__ = ['COMMAND', 'Energies', 'Gaussian', 'LinearTerms', 'given']
 
@@ -19,7 +20,7 @@ class Energies(struct.PyTreeNode):
   """Gamma(lam) = E |eps(x_t)|^2 / d, from 0 near the data to 1 in the noise.   arXiv:2201.06503
 
   Attributes:
-    stamp: (5, 3), the process (`diffjax.solvers.stamp`).
+    stamp: (5, 3), the process (`diffjax.fingerprint`).
     lam: (M,) rising.
     value: (M,), Gamma there.
     low, high: the least and the greatest value of the data, -inf and inf where there is none.
@@ -56,7 +57,7 @@ class LinearTerms(struct.PyTreeNode):
   f = (sigma eps - l x) / alpha moves along the probability-flow ODE as df/dlam ~ s f + b.
 
   Attributes:
-    stamp: (5, 3), the process (`diffjax.solvers.stamp`).
+    stamp: (5, 3), the process (`diffjax.fingerprint`).
     lam: (M,) rising.
     l, s, b: (M, ...) with the shape of one example behind, or (M,) for all elements alike.
     scale: the guidance scale of the network, 1 without guidance.
@@ -98,8 +99,8 @@ def given(process: Process, statistics: Any, kind: type) -> None:
   """Nothing, if these are statistics of this kind and process.
 
   Raises:
-    ValueError: they are of another kind, None for example, or of another process; it says which command makes them.
+    InputError: they are of another kind, None for example, or of another process; it says which command makes them.
   """
   if not isinstance(statistics, kind):
-    raise ValueError(f'statistics: got {type(statistics).__name__}; allowed: {kind.__name__}, made by {COMMAND}')
+    raise InputError(f'statistics: got {type(statistics).__name__}; allowed: {kind.__name__}, made by {COMMAND}')
   matching(process, statistics.stamp, 'statistics', COMMAND)

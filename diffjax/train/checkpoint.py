@@ -18,6 +18,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax import Array
 
+from diffjax.errors import InputError
+
 __all__ = ['Checkpoints']
 
 
@@ -29,7 +31,7 @@ class Checkpoints:
     config: what the run was made from, kept in each; must be JSON.
 
   Raises:
-    ValueError: the directory cannot be made or written.
+    InputError: the directory cannot be made or written.
   """
 
   def __init__(self, directory: str | epath.Path, keep: int = 2, config: Mapping[str, Any] | None = None):
@@ -43,7 +45,7 @@ class Checkpoints:
       self.directory.mkdir(parents=True, exist_ok=True)
       self.manager = self._open()
     except OSError as error:
-      raise ValueError(f'workdir: got {directory}; allowed: a directory that can be written ({error})') from None
+      raise InputError(f'workdir: got {directory}; allowed: a directory that can be written ({error})') from None
 
   def _open(self) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(max_to_keep=self.keep, cleanup_tmp_directories=True)
@@ -111,18 +113,18 @@ class Checkpoints:
       target: the state's shapes with the shardings it shall have, whatever mesh it was saved from.
 
     Raises:
-      ValueError: the checkpoint has other leaves than `target` (they are named), or none of several can be read.
+      InputError: the checkpoint has other leaves than `target` (they are named), or none of several can be read.
     """
     steps = [step] if step is not None else list(reversed(self.steps()))
     for candidate in steps:
       try:
         return self._read(target, candidate)
       except Mismatch as error:
-        raise ValueError(str(error)) from None
+        raise InputError(str(error)) from None
       except Exception as error:
         self._pass_over(candidate, error)
     if steps:
-      raise ValueError(
+      raise InputError(
         f'workdir: none of the checkpoints {steps} in {self.directory} can be read; remove them to start anew'
       )
     return None
@@ -153,7 +155,7 @@ class Checkpoints:
     For who wants parameters and knows nothing of the run; no target is needed.
 
     Raises:
-      ValueError: there is no checkpoint, or none that can be read.
+      InputError: there is no checkpoint, or none that can be read.
     """
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     for candidate in [step] if step is not None else list(reversed(self.steps())):
@@ -164,7 +166,7 @@ class Checkpoints:
         return {name: found.get(name, {}) for name in names}
       except Exception as error:
         self._pass_over(candidate, error)
-    raise ValueError(f'workdir: got {self.directory}; allowed: a directory with a checkpoint that can be read')
+    raise InputError(f'workdir: got {self.directory}; allowed: a directory with a checkpoint that can be read')
 
   def read_config(self, step: int | None = None) -> dict[str, Any]:
     """The config kept with a checkpoint, the newest by default."""

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from diffjax.errors import InputError
+
 __all__ = ['constant', 'power']
 
 
@@ -50,16 +52,16 @@ Average = Constant | Power
 
 
 def constant(decay: float) -> Constant:
-  """Exponential average of `decay`, warmed up: beta_n = min(decay, n / (n + 9)). Raises ValueError outside [0, 1)."""
+  """Exponential average of `decay`, warmed up: beta_n = min(decay, n / (n + 9)). Raises InputError outside [0, 1)."""
   if not 0 <= decay < 1:
-    raise ValueError(f'ema: got a decay of {decay}; allowed: 0 <= decay < 1')
+    raise InputError(f'ema: got a decay of {decay}; allowed: 0 <= decay < 1')
   return Constant(float(decay))
 
 
 def power(width: float) -> Power:
-  """Power-function average of this relative standard deviation. Raises ValueError outside (0, 12^-1/2)."""
+  """Power-function average of this relative standard deviation. Raises InputError outside (0, 12^-1/2)."""
   if not 0 < width < 12**-0.5:
-    raise ValueError(f'ema: got a power-function width of {width}; allowed: 0 < width < {12**-0.5:.3f}')
+    raise InputError(f'ema: got a power-function width of {width}; allowed: 0 < width < {12**-0.5:.3f}')
   return Power(float(width))
 
 
@@ -67,11 +69,11 @@ def averages(entries: Iterable[float | str | Average]) -> tuple[Average, ...]:
   """A config's list, (.999, 'power:.05') for example, as averages; their names are the keys of `TrainState.ema[role]`.
 
   Raises:
-    ValueError: an entry that is neither a decay nor 'power:width', or one named twice.
+    InputError: an entry that is neither a decay nor 'power:width', or one named twice.
   """
   made = tuple(_average(entry) for entry in entries)
   if len({average.name for average in made}) < len(made):
-    raise ValueError(f'ema: got {[average.name for average in made]}; allowed: each average once')
+    raise InputError(f'ema: got {[average.name for average in made]}; allowed: each average once')
   return made
 
 
@@ -84,7 +86,7 @@ def _average(entry: float | str | Average) -> Average:
   except (KeyError, ValueError) as error:
     if str(error).startswith('ema:'):
       raise
-    raise ValueError(f"ema: got {entry!r}; allowed: a decay such as .999, or 'power:.05'") from None
+    raise InputError(f"ema: got {entry!r}; allowed: a decay such as .999, or 'power:.05'") from None
 
 
 def update(average: Average, mean: Any, params: Any, n: Array | int) -> Any:

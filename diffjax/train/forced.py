@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import optax
 
+from diffjax.errors import InputError
 from diffjax.nets.magnitude import MP_KERNEL, unit_columns
 
 __all__ = ['project', 'forced', 'is_forced']
@@ -31,18 +32,18 @@ def forced() -> optax.GradientTransformation:
   shardings see nothing new. Float32 rounds twice: 1e-7 of a weight's mean square.
 
   Raises:
-    ValueError: in init, a tree without any such weight; in update, no params.
+    InputError: in init, a tree without any such weight; in update, no params.
   """
 
   def init(params: Any) -> optax.EmptyState:
     if not any(is_forced(path) for path, _ in jax.tree.leaves_with_path(params)):
-      raise ValueError(f'optimiser.forced: got parameters without a leaf {MP_KERNEL!r}; allowed: those of a '
+      raise InputError(f'optimiser.forced: got parameters without a leaf {MP_KERNEL!r}; allowed: those of a '
                        'magnitude-preserving network such as edm2')  # fmt: skip
     return optax.EmptyState()
 
   def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
     if params is None:
-      raise ValueError('params: got None; allowed: the parameters that the updates move')
+      raise InputError('params: got None; allowed: the parameters that the updates move')
 
     def one(path: tuple, u: Any, w: Any) -> Any:
       return (unit_columns(w + u.astype(w.dtype)) - w).astype(u.dtype) if is_forced(path) else u

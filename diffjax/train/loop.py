@@ -21,7 +21,6 @@ from etils import epath
 from jax import Array
 from jax.sharding import Mesh
 
-from diffjax.roles import Method, TrainState, active_phases
 from diffjax.train import compiler
 from diffjax.train import meter as meters
 from diffjax.train import sharding as shardings
@@ -29,6 +28,7 @@ from diffjax.train.clock import Clock
 from diffjax.train.ema import Average
 from diffjax.train.log import Log
 from diffjax.train.prefetch import Prefetch
+from diffjax.train.roles import Method, TrainState, active_phases
 from diffjax.train.rules import Layout
 from diffjax.train.step import init_state, jit_train_step
 
@@ -116,7 +116,7 @@ def fit(
     profile: (first, last) step between which a trace is written to workdir/profile.
 
   Raises:
-    ValueError: a batch that the mesh does not divide, a workdir that cannot be written, another config's checkpoint.
+    InputError: a batch that the mesh does not divide, a workdir that cannot be written, another config's checkpoint.
     NonFinite: see `limit`.
     SystemExit: with status 0, after a checkpoint, when the process was asked to stop (SIGTERM).
   """

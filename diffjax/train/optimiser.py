@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffjax.errors import InputError
 from diffjax.train.forced import forced as forced_norm
 
 __all__ = ['adamw', 'adam', 'lion', 'sgd']
@@ -64,17 +65,17 @@ def learning_rate(
   """The rate as a function of the update count; the equation heads this module.
 
   Raises:
-    ValueError: an unknown schedule, a warm-up longer than the run, a peak that is not positive, no reference for
+    InputError: an unknown schedule, a warm-up longer than the run, a peak that is not positive, no reference for
       'inverse_sqrt'.
   """
   if schedule not in SCHEDULES:
-    raise ValueError(f'optimiser.schedule: got {schedule!r}; allowed: {", ".join(SCHEDULES)}')
+    raise InputError(f'optimiser.schedule: got {schedule!r}; allowed: {", ".join(SCHEDULES)}')
   if not 0 <= warmup < max(steps, 1):
-    raise ValueError(f'optimiser.warmup: got {warmup}; allowed: 0 <= warmup < steps = {steps}')
+    raise InputError(f'optimiser.warmup: got {warmup}; allowed: 0 <= warmup < steps = {steps}')
   if not peak > 0:
-    raise ValueError(f'optimiser.peak: got {peak}; allowed: a positive learning rate')
+    raise InputError(f'optimiser.peak: got {peak}; allowed: a positive learning rate')
   if schedule == 'inverse_sqrt' and not reference > 0:
-    raise ValueError(f'optimiser.reference: got {reference}; allowed with inverse_sqrt: the step where decay begins')
+    raise InputError(f'optimiser.reference: got {reference}; allowed with inverse_sqrt: the step where decay begins')
   rest = optax.constant_schedule(peak)
   if schedule == 'inverse_sqrt':  # arXiv:2312.02696
     rest = lambda n: peak / jnp.sqrt(jnp.maximum((n + warmup) / reference, 1))  # noqa: E731
@@ -101,7 +102,7 @@ def _schedule(shape: dict[str, Any]) -> dict[str, Any]:
   unknown = sorted(set(shape) - {*SHAPE, 'clip', 'forced'})
   if unknown:
     allowed = ', '.join((*SHAPE, 'clip', 'forced'))
-    raise ValueError(f'optimiser: got the unknown option {unknown[0]}; allowed beside its own: {allowed}')
+    raise InputError(f'optimiser: got the unknown option {unknown[0]}; allowed beside its own: {allowed}')
   return {name: value for name, value in shape.items() if name in SHAPE}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from diffjax.errors import InputError
 from diffjax.train.ema import gamma_of
 from diffjax.train.ema import power as power_average
 
@@ -44,13 +45,13 @@ def coefficients(stored: Sequence[Profile], wanted: Profile) -> tuple[np.ndarray
       profile is cut off there.
 
   Raises:
-    ValueError: nothing stored, a time that is not positive or is beyond what is stored, a width outside (0, 12^-1/2).
+    InputError: nothing stored, a time that is not positive or is beyond what is stored, a width outside (0, 12^-1/2).
   """
   stored, last = list(stored), max((t for t, _ in stored), default=0.0)
   if not stored or min(t for t, _ in stored) <= 0:
-    raise ValueError(f'stored: got {stored}; allowed: at least one (t, width) with t > 0')
+    raise InputError(f'stored: got {stored}; allowed: at least one (t, width) with t > 0')
   if not 0 < wanted[0] <= last:
-    raise ValueError(f'wanted: got t = {wanted[0]:g}; allowed: 0 < t <= {last:g}, the last that is stored')
+    raise InputError(f'wanted: got t = {wanted[0]:g}; allowed: 0 < t <= {last:g}, the last that is stored')
   for _, width in (*stored, wanted):
     power_average(width)  # refuses widths that no exponent has
   a = np.array([[inner(p, q) for q in stored] for p in stored])
@@ -70,7 +71,7 @@ def reconstruct(stored: Sequence[Profile], trees: Iterable[Any], wanted: Profile
     stored: (t, width) of each tree, in their order, for example (20_000, .05).
 
   Raises:
-    ValueError: as `coefficients`; more or fewer trees than profiles.
+    InputError: as `coefficients`; more or fewer trees than profiles.
   """
   total: Any = None
   for x, tree in zip(coefficients(stored, wanted)[0], trees, strict=True):
@@ -86,11 +87,11 @@ def from_checkpoints(saver: Any, wanted: Profile, role: str = 'student') -> Any:
       params = from_checkpoints(saver, (20_000, .08))
 
   Raises:
-    ValueError: no checkpoint, or no such average in them; as `coefficients`.
+    InputError: no checkpoint, or no such average in them; as `coefficients`.
   """
   names = sorted(name for name in saver.load(('ema',))['ema'].get(role, {}) if name.startswith('power_'))
   if not names:
-    raise ValueError(f'ema: got no power-function average of {role!r} in the checkpoints; allowed: a run trained with '
+    raise InputError(f'ema: got no power-function average of {role!r} in the checkpoints; allowed: a run trained with '
                      "train.ema=('power:.05', 'power:.1')")  # fmt: skip
   stored = [(step, float(name.removeprefix('power_'))) for step in saver.steps() for name in names]
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from diffjax.errors import InputError
+
 __all__ = ['Prefetch']
 
 
@@ -16,7 +18,7 @@ class Prefetch:
 
   def __init__(self, stream: Iterator[Any], place: Callable[[Any], Any], n: int):
     if n < 0:
-      raise ValueError(f'prefetch: got {n}; allowed: a whole number of at least 0')
+      raise InputError(f'prefetch: got {n}; allowed: a whole number of at least 0')
     self.stream, self.place = stream, place
     self.thread = ThreadPoolExecutor(1, 'prefetch')
     self.ahead = deque(self.thread.submit(self._make) for _ in range(n))

@@ -14,6 +14,7 @@ import jax
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from diffjax.errors import InputError
 from diffjax.train.sharding import AXES
 
 __all__ = ['NAMES', 'TRANSFORMER', 'CHANNELS', 'Layout', 'checked', 'layout']
@@ -33,19 +34,19 @@ def checked(given: Iterable[Any]) -> Rules:
   """The pairs (logical name, mesh axis or None) of a config as a table.
 
   Raises:
-    ValueError: something else than a pair, a name or an axis that does not exist, a name given twice.
+    InputError: something else than a pair, a name or an axis that does not exist, a name given twice.
   """
   made: dict[str, str | None] = {}
   for pair in given:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
-      raise ValueError(f"got {pair!r}; allowed: pairs (logical name, mesh axis or None) such as ('mlp', 'model')")
+      raise InputError(f"got {pair!r}; allowed: pairs (logical name, mesh axis or None) such as ('mlp', 'model')")
     name, axis = pair
     if name not in NAMES:
-      raise ValueError(f'got the logical axis {name!r}; allowed: {", ".join(NAMES)}')
+      raise InputError(f'got the logical axis {name!r}; allowed: {", ".join(NAMES)}')
     if axis is not None and axis not in AXES:
-      raise ValueError(f'got the mesh axis {axis!r} for {name!r}; allowed: {", ".join(AXES)}, None')
+      raise InputError(f'got the mesh axis {axis!r} for {name!r}; allowed: {", ".join(AXES)}, None')
     if name in made:
-      raise ValueError(f'got {name!r} twice, for {made[name]} and {axis}; allowed: each name once')
+      raise InputError(f'got {name!r} twice, for {made[name]} and {axis}; allowed: each name once')
     made[name] = axis
   return made
 
@@ -59,7 +60,7 @@ def layout(names: Any, given: Iterable[Any] = ()) -> 'Layout':
       told by a warning.
 
   Raises:
-    ValueError: what `checked` refuses, or two names of one weight on the same mesh axis.
+    InputError: what `checked` refuses, or two names of one weight on the same mesh axis.
   """
   flat = jax.tree.leaves_with_path(names, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
   weights = {jax.tree_util.keystr(path, simple=True, separator='/'): tuple(spec) for path, spec in flat}
@@ -75,7 +76,7 @@ def layout(names: Any, given: Iterable[Any] = ()) -> 'Layout':
     for name in axes:
       axis = rules.get(name or '')
       if axis in taken:
-        raise ValueError(f'got {taken[axis]!r} and {name!r} both on {axis}, which meet in the weight {path}; allowed: '
+        raise InputError(f'got {taken[axis]!r} and {name!r} both on {axis}, which meet in the weight {path}; allowed: '
                          f'None for one of them')  # fmt: skip
       if axis is not None:
         taken[axis] = name
@@ -103,11 +104,11 @@ class Layout:
     return tuple(self.rules.get(name or '') or ('layers' if name == 'layers' else None) for name in found)
 
   def check_heads(self, mesh: Mesh, heads: Mapping[str, int]) -> None:
-    """Raises ValueError where the mesh axis of 'heads' does not divide the heads of an attention, given by name."""
+    """Raises InputError where the mesh axis of 'heads' does not divide the heads of an attention, given by name."""
     axis = self.rules.get('heads')
     for name, count in heads.items() if axis else ():
       if count % mesh.shape[axis]:
-        raise ValueError(f'{axis}: got {mesh.shape[axis]}; allowed: a number that divides the {count} heads of {name}, '
+        raise InputError(f'{axis}: got {mesh.shape[axis]}; allowed: a number that divides the {count} heads of {name}, '
                          f"or config.mesh.rules with ('heads', None)")  # fmt: skip
 
   def activations(self, mesh: Mesh) -> Any:

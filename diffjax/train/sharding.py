@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from diffjax.errors import InputError
+
 __all__ = ['make_mesh', 'state_shardings', 'batch_sharding', 'replicated', 'check_batch', 'place']
 
 AXES = ('data', 'fsdp', 'model')
@@ -23,25 +25,25 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1) -> Mesh:
   """The mesh of this many devices an axis; one axis may be -1 and takes what the others leave.
 
   Raises:
-    ValueError: more devices asked than there are, or a number that does not divide them; with several processes a
+    InputError: more devices asked than there are, or a number that does not divide them; with several processes a
       mesh that leaves devices out, or does not split the batch between them.
   """
   sizes, count = dict(data=data, fsdp=fsdp, model=model), jax.device_count()
   asked = ', '.join(f'{axis}={size}' for axis, size in sizes.items())
   bad = [axis for axis, size in sizes.items() if size < 1 and size != -1]
   if bad or list(sizes.values()).count(-1) > 1:
-    raise ValueError(f'mesh: got {asked}; allowed: positive numbers, one of them -1 to fill')
+    raise InputError(f'mesh: got {asked}; allowed: positive numbers, one of them -1 to fill')
   known = math.prod(size for size in sizes.values() if size != -1)
   if known > count:
-    raise ValueError(f'mesh: got {asked}, {known} devices; allowed: at most the {count} there are')
+    raise InputError(f'mesh: got {asked}, {known} devices; allowed: at most the {count} there are')
   if count % known:
-    raise ValueError(f'mesh: got {asked}; allowed: a product that divides the {count} devices')
+    raise InputError(f'mesh: got {asked}; allowed: a product that divides the {count} devices')
   shape = tuple(count // known if size == -1 else size for size in sizes.values())
   total = math.prod(shape)
   if total < count and jax.process_count() > 1:
-    raise ValueError(f'mesh: got {asked}, {total} devices; allowed with {jax.process_count()} processes: all {count}')
+    raise InputError(f'mesh: got {asked}, {total} devices; allowed with {jax.process_count()} processes: all {count}')
   if shape[0] * shape[1] % jax.process_count():  # where model alone spans them, processes would feed different rows
-    raise ValueError(f'mesh: got {asked}; allowed with {jax.process_count()} processes: data x fsdp a multiple of it, '
+    raise InputError(f'mesh: got {asked}; allowed with {jax.process_count()} processes: data x fsdp a multiple of it, '
                      'each reads rows of its own')  # fmt: skip
   return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=jax.devices()[:total])
 
@@ -57,11 +59,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch(mesh: Mesh, rows: int, accumulate: int = 1) -> None:
-  """Raises ValueError where a batch of so many rows does not divide over the mesh and the microbatches."""
+  """Raises InputError where a batch of so many rows does not divide over the mesh and the microbatches."""
   parts = mesh.shape['data'] * mesh.shape['fsdp']
   if rows % (parts * accumulate):
     split = f'data x fsdp = {parts}' + (f' times accumulate = {accumulate}' if accumulate > 1 else '')
-    raise ValueError(f'batch: got {rows} rows; allowed: a multiple of {split}')
+    raise InputError(f'batch: got {rows} rows; allowed: a multiple of {split}')
 
 
 def by_output(path: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:

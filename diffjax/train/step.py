@@ -16,10 +16,11 @@ import optax
 from jax import Array
 
 from diffjax import keys as draws
-from diffjax.roles import Copy, Method, Phase, TrainState
+from diffjax.errors import InputError
 from diffjax.train import compiler
 from diffjax.train import meter as meters
 from diffjax.train.ema import Average, update
+from diffjax.train.roles import Copy, Method, Phase, TrainState
 from diffjax.train.rules import Layout
 
 __all__ = ['init_state', 'jit_train_step', 'make_train_step']
@@ -42,7 +43,7 @@ def init_state(
     batch: arrays or shapes of one (micro)batch; only tells what the losses report.
 
   Raises:
-    ValueError: a phase, a copy or an average of a role that nobody gives.
+    InputError: a phase, a copy or an average of a role that nobody gives.
   """
   roles = dict(roles)
   for role, made in method.copied.items():
@@ -174,7 +175,7 @@ def gradient(
   if accumulate == 1:
     return of(batch, rows)
   if size % accumulate:
-    raise ValueError(f'batch: got {size} rows; allowed: a multiple of accumulate = {accumulate}')
+    raise InputError(f'batch: got {size} rows; allowed: a multiple of accumulate = {accumulate}')
   stack = lambda x: jnp.swapaxes(x.reshape(size // accumulate, accumulate, *x.shape[1:]), 0, 1)  # noqa: E731
   parts = jax.tree.map(stack, (batch, rows))
 
@@ -227,4 +228,4 @@ def _follows(made: Copy, role: str) -> bool:
 
 def _known(roles: Mapping[str, Any], role: str, field: str) -> None:
   if role not in roles:
-    raise ValueError(f'{field}: got the role {role!r}; allowed: {", ".join(sorted(roles))}')
+    raise InputError(f'{field}: got the role {role!r}; allowed: {", ".join(sorted(roles))}')

@@ -24,10 +24,10 @@ import optax
 
 from diffjax import losses, nets, schedules
 from diffjax.commands.profile import tell_operations
-from diffjax.roles import Method, Phase
 from diffjax.train import ema, trace
 from diffjax.train.flops import flops
 from diffjax.train.loop import abstract_state
+from diffjax.train.roles import Method, Phase
 from diffjax.train.sharding import batch_sharding, make_mesh
 from diffjax.train.step import jit_train_step
 

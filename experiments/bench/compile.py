@@ -24,21 +24,21 @@ PARTS = ('trace', 'lower', 'compile', 'initialise', 'step')
 
 def first_step(config):
   """Seconds by part, in this process, as in `loop.fit`; `initialise` has its own compiling in it."""
-  from diffjax import config as configs
-  from diffjax import experiment, run
   from diffjax.commands.start import mesh_of, start
+  from diffjax.runs import config as configs
+  from diffjax.runs import directory, experiment
 
   config = configs.override(configs.from_file(config), SMALL)
   start(config)
   import jax
 
-  from diffjax.roles import active_phases
   from diffjax.train.loop import abstract_state
+  from diffjax.train.roles import active_phases
   from diffjax.train.step import jit_train_step
 
   what = experiment.build(config)
-  mesh, method, averages, bins = mesh_of(config), what.method, what.averages, run.time_bins(what.process)
-  batch, layout, key = run.batch_of(what, mesh), what.layout(mesh), jax.random.key(0)
+  mesh, method, averages, bins = mesh_of(config), what.method, what.averages, directory.time_bins(what.process)
+  batch, layout, key = directory.batch_of(what, mesh), what.layout(mesh), jax.random.key(0)
   marks = [time.perf_counter()]
   mark = lambda: marks.append(time.perf_counter())  # noqa: E731
   make, target = abstract_state(method, what.init, key, batch, mesh, averages, bins, layout)

@@ -25,9 +25,9 @@ from diffjax import losses, nets, schedules
 from diffjax.data import DataSet, batches, load
 from diffjax.data.augment import FEATURES
 from diffjax.data.records import Records
-from diffjax.roles import Method, Phase
 from diffjax.train import sharding
 from diffjax.train.prefetch import Prefetch
+from diffjax.train.roles import Method, Phase
 from diffjax.train.step import init_state, make_train_step
 from experiments.bench.timing import compare
 

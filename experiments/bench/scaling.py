@@ -20,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax import losses, nets, schedules
+from diffjax.errors import InputError
 from diffjax.nets.magnitude import MP_KERNEL
-from diffjax.roles import Method, Phase
 from diffjax.train import ema, optimiser, rules, sharding
 from diffjax.train.loop import abstract_state
+from diffjax.train.roles import Method, Phase
 from diffjax.train.step import jit_train_step
 
 KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
@@ -84,7 +85,7 @@ def groups_of(line: str) -> np.ndarray:
     return _iota(ints(counted[2]), ints(counted[3] or '')).reshape(ints(counted[1]))
   named = re.search(r'replica_groups=mesh\[(.*?)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{(.*?)\}', line)
   if named is None:
-    raise ValueError(f'program: got the collective {line.strip()[:200]}; allowed: replica groups as XLA wrote them')
+    raise InputError(f'program: got the collective {line.strip()[:200]}; allowed: replica groups as XLA wrote them')
   sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
   devices = _iota(ints(named[2] or str(math.prod(sizes.values()))), ints(named[3] or ''))
   shape, taking = [], []

@@ -35,7 +35,7 @@ def denoiser(net, shape):
 
 def laid_out(process):
   """Name -> table, each with its default options on a grid in t that stays above alpha = 0."""
-  return {name: getattr(solvers, name)(process, grids.uniform(process, STEPS)) for name in solvers.tables}
+  return {name: getattr(solvers, name)(process, grids.uniform(process, STEPS)) for name in solvers.tables.__all__}
 
 
 def operations():

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import optax
 
 from diffjax import keys, losses, nets, schedules
-from diffjax.roles import Method, Phase
 from diffjax.train import compiler, ema
 from diffjax.train.plan import counted
+from diffjax.train.roles import Method, Phase
 from diffjax.train.step import init_state, make_train_step
 from experiments.bench.timing import compare, matmul_rate
 

@@ -24,16 +24,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax import losses, run
-from diffjax.config import from_file, override
-from diffjax.experiment import Experiment, build
-from diffjax.generate import generate
+from diffjax import losses
 from diffjax.losses import times
 from diffjax.metrics import digits
 from diffjax.metrics.frechet import frechet
 from diffjax.nets import Apply
-from diffjax.roles import Method
+from diffjax.runs import directory
+from diffjax.runs.config import from_file, override
+from diffjax.runs.experiment import Experiment, build
+from diffjax.runs.generate import generate
 from diffjax.train import loop
+from diffjax.train.roles import Method
 
 __all__ = ['ROWS', 'Unskipped', 'eps_error', 'trained']
 
@@ -71,7 +72,7 @@ def trained(what: Experiment, workdir: Path, net: Any = None) -> Any:
   if net is not None:
     loss, phase = losses.denoising(what.process, net, what.kind, times.stratified()), what.method.phases[0]
     what = dataclasses.replace(what, method=Method((dataclasses.replace(phase, loss=loss),)))
-  batches = run.stream(what, run.dataset(what, 'train'))
+  batches = directory.stream(what, directory.dataset(what, 'train'))
   done = loop.fit(
     what.method, what.init, batches, steps=c.train.steps, key=jax.random.key(c.seed), workdir=str(workdir),
     ema=what.averages, log_every=c.train.log_every, save_every=c.train.save_every, progress=False,
@@ -82,20 +83,20 @@ def trained(what: Experiment, workdir: Path, net: Any = None) -> Any:
 def eps_error(what: Experiment, params: Any, net: Any = None, draws: int = 8) -> float:
   """E |eps_hat - eps|^2 an element on the held-out images, for networks of kind eps."""
   loss = jax.jit(losses.denoising(what.process, net or what.net, 'eps', times.stratified()))
-  images, _ = run.arrays(what, 'test')
+  images, _ = directory.arrays(what, 'test')
   values = [loss({'student': params}, {'x': images}, jax.random.key(i))[0] for i in range(draws)]
   return float(np.mean(values))
 
 
 def distance(what: Experiment, drawn: np.ndarray) -> float:
-  held, seen = (run.arrays(what, split)[0].reshape(-1, 64) for split in ('test', 'train'))
+  held, seen = (directory.arrays(what, split)[0].reshape(-1, 64) for split in ('test', 'train'))
   own = np.clip(drawn, -1, 1).reshape(-1, 64)
   return frechet(held, own, shrinkage=1e-3) / frechet(held, seen, shrinkage=1e-3)
 
 
 def drawn(what: Experiment, params: Any) -> tuple[np.ndarray, np.ndarray | None]:
   """As many samples as there are held-out images, with their labels."""
-  images, labels = run.arrays(what, 'test')
+  images, labels = directory.arrays(what, 'test')
   denoise, seed = what.guided(what.denoiser(params)), int(what.config.to_dict()['seed'])
   return generate(denoise, what.solver(), what.shape, len(images), labels, seed, len(images)), labels
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax import keys, schedules, solvers
-from diffjax.solvers import Table, grids
+from diffjax import keys, noise_levels, schedules, solvers
+from diffjax.solvers import Table
 from experiments.tables import solver_rows as rows
 from experiments.tables import targets
 
@@ -112,33 +112,33 @@ def solution(denoise: Any, x: np.ndarray, steps: int = 400) -> np.ndarray:
   """Where the probability-flow ODE takes x: classical RK4 in sigma / alpha, on steps even in lam down to lam = 10."""
   process = denoise.process
   t_max = float(process.t_max)
-  first = t_max if np.isfinite(grids.at(process, [t_max])[2][0]) else t_max * (1 - 1e-6)
-  low = grids.at(process, [first])[2][0]
-  ts = np.array(grids.times_of(process, np.linspace(low, 10.0, steps + 1)))
+  first = t_max if np.isfinite(noise_levels.at(process, [t_max])[2][0]) else t_max * (1 - 1e-6)
+  low = noise_levels.at(process, [first])[2][0]
+  ts = np.array(noise_levels.times_of(process, np.linspace(low, 10.0, steps + 1)))
   ts = np.concatenate([[t_max], ts[1:] if first == t_max else ts, [0.0]])
   return np.asarray(solvers.sample(denoise, solvers.deis_rhork(process, ts, tableau='rk4'), x))
 
 
 def digits(out: Path, workdir: str, budgets: tuple[int, ...], names: list[str], n: int = 128) -> list[dict]:
   """The cells of a run's network: distance to its own solution, Frechet and sliced Wasserstein to held-out images."""
-  from diffjax import run
-  from diffjax.experiment import build
-  from diffjax.generate import starts
   from diffjax.metrics import protocol
   from diffjax.metrics.frechet import frechet as frechet_distance
+  from diffjax.runs import directory
+  from diffjax.runs.experiment import build
+  from diffjax.runs.generate import starts
   from diffjax.train.sharding import make_mesh
 
-  experiment = build(run.read_config(workdir))
-  state = run.restored(experiment, workdir, make_mesh(1, 1, 1))
-  denoise = experiment.guided(experiment.denoiser(run.weights(experiment, state)))
+  experiment = build(directory.read_config(workdir))
+  state = directory.restored(experiment, workdir, make_mesh(1, 1, 1))
+  denoise = experiment.guided(experiment.denoiser(directory.weights(experiment, state)))
   process = experiment.process
-  images, labels = run.arrays(experiment, 'test')
+  images, labels = directory.arrays(experiment, 'test')
   n = min(n, len(images))
   x, _ = starts(denoise, experiment.shape, 0, 0, n)
   cond = None if labels is None else jnp.asarray(labels[:n])
   cells = Cells(out / 'digits.jsonl')
   ends = np.asarray(solvers.sample(denoise, solvers.recommended(process, 200), x, None, cond))
-  train, _ = run.arrays(experiment, 'train')
+  train, _ = directory.arrays(experiment, 'train')
   features = protocol.features_for(experiment.config.data.name, train)[0]
   spread = float(np.sqrt(np.mean(np.sum(np.square(ends - ends.mean(0)), (1, 2, 3)))))
   for nfe in budgets:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffjax import solvers
+from diffjax.errors import InputError
 from diffjax.process import Process
 from diffjax.solvers import grids
 
@@ -35,7 +36,7 @@ class Row(NamedTuple):
 
   @property
   def group(self) -> str:
-    if self.headed or self.sampler in solvers.informed:
+    if self.headed or self.sampler in solvers.with_statistics:
       return 'informed'
     return 'ours' if self.sampler == 'trig_adams' else 'published'
 
@@ -47,7 +48,7 @@ class Row(NamedTuple):
       if self.headed:
         options = dict(options, data_var=known('variance'))
       else:
-        given = (known(solvers.informed[self.sampler]),)
+        given = (known(solvers.with_statistics[self.sampler]),)
     made = getattr(solvers, self.sampler)(process, ts, *given, **options)
     return made if self.then is None else self.then(made)
 
@@ -115,13 +116,13 @@ def chosen(names: str | None = None, informed: bool = True) -> list[str]:
   """The rows named in a text, with semicolons between; all where there is none.
 
   Raises:
-    ValueError: one is not there, or is informed and those are not wanted.
+    InputError: one is not there, or is informed and those are not wanted.
   """
   among = [name for name, row in ROWS.items() if informed or row.group != 'informed']
   wanted = among if names is None else names.split(';')
   for name in wanted:
     if name not in among:
-      raise ValueError(f'solvers: got {name!r}; allowed: {"; ".join(among)}')
+      raise InputError(f'solvers: got {name!r}; allowed: {"; ".join(among)}')
   return wanted
 
 
@@ -133,7 +134,7 @@ def laid_out(row: Row, process: Process, grid: str, nfe: int, known: Known | Non
       warnings.simplefilter('ignore')  # of float32's rounding: the exact cells run in float64
       try:
         solver = row.build(process, ts, known)
-      except ValueError:  # another kind of process, no start from alpha = 0, or too few steps for its order
+      except InputError:  # another kind of process, no start from alpha = 0, or too few steps for its order
         return None
     if solver.nfe <= nfe:
       return solver

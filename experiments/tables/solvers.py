@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffjax.errors import InputError
 from experiments.tables.published import published
 from experiments.tables.solver_cells import digits, exact
 from experiments.tables.solver_report import report
@@ -44,7 +45,7 @@ def main() -> None:
     return
   try:
     names = chosen(options.solvers or (None if options.scale == 'exact' else FEW), informed=options.scale == 'exact')
-  except ValueError as error:
+  except InputError as error:
     raise SystemExit(str(error)) from None
   if options.scale == 'exact':
     lines = [line for line in exact(out, budgets, names) if line['nfe'] in budgets]

@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax import keys, statistics
+from diffjax import keys, noise_levels, statistics
 from diffjax.exact import Mixture, gaussian, mixture
+from diffjax.fingerprint import stamp
 from diffjax.process import Process
-from diffjax.solvers import grids
-from diffjax.solvers.stamp import stamp
 from diffjax.statistics.closed import knots
 
 __all__ = ['judged', 'knowledge', 'tuning', 'unseen']
@@ -72,7 +71,7 @@ def knowledge(target: Mixture, process: Process) -> Callable[[str], Any]:
 def _energies(target: Mixture, process: Process, x0: np.ndarray) -> statistics.Energies:
   """Gamma = 1 - E Var[eps | x_t], the mean over the elements too: without error on one Gaussian."""
   lam, z = knots(process, KNOTS), np.random.default_rng(4).standard_normal(x0.shape)
-  alpha, sigma, _ = grids.at(process, grids.times_of(process, lam))
+  alpha, sigma, _ = noise_levels.at(process, noise_levels.times_of(process, lam))
   at = lambda level: jnp.mean(target.moments(level[0] * x0 + level[1] * z, *level)['residual2'])  # noqa: E731
   return statistics.Energies(stamp(process), lam, 1 - np.asarray(jax.lax.map(at, (alpha, sigma))))
 

@@ -23,13 +23,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffjax import keys, run
+from diffjax import keys
 from diffjax.cli import main as diffjax
 from diffjax.data.pairs import one_hot, projected
-from diffjax.experiment import build
+from diffjax.guidance.modes import absent, given, part
 from diffjax.metrics import digits
 from diffjax.metrics.frechet import frechet
-from diffjax.nets.modes import absent, given, part
+from diffjax.runs import directory
+from diffjax.runs.experiment import build
 from diffjax.solvers import sample
 
 __all__ = ['agreement', 'bars', 'modes', 'read']
@@ -51,10 +52,10 @@ def agreement(other: str, a: np.ndarray, b: np.ndarray) -> float:
 
 def modes(workdir: str, other: str) -> dict[str, float]:
   """The figures of one trained run."""
-  denoise, process, config = run.load(workdir)
+  denoise, process, config = directory.load(workdir)
   what = build(config)
   solver = what.solver()
-  (held, _), (seen, _) = run.arrays(what, 'test'), run.arrays(what, 'train')
+  (held, _), (seen, _) = directory.arrays(what, 'test'), directory.arrays(what, 'train')
 
   def noise(stream: int, n: int) -> dict[str, Any]:
     return process.prior(keys.per_sample(jax.random.key(stream), n), what.rows(n))

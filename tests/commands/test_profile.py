@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from diffjax import run as runs
 from diffjax.cli import main
+from diffjax.runs import directory as runs
 
 CONFIG = """
 from ml_collections import ConfigDict

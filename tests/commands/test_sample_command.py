@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from diffjax.cli import main
-from diffjax.parts import pixels
+from diffjax.runs.parts import pixels
 
 CONFIG = """
 from ml_collections import ConfigDict

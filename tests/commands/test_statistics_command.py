@@ -84,7 +84,7 @@ def test_sampling_is_that_of_the_library_with_these_terms(known, tmp_path):
   """The file is what the table is laid out on: the same samples from `diffjax.load` and `solvers.dpm_v3`."""
   import diffjax
   from diffjax import guidance, solvers
-  from diffjax.generate import generate
+  from diffjax.runs.generate import generate
   from diffjax.solvers import grids
 
   assert main(['sample', f'--workdir={known}', f'--out={tmp_path}/v3', '--labels=3,4,5']) == 0
@@ -135,7 +135,7 @@ def test_teleported_samples_are_the_solver_begun_where_the_gaussian_arrives(know
   """On times .75, .5 and .25 of t_max, sigma / alpha 2.3, 1 and .43: below 3 one evaluation is saved, below 1.5 two."""
   import diffjax
   from diffjax import guidance, solvers
-  from diffjax.generate import starts
+  from diffjax.runs.generate import starts
   from diffjax.solvers import grids
 
   denoise, process, _ = diffjax.load(known)

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax import run
-from diffjax.config import ConfigError, checked, from_file, override
-from diffjax.experiment import build, count
+from diffjax.runs import directory
+from diffjax.runs.config import ConfigError, checked, from_file, override
+from diffjax.runs.experiment import build, count
 
 CONFIGS = sorted(str(p) for p in Path('experiments/configs').glob('[!_]*.py'))
 
@@ -40,7 +40,7 @@ def test_solver_and_state(experiment, params):
     allowed = (2 * (n + 1),)  # two a step, and two from the last noise level to the data
   assert experiment.solver().nfe in allowed
   mesh = jax.sharding.AbstractMesh((2, 4, 1), ('data', 'fsdp', 'model'))
-  state = run.state_of(experiment, mesh)
+  state = directory.state_of(experiment, mesh)
   assert count(state.roles) == count(params)
   assert count(state.ema) == len(experiment.averages) * count(params)
   big = [leaf for leaf in jax.tree.leaves(state.roles) if leaf.size >= 2**14 and max(leaf.shape) % 4 == 0]
@@ -78,8 +78,8 @@ def test_other_sizes_of_the_paper(name, millions):
 
 
 def test_a_config_survives_its_json(experiment, tmp_path):
-  run.claim(str(tmp_path / 'run'), experiment.config)
-  assert run.read_config(str(tmp_path / 'run')).to_dict() == experiment.config.to_dict()
+  directory.claim(str(tmp_path / 'run'), experiment.config)
+  assert directory.read_config(str(tmp_path / 'run')).to_dict() == experiment.config.to_dict()
   assert checked(experiment.config).to_dict() == experiment.config.to_dict()
 
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from diffjax.cli import main
-from diffjax.config import ConfigError, from_file, override
-from diffjax.experiment import build
 from diffjax.metrics import digits
 from diffjax.nets import Apply, uvit
-from diffjax.run import claim
+from diffjax.runs.config import ConfigError, from_file, override
+from diffjax.runs.directory import claim
+from diffjax.runs.experiment import build
 from experiments.tables import networks, unidiffuser
 
 PAIRS = 'experiments/configs/unidiffuser_digits.py'

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import schedules, solvers
+from diffjax import noise_levels, schedules, solvers
 from diffjax.guidance import cost, time_shift
 from diffjax.prediction import as_denoiser
 from diffjax.solvers import grids, pair_form, sample
@@ -24,7 +24,7 @@ DENOISE = as_denoiser(ball, PROCESS)
 
 
 def draws(t, n, d, c2=C2, seed=0):
-  alpha, sigma, _ = (part[0] for part in grids.at(PROCESS, [t]))
+  alpha, sigma, _ = (part[0] for part in noise_levels.at(PROCESS, [t]))
   return np.float32(np.sqrt(alpha**2 * c2 + sigma**2)) * np.random.default_rng(seed).standard_normal((n, d), np.float32)
 
 
@@ -35,7 +35,7 @@ def test_the_window_is_searched_for_sigma():
   got = np.asarray(shifted.times(x, 0.5), np.float64)
   inside = (got > 0.351) & (got < 0.649)
   assert inside.sum() > 32
-  sigma = grids.at(PROCESS, got)[1]
+  sigma = noise_levels.at(PROCESS, got)[1]
   np.testing.assert_allclose(sigma[inside] ** 2, x[inside].var(1), rtol=1e-4)
   np.testing.assert_allclose(shifted.times(100 * x, 0.5), 0.65, rtol=1e-6)
   np.testing.assert_allclose(shifted.times(0 * x, jnp.linspace(0.2, 0.8, 64)), np.linspace(0.05, 0.65, 64), rtol=1e-5)

@@ -6,11 +6,12 @@ import os
 import numpy as np
 import pytest
 
-from diffjax import run, schedules, solvers
+from diffjax import schedules, solvers
 from diffjax.cli import main
-from diffjax.experiment import build
+from diffjax.runs import directory
+from diffjax.runs.experiment import build
 from diffjax.solvers import grids
-from diffjax.solvers.file import read, write
+from diffjax.solvers.solver_file import read, write
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -54,7 +55,7 @@ def test_a_searched_solver_samples(method, budget, workdir, tmp_path, capsys):
   assert 'dpmpp_2m on uniform, 3 evaluations: error' in before and method in after and out in after
   if method != 'boss':  # the network is smooth: what helps on 32 starts does not hurt on 32 others by a tenth
     assert float(after.split('error ')[1].split(',')[0]) < 1.1 * float(before.split('error ')[1].split(' ')[0])
-  kept = read(out, build(run.read_config(workdir)).process)
+  kept = read(out, build(directory.read_config(workdir)).process)
   assert kept.table.nfe == 3 and method in kept.about
   assert main(['sample', f'--workdir={workdir}', f'--solver={out}', f'--out={tmp_path}/drawn', '--n=12']) == 0
   assert f'12 samples, {out}, 3 evaluations' in capsys.readouterr().out
@@ -68,7 +69,7 @@ def test_a_searched_solver_samples(method, budget, workdir, tmp_path, capsys):
 @pytest.mark.slow
 def test_the_file_of_the_configs_own_solver_gives_its_samples(workdir, tmp_path):
   """Bit for bit, through sample and evaluate."""
-  process = build(run.read_config(workdir)).process
+  process = build(directory.read_config(workdir)).process
   write(f'{tmp_path}/own.npz', solvers.dpmpp_2m(process, grids.uniform(process, 4)), process, 'own')
   for name, extra in dict(config=[], file=[f'--solver={tmp_path}/own.npz']).items():
     assert main(['sample', f'--workdir={workdir}', f'--out={tmp_path}/{name}', *extra]) == 0

@@ -7,7 +7,7 @@ import numpy as np
 import oracle
 import pytest
 
-from diffjax import search, solvers
+from diffjax import noise_levels, search, solvers
 from diffjax.exact import mixture
 from diffjax.solvers import grids
 
@@ -72,7 +72,7 @@ def test_only_what_may_move_moves():
   assert np.abs(moved.rows.weights - start.rows.weights).max() > 1e-3
   np.testing.assert_allclose(moved.rows.t, start.rows.t, rtol=1e-5)
   after = np.append(moved.rows.t, 0.0)
-  levels = np.stack(grids.at(process, after)[:2], 1)
+  levels = np.stack(noise_levels.at(process, after)[:2], 1)
   np.testing.assert_allclose(oracle.line(moved, process, after), levels, rtol=1e-5, atol=1e-6 * levels.max())
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 
-from diffjax import search, solvers
+from diffjax import noise_levels, search, solvers
 from diffjax.solvers import grids
 
 
@@ -40,7 +40,7 @@ def test_whatever_moves_times_fall_and_rows_keep_to_the_line(kind):
       table = moved.final()
       ts = np.append(table.rows.t, 0.0)
       assert (np.diff(ts) < 0).all() and ts[0] == float(process.t_max) and ts[-2] > float(process.t_min)
-      levels = np.stack(grids.at(process, ts)[:2], 1)
+      levels = np.stack(noise_levels.at(process, ts)[:2], 1)
       np.testing.assert_allclose(oracle.line(table, process, ts), levels, rtol=1e-8, atol=1e-9 * levels.max())
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import oracle
 import pytest
 
-from diffjax import solvers
+from diffjax import noise_levels, solvers
 from diffjax.search.unified import BASELINES, Choice, usf
 from diffjax.solvers import grids
 
@@ -69,7 +69,7 @@ def test_any_choices_stay_on_the_line():
   for kind in ('vp_linear', 'edm', 'flow', 'sub_vp'):
     process = oracle.PROCESSES[kind]()
     ts = grids.uniform_lam(process, 6)
-    levels = np.stack(grids.at(process, ts)[:2], 1)
+    levels = np.stack(noise_levels.at(process, ts)[:2], 1)
     for _ in range(10):
       choices = [
         Choice(int(rng.integers(1, 5)), *map(bool, rng.integers(2, size=2)), ('exact', 'b1', 'b2')[rng.integers(3)],
@@ -84,7 +84,7 @@ def test_low_differences_are_divided_differences():
   """On a quadratic in lam, x0 = lam^2, the second derivative is exact and only the first is off, at order three."""
   process = oracle.PROCESSES['edm']()
   ts = grids.uniform_lam(process, 3, to_zero=False)
-  lam = grids.at(process, ts)[2]
+  lam = noise_levels.at(process, ts)[2]
   h = lam[3] - lam[2]
   full, low = (usf(process, ts, [Choice(), Choice(), Choice(3, low=low)]) for low in (False, True))
 

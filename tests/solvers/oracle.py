@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from diffjax import schedules, solvers
+from diffjax import noise_levels, schedules, solvers
 from diffjax.exact import mixture
 from diffjax.solvers import grids
 
@@ -82,7 +82,7 @@ def build(name, process, ts, **options):
 def times(name, process, n, grid='uniform', to_zero=True):
   """A grid that the method accepts: two stochastic ones have infinite coefficients where alpha = 0."""
   ts = getattr(grids, grid)(process, n, to_zero=to_zero)
-  if name in ('euler_maruyama', 'sde_dpm') and grids.at(process, ts[:1])[0][0] == 0:
+  if name in ('euler_maruyama', 'sde_dpm') and noise_levels.at(process, ts[:1])[0][0] == 0:
     ts[0] *= 0.999
   return ts
 
@@ -99,7 +99,7 @@ def line(table, process, ts):
   Noise is independent of eps and of unit variance too, so it joins eps in quadrature: exact for one register.
   """
   state = np.zeros((len(table.registers), 2))
-  state[0] = [part[0] for part in grids.at(process, ts[:1])[:2]]
+  state[0] = [part[0] for part in noise_levels.at(process, ts[:1])[:2]]
   points = [state[0]]
   for weights in np.asarray(table.rows.weights):
     state, noise = row(weights, state, [1, 0], [0, 1])
@@ -113,7 +113,7 @@ def gaussian_law(table, process, var):
   n, q = table.rows.weights.shape[:2]
   state = np.zeros((q, 1 + n))  # coefficients of x_T and of each row's noise
   state[0, 0] = 1
-  levels = zip(*grids.at(process, table.rows.t)[:2], strict=True)
+  levels = zip(*noise_levels.at(process, table.rows.t)[:2], strict=True)
   for i, (weights, (alpha, sigma)) in enumerate(zip(np.asarray(table.rows.weights), levels, strict=True)):
     total = alpha**2 * var + sigma**2
     state, noise = row(weights, state, alpha * var / total * state[0], sigma / total * state[0])
@@ -137,7 +137,7 @@ def run(table, process, x, predict=predict):
   """The sample of a deterministic table from x (B, d) in float64."""
   state = np.zeros((len(table.registers), *x.shape))
   state[0] = x
-  levels = zip(*grids.at(process, table.rows.t)[:2], strict=True)
+  levels = zip(*noise_levels.at(process, table.rows.t)[:2], strict=True)
   for weights, live, (alpha, sigma) in zip(np.asarray(table.rows.weights), table.rows.live, levels, strict=True):
     x0, eps = predict(state[0], alpha, sigma) if live else (np.zeros_like(x), np.zeros_like(x))
     state = np.einsum('qk...,kb...->qb...', weights[:, :-1], np.stack([*state, x0, eps, np.ones_like(x)]))
@@ -153,8 +153,8 @@ def start(process, n):
 def solution(kind, n, first, last):
   """Where the probability-flow ODE takes `start` on GM-A from time `first` to time `last`, to 1e-9."""
   process = PROCESSES[kind]()
-  lam = grids.at(process, [first, last])[2]
-  ts = np.concatenate([[first], grids.times_of(process, np.linspace(*lam, 801))[1:-1], [last]])
+  lam = noise_levels.at(process, [first, last])[2]
+  ts = np.concatenate([[first], noise_levels.times_of(process, np.linspace(*lam, 801))[1:-1], [last]])
   return run(solvers.deis_rhork(process, ts, tableau='rk4'), process, start(process, n))
 
 

@@ -8,7 +8,7 @@ import pytest
 from diffjax import exact, schedules
 from diffjax.prediction import as_denoiser
 from diffjax.solvers import grids, sample, unipc
-from diffjax.solvers.adaptive import dopri5, dpm_adaptive
+from diffjax.solvers.own.adaptive import dopri5, dpm_adaptive
 
 
 @pytest.fixture

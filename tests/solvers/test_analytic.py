@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from oracle import PROCESSES, gaussian_law, gm_a, m1
 
-from diffjax import keys, schedules, solvers, statistics
+from diffjax import keys, noise_levels, schedules, solvers, statistics
 from diffjax.solvers import grids
-from diffjax.solvers.analytic import cheapest, step_costs
+from diffjax.solvers.tables.analytic import cheapest, step_costs
 
 VP = schedules.vp_linear()
 
@@ -26,7 +26,7 @@ def test_gaussian_data_keep_their_variance_in_any_number_of_steps(kind, eta):
   known = statistics.isotropic(process, var)
   for n in (1, 5, 10, 50):
     ts = np.linspace(float(process.t_max), max(float(process.t_min), 1e-3), n + 1)
-    total = np.square(grids.at(process, ts[[0, -1]])[:2]).T @ [var, 1.0]
+    total = np.square(noise_levels.at(process, ts[[0, -1]])[:2]).T @ [var, 1.0]
     gain, noise = gaussian_law(solvers.analytic_dpm(process, ts, known, eta), process, var)
     assert abs((gain**2 * total[0] + noise) / total[1] - 1) < 1e-6, n
 
@@ -51,7 +51,7 @@ def test_the_variance_is_that_of_the_step(eta):
   known = statistics.energies(denoise, x0, jax.random.key(1), knots=40, batch=n)
   for ts in ([1.0, 0.5, 0.1], [0.6, 0.3, 1e-3]):
     table = solvers.analytic_dpm(VP, ts, known, eta)
-    alpha, sigma, lam = grids.at(VP, ts)
+    alpha, sigma, lam = noise_levels.at(VP, ts)
     for i in range(2):
       own = eta * sigma[i + 1] * np.sqrt(-np.expm1(2 * (lam[i] - lam[i + 1])))
       eps, z = r.standard_normal((2, n, 2))
@@ -88,7 +88,7 @@ def test_wasserstein_distance_on_the_bimodal_target():
 def test_bounds():
   """Small variance <= optimal <= that with C at its bound; a Gamma of 1 or more is the small variance itself."""
   ts = grids.uniform_lam(VP, 8, to_zero=False)
-  alpha, sigma, lam = grids.at(VP, ts)
+  alpha, sigma, lam = noise_levels.at(VP, ts)
   small = sigma[1:] * np.sqrt(-np.expm1(-2 * np.diff(lam)))
   known = statistics.isotropic(VP, 1.0)
   gain = alpha[1:] * -np.expm1(-2 * np.diff(lam))  # c at eta = 1
@@ -112,7 +112,7 @@ def test_finite_at_both_ends_and_no_noise_at_the_last(kind):
       ts = grid(process, 6)
       table = solvers.analytic_dpm(process, ts, statistics.isotropic(process), eta)
       assert np.isfinite(table.rows.weights).all() and table.nfe == 6
-      if grids.at(process, [0.0])[1][0] == 0:
+      if noise_levels.at(process, [0.0])[1][0] == 0:
         assert stds(table)[-1] == 0 and table.rows.weights[-1, 0, 1] == pytest.approx(1)
 
 
@@ -120,7 +120,7 @@ def test_costs_of_steps_are_the_logarithm_of_their_variances():
   """log of optimal over small variance is 2 h + F, from the table itself."""
   known = statistics.isotropic(VP, 0.25)
   ts = np.linspace(1, 0.01, 9)
-  alpha, sigma, lam = grids.at(VP, ts)
+  alpha, sigma, lam = noise_levels.at(VP, ts)
   costs = step_costs(known, lam[::-1])[::-1, ::-1]  # [s, r] by place in ts
   for r, s in itertools.combinations(range(9), 2):
     small = sigma[s] ** 2 * -np.expm1(2 * (lam[r] - lam[s]))
@@ -142,7 +142,7 @@ def test_best_grids(kind):
   """n + 1 times of the process, no dearer than the evenly spaced ones; a uniform tail where estimates are bad."""
   process = PROCESSES[kind]()
   known = statistics.isotropic(process, 0.25)
-  lam = grids.at(process, float(process.t_max) * np.arange(1, 101) / 100)[2]
+  lam = noise_levels.at(process, float(process.t_max) * np.arange(1, 101) / 100)[2]
   costs = step_costs(known, lam)
   for n in (2, 5, 20):
     ts = solvers.analytic_grid(process, known, n, candidates=100)

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 from oracle import PROCESSES, error, gm_a, line, run, start
 
-from diffjax import keys, schedules, solvers, statistics
+from diffjax import keys, noise_levels, schedules, solvers, statistics
+from diffjax.fingerprint import stamp
 from diffjax.solvers import grids
-from diffjax.solvers.stamp import stamp
 
 VP = schedules.vp_linear()
 
 
 def between(process, low, high, n):
   """n + 1 times evenly in lam."""
-  return grids.times_of(process, np.linspace(low, high, n + 1))
+  return noise_levels.times_of(process, np.linspace(low, high, n + 1))
 
 
 @pytest.mark.parametrize('kind', ['vp_linear', 'edm', 'flow', 'sub_vp'])
@@ -23,7 +23,7 @@ def test_with_fixed_terms_it_is_the_exponential_method(kind):
   process = PROCESSES[kind]()
   for ts in (between(process, -3.0, 5.0, 7), grids.uniform(process, 7)):
     for data in (True, False):
-      if not data and not np.isfinite(grids.at(process, ts[:1])[2]).all():
+      if not data and not np.isfinite(noise_levels.at(process, ts[:1])[2]).all():
         continue  # the noise form does not start from alpha = 0
       for order in (1, 2, 3, 4):
         for lower in (True, False):
@@ -54,7 +54,7 @@ def test_where_f_moves_as_the_terms_say_every_step_is_exact(options):
   """
   known = drawn_terms(VP, 9)
   ts = between(VP, -3.5, 4.5, 6) * np.array([1, 1.1, 0.9, 1.05, 1, 0.9, 1])
-  alpha, sigma, lam = grids.at(VP, ts)
+  alpha, sigma, lam = noise_levels.at(VP, ts)
   edges = np.unique(np.concatenate([lam, known.lam[(known.lam > lam[0]) & (known.lam < lam[-1])]]))
   y, f = np.array([[0.3, -1.0]]) / alpha[0], np.array([[-0.4, 0.7]])
   values = {lam[0]: f}
@@ -92,12 +92,12 @@ def test_which_terms_keep_the_line():
   ts, gaps = between(VP, -3.5, 4.5, 6), []
   for data in (True, False):
     table = solvers.dpm_v3(VP, ts, statistics.linear_form(VP, data))
-    np.testing.assert_allclose(line(table, VP, ts), np.stack(grids.at(VP, ts)[:2], 1), atol=1e-12)
+    np.testing.assert_allclose(line(table, VP, ts), np.stack(noise_levels.at(VP, ts)[:2], 1), atol=1e-12)
   for n in (51, 101, 0):
     lam = np.linspace(-4.5, 5.5, n or 101)
     l = 1 / (1 + 0.7 * np.exp(lam))  # noqa: E741
     known = statistics.LinearTerms(stamp(VP), lam, l, (l - 1) if n else 0 * l, 0 * l)
-    gaps.append(np.abs(line(solvers.dpm_v3(VP, ts, known), VP, ts) - np.stack(grids.at(VP, ts)[:2], 1)).max())
+    gaps.append(np.abs(line(solvers.dpm_v3(VP, ts, known), VP, ts) - np.stack(noise_levels.at(VP, ts)[:2], 1)).max())
   assert gaps[1] < 1e-3 and gaps[0] / gaps[1] == pytest.approx(4, rel=0.3) and gaps[2] > 10 * gaps[1]
 
 
@@ -109,11 +109,11 @@ def test_orders_for_any_terms(options, order):
   Two short steps at the start, h^2 long, for the first is of order one and here its error is not small.
   """
   known, errors = drawn_terms(VP, 2), []
-  low, high = grids.at(VP, [0.9999, 1e-3])[2]
+  low, high = noise_levels.at(VP, [0.9999, 1e-3])[2]
   for n in (160, 320):
     lam = np.linspace(low, high, n + 1)
     lam = np.insert(lam, 1, low + np.array([1, 2]) * (lam[1] - low) ** 2)
-    ts = grids.times_of(VP, lam)
+    ts = noise_levels.times_of(VP, lam)
     table = solvers.dpm_v3(VP, ts, known, lower_final=False, **options)
     errors.append(error(table, 'vp_linear', ts[-1], 32))
   assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.3), errors

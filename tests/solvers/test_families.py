@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from oracle import ORDERS, PROCESSES, build, counts, error, predict, run, start
 
-from diffjax import schedules, solvers
+from diffjax import noise_levels, schedules, solvers
 from diffjax.solvers import grids, in_data_form
-from diffjax.solvers.adams import adams_weights
-from diffjax.solvers.deis import tab_weights
+from diffjax.solvers.tables.adams import adams_weights
+from diffjax.solvers.tables.deis import tab_weights
 
 # (method, options, order): every table as it comes, and with its options. Two have tests of their own.
 CASES = [(name, {}, order) for name, order in ORDERS.items() if name not in ('euler', 'trig_adams')]
@@ -38,9 +38,9 @@ CASES += [
 def test_orders_on_a_mixture(name, options, order):
   for kind in ('vp_linear',) if options else ('vp_linear', 'edm', 'flow'):
     process, errors = PROCESSES[kind](), []
-    lam = grids.at(process, [0.999 * float(process.t_max), float(process.t_min)])[2]
+    lam = noise_levels.at(process, [0.999 * float(process.t_max), float(process.t_min)])[2]
     for n in (160, 320):
-      ts = grids.times_of(process, np.linspace(*lam, n + 1))
+      ts = noise_levels.times_of(process, np.linspace(*lam, n + 1))
       errors.append(error(build(name, process, ts, **options), kind, ts[-1], 32))
     assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.25), (kind, errors)
 
@@ -79,7 +79,7 @@ def test_published_errors(name, options, grid, published):
 
 def sent(table, process):
   """Each row's x as (x, then registers, then x0), its eps and x0 exchanged by x = alpha x0 + sigma eps."""
-  alpha, sigma, _ = grids.at(process, table.rows.t)
+  alpha, sigma, _ = noise_levels.at(process, table.rows.t)
   rows = table.rows.weights[:, 0].copy()
   share = rows[:, -3] / sigma
   rows[:, 0] += share
@@ -147,7 +147,7 @@ def test_weights_in_t_are_the_riemann_sums_of_the_published_code():
   for i in (4, 9):
     weights = tab_weights(process, ts, i, 4)
     fine = np.linspace(ts[i], ts[i + 1], 10001)
-    a, s, _ = grids.at(process, fine)
+    a, s, _ = noise_levels.at(process, fine)
     for j in range(4):
       others = np.delete(ts[i - 3 : i + 1][::-1], j)
       basis = np.prod((fine[:, None] - others) / (ts[i - j] - others), axis=1)
@@ -156,9 +156,9 @@ def test_weights_in_t_are_the_riemann_sums_of_the_published_code():
 
 def thirds(process, outer, orders):
   """A grid through these times, the inner nodes of each step of equal length in lam: the published r."""
-  lam = grids.at(process, outer)[2]
+  lam = noise_levels.at(process, outer)[2]
   parts = [np.linspace(a, b, p + 1)[1:] for a, b, p in zip(lam, lam[1:], orders, strict=False)]
-  inner = grids.times_of(process, np.concatenate(parts))
+  inner = noise_levels.times_of(process, np.concatenate(parts))
   ts = np.concatenate([outer[:1], inner])
   ts[np.cumsum([0, *orders])] = outer
   return ts
@@ -267,8 +267,8 @@ def test_taylor_variants_are_the_published_formulas():
   """solvers.md 3 and 4, rows of one step from t over u and v to s, every symbol as there; and 2M of that type."""
   process = schedules.vp_linear()
   lam = np.array([-1.0, -0.6, -0.1, 0.8])
-  ts = grids.times_of(process, lam)
-  a, s, lam = grids.at(process, ts)
+  ts = noise_levels.times_of(process, lam)
+  a, s, lam = noise_levels.at(process, ts)
   r = np.random.default_rng(0)
   x, m, eps = r.standard_normal((3, 4))  # x, and the predictions at the nodes
 
@@ -293,8 +293,10 @@ def test_taylor_variants_are_the_published_formulas():
       d1, d2 = (r2 * d10 - r1 * d11) / (r2 - r1), 2 * (d11 - d10) / (r2 - r1)
       want = base + a[3] * p2 * d1 - a[3] * (p2 / h - 0.5) * d2
     assert end(table) == pytest.approx(want, rel=1e-12)
-  far = grids.times_of(process, np.array([0.5, 0.9, 1.4, 2.3]))  # alpha > sigma: the table stays as it is written
-  a, s, lam = grids.at(process, far)
+  far = noise_levels.times_of(
+    process, np.array([0.5, 0.9, 1.4, 2.3])
+  )  # alpha > sigma: the table stays as it is written
+  a, s, lam = noise_levels.at(process, far)
   for order in (2, 3):
     table = solvers.dpm_solver(process, far[: order + 1], order=order, taylor=True)
     h = lam[order] - lam[0]

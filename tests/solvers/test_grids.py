@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from oracle import PROCESSES
 
-from diffjax import schedules, solvers
+from diffjax import noise_levels, schedules, solvers
 from diffjax.solvers import grids
 
 SPACED = [name for name in grids.__all__ if name != 'array']
@@ -22,7 +22,7 @@ def test_ends_length_and_order(name, to_zero):
       assert ts.shape == (n + 1,) and ts.dtype == np.float64
       assert ts[0] == float(process.t_max) and ts[-1] == pytest.approx(0 if to_zero else float(process.t_min), abs=0)
       assert np.all(np.diff(ts) < 0)
-      np.testing.assert_array_equal(grids.checked(process, ts), ts)
+      np.testing.assert_array_equal(noise_levels.checked(process, ts), ts)
 
 
 def test_spacing():
@@ -32,7 +32,7 @@ def test_spacing():
   np.testing.assert_allclose(grids.cosine(process, 4)[2], 0.5)
   for ts in (grids.uniform_lam(process, 9)[:-1], grids.uniform_lam(process, 8, to_zero=False)):
     assert len(ts) == 9
-    steps = np.diff(grids.at(process, ts)[2])
+    steps = np.diff(noise_levels.at(process, ts)[2])
     np.testing.assert_allclose(steps, steps.mean(), rtol=1e-7)
 
 
@@ -44,14 +44,14 @@ def test_karras_is_the_published_formula():
     ts = grids.karras(schedules.edm(), n)
     np.testing.assert_allclose(ts, np.append(published, 0), rtol=1e-6)  # 0.002 is a float32 leaf
   process = schedules.vp_linear()
-  alpha, sigma, _ = grids.at(process, grids.karras(process, 9, rho=5.0)[:-1])
+  alpha, sigma, _ = noise_levels.at(process, grids.karras(process, 9, rho=5.0)[:-1])
   steps = np.diff((sigma / alpha) ** (1 / 5))
   np.testing.assert_allclose(steps, steps.mean(), rtol=1e-7)
 
 
 def test_pure_noise_has_infinite_lam_at_the_first_node_only():
   process = schedules.flow()
-  _, _, lam = grids.at(process, grids.uniform_lam(process, 10))
+  _, _, lam = noise_levels.at(process, grids.uniform_lam(process, 10))
   assert lam[0] == -np.inf and lam[-1] == np.inf and np.isfinite(lam[1:-1]).all()
   np.testing.assert_allclose(np.diff(lam[1:-1]), np.diff(lam[1:-1]).mean(), rtol=1e-7)
 
@@ -60,11 +60,11 @@ def test_host_values_are_float64():
   """To the last digits of NumPy's own formulas, with the numbers rounded to float32 as the process holds them."""
   t = np.array([0.0, 1e-4, 0.3, 0.9])
   b0, b1, s = (np.float64(np.float32(v)) for v in (0.1, 20.0, 0.008))
-  alpha, sigma, _ = grids.at(schedules.vp_linear(), t)
+  alpha, sigma, _ = noise_levels.at(schedules.vp_linear(), t)
   np.testing.assert_allclose(alpha, np.exp(-(t**2) * (b1 - b0) / 4 - t * b0 / 2), rtol=1e-14)
   np.testing.assert_allclose(alpha**2 + sigma**2, 1, rtol=1e-14)
   u = np.pi / 2 * (t + s) / (1 + s)
-  alpha, sigma, _ = grids.at(schedules.cosine(), t)
+  alpha, sigma, _ = noise_levels.at(schedules.cosine(), t)
   np.testing.assert_allclose(alpha, np.cos(u) / np.cos(u[0]), rtol=1e-13)
   np.testing.assert_allclose(alpha**2 + sigma**2, 1, rtol=1e-13)
 
@@ -72,8 +72,10 @@ def test_host_values_are_float64():
 def test_times_of_inverts_lam_in_float64():
   for make in PROCESSES.values():
     process = make()
-    lam = grids.at(process, float(process.t_max) * np.array([0.9, 0.5, 0.1]))[2]
-    np.testing.assert_allclose(grids.at(process, grids.times_of(process, lam))[2], lam, rtol=1e-9, atol=1e-9)
+    lam = noise_levels.at(process, float(process.t_max) * np.array([0.9, 0.5, 0.1]))[2]
+    np.testing.assert_allclose(
+      noise_levels.at(process, noise_levels.times_of(process, lam))[2], lam, rtol=1e-9, atol=1e-9
+    )
 
 
 BAD = {
@@ -91,7 +93,7 @@ BAD = {
 
 @pytest.mark.parametrize('ts', BAD.values(), ids=BAD.keys())
 def test_bad_grids_are_refused_by_every_solver(ts):
-  for name in solvers.tables:
+  for name in solvers.tables.__all__:
     with pytest.raises(ValueError, match='^ts: got .*; allowed: '):
       getattr(solvers, name)(schedules.vp_linear(), ts)
 
@@ -130,5 +132,5 @@ def test_late_grids_begin_at_a_noise_level():
 def test_host_tables_survive_being_built_while_tracing():
   """The grid is host work: inside a trace the numbers of a closed-over process are still concrete."""
   process = schedules.flow()
-  out = jax.jit(lambda x: x * jnp.float32(grids.at(process, [0.25])[1][0]))(jnp.ones(()))
+  out = jax.jit(lambda x: x * jnp.float32(noise_levels.at(process, [0.25])[1][0]))(jnp.ones(()))
   assert out == 0.25

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from oracle import PROCESSES, build, counts, line, row, takes, times
 
-from diffjax import schedules, solvers
+from diffjax import noise_levels, schedules, solvers
 from diffjax.solvers import Table, grids
 
 # Where each table keeps the line exactly. Steps in t are exact only where alpha and sigma are linear in t. The noise of
@@ -72,11 +72,11 @@ ROUNDED = {'deis_tab': 1e-8, 'dpm_fast': 1e-10, 'dpm_solver': 1e-10, 'f_pndm': 1
 
 
 def truth(process, table, ts):
-  return np.stack(grids.at(process, np.append(table.rows.t, ts[-1]))[:2], 1)
+  return np.stack(noise_levels.at(process, np.append(table.rows.t, ts[-1]))[:2], 1)
 
 
 def test_every_table_is_declared():
-  assert set(EXACT) == set(solvers.tables)
+  assert set(EXACT) == set(solvers.tables.__all__)
 
 
 @pytest.mark.parametrize('name', [name for name in EXACT if EXACT[name]])
@@ -112,7 +112,7 @@ def test_line_is_approached_by_the_others(name, rate):
 def registers_on_the_line(table, process, ts):
   """(rows, q + 4, 2): what each row reads. Differences of predictions vanish there: the orders see their weights."""
   state, read = np.zeros((len(table.registers), 2)), []
-  state[0] = [part[0] for part in grids.at(process, ts[:1])[:2]]
+  state[0] = [part[0] for part in noise_levels.at(process, ts[:1])[:2]]
   for weights in table.rows.weights:
     read.append(np.concatenate([state, [[1, 0], [0, 1], [1, 0], [0, 1]]]))
     state = row(weights, state, [1, 0], [0, 1])[0]
@@ -151,7 +151,7 @@ def test_last_step_to_the_data_is_first_order(name):
   """Into sigma = 0 every method returns the prediction itself."""
   for make in PROCESSES.values():
     process = make()
-    if grids.at(process, [0.0])[1][0] > 0:  # VE never reaches sigma = 0
+    if noise_levels.at(process, [0.0])[1][0] > 0:  # VE never reaches sigma = 0
       continue
     last = build(name, process, grids.uniform(process, 6)).rows.weights[-1, 0]
     x0 = np.eye(len(last))[len(last) - 4]
@@ -163,7 +163,7 @@ def test_unipc_of_order_one_without_lowering_is_ddim_at_its_first_step():
   ts = grids.uniform_lam(process, 5)
   for order in (1, 2, 3):
     first = solvers.unipc(process, ts, order=order).rows.weights[0, 0]
-    alpha, sigma, _ = grids.at(process, ts)
+    alpha, sigma, _ = noise_levels.at(process, ts)
     np.testing.assert_allclose(first[0], sigma[1] / sigma[0], rtol=1e-13)
     np.testing.assert_allclose(first[-4], alpha[1] - alpha[0] * sigma[1] / sigma[0], rtol=1e-13)
 

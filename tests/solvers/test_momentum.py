@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from oracle import PROCESSES, error, line, predict, run, start
 
-from diffjax import schedules, solvers
+from diffjax import noise_levels, schedules, solvers
 from diffjax.solvers import grids, heavy_ball, nesterov
 
 
@@ -73,7 +73,7 @@ def test_momentum_keeps_the_line_and_is_of_first_order(name, options):
       ts = grids.uniform_lam(process, n, to_zero=False)
       table = make(getattr(solvers, name)(process, ts, **options), 0.8)
       errors.append(error(table, 'vp_linear', ts[-1], 32))
-    true = np.stack(grids.at(process, ts)[:2], 1)
+    true = np.stack(noise_levels.at(process, ts)[:2], 1)
     np.testing.assert_allclose(line(table, process, ts), true, atol=1e-11)
     assert np.log2(errors[0] / errors[1]) == pytest.approx(1, abs=within)
 
@@ -83,7 +83,7 @@ def test_written_out_for_adams_bashforth(make, look):
   """y = x / alpha, v = (1 - b) v + b p, y += (rho_s - rho_t) v; Nesterov's moves by (1 - b) v + b p once more."""
   process, b = schedules.vp_linear(), 0.7
   ts = grids.uniform(process, 6, to_zero=False)
-  alpha, sigma, _ = grids.at(process, ts)
+  alpha, sigma, _ = noise_levels.at(process, ts)
   rho, x = sigma / alpha, start(process, 5)
   y, before, v = x / alpha[0], None, None
   for i in range(6):

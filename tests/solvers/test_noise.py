@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from oracle import PROCESSES, build, gaussian_law, m1, times
 
-from diffjax import keys, schedules, solvers
+from diffjax import keys, noise_levels, schedules, solvers
 from diffjax.exact import gaussian
 from diffjax.solvers import grids, pad, sample
 
@@ -24,7 +24,7 @@ def test_published_variances_of_the_large_ddpm():
 def test_the_large_variance_is_that_of_the_forward_step():
   process = schedules.cosine()
   ts = grids.uniform(process, 6)
-  alpha, sigma, _ = grids.at(process, ts)
+  alpha, sigma, _ = noise_levels.at(process, ts)
   small, large = (make(process, ts).rows.weights[:, 0] for make in (solvers.ddpm, solvers.ddpm_large))
   np.testing.assert_allclose(small[:, :-1], large[:, :-1], atol=1e-12)  # the same mean
   beta = sigma[:-1] ** 2 - (alpha[:-1] / alpha[1:] * sigma[1:]) ** 2
@@ -39,7 +39,7 @@ def test_the_sde_solver_of_order_two_is_ddpm_at_its_ends():
   for exact in (False, True):
     table = solvers.sde_dpmpp_2m(process, ts, exact=exact)
     rows, want = (t.rows.weights[:, 0].copy() for t in (table, solvers.ddpm(process, ts)))
-    alpha, sigma, _ = grids.at(process, ts[:-1])
+    alpha, sigma, _ = noise_levels.at(process, ts[:-1])
     share = want[1:, -3] / sigma[1:]  # eps = (x - alpha x0) / sigma; the first row starts where x is eps
     want[1:, 0], want[1:, -4], want[1:, -3] = share, want[1:, -4] - share * alpha[1:], 0
     rows[0, -3] += rows[0, 0]
@@ -129,7 +129,7 @@ def test_marginals_become_exact_at_their_order(name, order, kind):
     table = build(name, process, ts)
     table = table.replace(rows=jax.tree.map(lambda leaf: leaf[:-1], table.rows))  # the last step has none
     gain, noise = gaussian_law(table, process, C2)
-    alpha, sigma, _ = grids.at(process, ts[[0, -2]])
+    alpha, sigma, _ = noise_levels.at(process, ts[[0, -2]])
     start, end = alpha**2 * C2 + sigma**2
     gaps.append(gain**2 * start + noise - end)
   assert abs(gaps[1]) < 0.005 and gaps[0] / gaps[1] == pytest.approx(2**order, rel=0.15)
@@ -146,7 +146,7 @@ def test_exponential_adams_of_the_sde_is_of_weak_order_two_at_most(noise, kind):
       table = solvers.sde_adams(process, ts, order=order, noise=noise)
       table = table.replace(rows=jax.tree.map(lambda leaf: leaf[:-1], table.rows))
       gain, var = gaussian_law(table, process, C2)
-      alpha, sigma, _ = grids.at(process, ts[[0, -2]])
+      alpha, sigma, _ = noise_levels.at(process, ts[[0, -2]])
       start, end = alpha**2 * C2 + sigma**2
       gaps[order, n] = gain**2 * start + var - end
   assert gaps[1, 800] / gaps[1, 1600] == pytest.approx(2, rel=0.1)
@@ -164,12 +164,12 @@ def test_exponential_adams_of_the_sde_contains_the_others(kind):
   one, want = (
     table.rows.weights[:, 0].copy() for table in (solvers.sde_adams(process, ts, order=1), solvers.ddpm(process, ts))
   )
-  alpha, sigma, _ = grids.at(process, ts[:-1])
+  alpha, sigma, _ = noise_levels.at(process, ts[:-1])
   want[:, 0] += want[:, 2] / sigma  # eps = (x - alpha x0) / sigma
   want[:, 1] -= want[:, 2] * alpha / sigma
   want[:, 2] = 0
   np.testing.assert_allclose(one, want, rtol=1e-9, atol=1e-12)
-  ts = np.where(grids.at(process, ts)[0] == 0, 0.999, ts)
+  ts = np.where(noise_levels.at(process, ts)[0] == 0, 0.999, ts)
   first = solvers.sde_adams(process, ts, order=1, noise=True).rows.weights
   np.testing.assert_allclose(first, solvers.sde_dpm(process, ts).rows.weights, rtol=1e-9, atol=1e-12)
 
@@ -178,8 +178,8 @@ def test_exponential_adams_of_the_sde_contains_the_others(kind):
 def test_weights_of_the_sde_integrate_the_polynomial(noise):
   """2 h int e^{-2 (1 - u) h} u^p du (data) and 2 h int e^{(1 - u) h} u^p du (noise), by quadrature."""
   process, lam = schedules.vp_linear(), np.array([0.1, 0.4, 0.5, 1.3])  # alpha > sigma: in the noise form as well
-  ts = grids.times_of(process, lam)
-  alpha, sigma, _ = grids.at(process, ts)
+  ts = noise_levels.times_of(process, lam)
+  alpha, sigma, _ = noise_levels.at(process, ts)
   at, w = np.polynomial.legendre.leggauss(40)
   at, w, h = (at + 1) / 2, w / 2, lam[3] - lam[2]
   weights = solvers.sde_adams(process, ts, order=3, noise=noise, lower_final=False).rows.weights[2, 0]

@@ -7,7 +7,7 @@ import pytest
 from jax.tree_util import Partial
 from oracle import PROCESSES, error, gaussian_law, m1, takes
 
-from diffjax import keys, schedules
+from diffjax import keys, noise_levels, schedules
 from diffjax.process import Process
 from diffjax.solvers import ancestral, ddpm, ddpm_large, grids, reverse_diffusion, sample
 
@@ -28,7 +28,7 @@ def lookup(knots, log_alpha, t):
 
 def through_score(table, process):
   """Each row's (coefficient of x, of score, of z), x0 = (x + sigma^2 score) / alpha and eps = -sigma score."""
-  alpha, sigma, _ = grids.at(process, table.rows.t)
+  alpha, sigma, _ = noise_levels.at(process, table.rows.t)
   w = table.rows.weights[:, 0]
   return w[:, 0] + w[:, 1] / alpha, w[:, 1] * sigma**2 / alpha - w[:, 2] * sigma, w[:, 4]
 
@@ -102,13 +102,15 @@ def test_marginals_become_exact_at_first_order(make, kind):
     return
   process, gaps = PROCESSES[kind](), []
   for n in (800, 1600):
-    high, low = grids.at(process, np.array([0.95, 0.02]) * float(process.t_max))[2] if kind == 'edm' else (0.95, 0.02)
+    high, low = (
+      noise_levels.at(process, np.array([0.95, 0.02]) * float(process.t_max))[2] if kind == 'edm' else (0.95, 0.02)
+    )
     ts = np.linspace(high, low, n + 1)
-    table = make(process, grids.times_of(process, ts) if kind == 'edm' else ts)
+    table = make(process, noise_levels.times_of(process, ts) if kind == 'edm' else ts)
     last = np.asarray(table.rows.t)[-1]
     table = table.replace(rows=jax.tree.map(lambda leaf: leaf[:-1], table.rows))  # the last step has no noise
     gain, noise = gaussian_law(table, process, 0.25)
-    alpha, sigma, _ = grids.at(process, [table.rows.t[0], last])
+    alpha, sigma, _ = noise_levels.at(process, [table.rows.t[0], last])
     start, end = alpha**2 * 0.25 + sigma**2
     gaps.append((gain**2 * start + noise) / end - 1)
   assert abs(gaps[1]) < 0.02 and gaps[0] / gaps[1] == pytest.approx(2, rel=0.15)

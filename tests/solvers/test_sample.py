@@ -9,7 +9,7 @@ import pytest
 from flax import struct
 from oracle import NFE, build, gm_a, times
 
-from diffjax import schedules, solvers
+from diffjax import noise_levels, schedules, solvers
 from diffjax.exact import mixture
 from diffjax.kinds import as_kind
 from diffjax.prediction import Denoiser, as_denoiser, complete
@@ -43,7 +43,7 @@ def evaluations(table):
   return sorted(SEEN, reverse=True)
 
 
-@pytest.mark.parametrize('name, nfe', [(name, NFE.get(name, 5)) for name in solvers.tables])
+@pytest.mark.parametrize('name, nfe', [(name, NFE.get(name, 5)) for name in solvers.tables.__all__])
 def test_evaluations_are_counted(name, nfe):
   """solver.nfe is what happens, at the times the rows name, padded or not."""
   process = schedules.vp_linear()
@@ -58,7 +58,7 @@ def test_evaluations_are_counted(name, nfe):
 def with_idle_rows():
   """DDIM with a row that only scales between its evaluations, as a restart would."""
   process = schedules.vp_linear()
-  alpha, sigma, _ = grids.at(process, [0.9, 0.5, 0.1])
+  alpha, sigma, _ = noise_levels.at(process, [0.9, 0.5, 0.1])
   tape = Tape('x')
   tape.row(0.9, x=alpha[1] * tape.x0 + sigma[1] * tape.eps)
   tape.row(0.5, live=False, x=2 * tape.x)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from oracle import PROCESSES, gaussian_law, run, solution, start
 
-from diffjax import schedules, solvers
+from diffjax import noise_levels, schedules, solvers
 from diffjax.solvers import grids
-from diffjax.solvers.trig import fitted_weights
+from diffjax.solvers.tables.trig import fitted_weights
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_gaussian_data_of_the_given_deviation_are_solved_exactly_once_two_values
   for rows in range(1, 7):
     part = table.replace(rows=type(table.rows)(*(leaf[:rows] for leaf in table.rows)))
     ts = [*table.rows.t, 0.0]
-    alpha, sigma, _ = grids.at(process, [ts[rows]])
+    alpha, sigma, _ = noise_levels.at(process, [ts[rows]])
     ends.append(gaussian_law(part, process, s**2)[0] / np.hypot(s * alpha[0], sigma[0]))
   np.testing.assert_allclose(ends[1:], ends[0], rtol=1e-12)
 

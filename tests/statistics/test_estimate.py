@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax import exact, guidance, keys, schedules, solvers, statistics
-from diffjax.solvers import grids
+from diffjax import exact, guidance, keys, noise_levels, schedules, solvers, statistics
 
 MEANS, STDS, SHARE = np.array([[1, 0.5], [-0.8, -1]]), np.array([0.4, 0.3]), np.array([0.6, 0.4])
 
@@ -114,7 +113,7 @@ def test_processes_that_differ_by_a_scale_have_one_set_of_statistics():
   with jax.enable_x64(True):
     first = schedules.vp_linear()
     x0, found = examples(256, float), []
-    for process in (first, schedules.edm(*np.exp(-grids.at(first, [1e-3, 1.0])[2]))):
+    for process in (first, schedules.edm(*np.exp(-noise_levels.at(first, [1e-3, 1.0])[2]))):
       denoise = target().denoiser(process)
       found.append((
         statistics.linear_terms(denoise, x0, jax.random.key(1), knots=9, batch=128),

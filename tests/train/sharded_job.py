@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax import guidance, kinds, nets, schedules, solvers
-from diffjax.generate import generate
 from diffjax.prediction import Denoiser
+from diffjax.runs.generate import generate
 from diffjax.solvers import grids
 from diffjax.train.sharding import batch_sharding, make_mesh, place
 from experiments.bench.scaling import collectives, meshes, objections, step_of

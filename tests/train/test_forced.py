@@ -10,9 +10,9 @@ import pytest
 from flax import linen as nn
 
 from diffjax.nets.magnitude import MP_KERNEL, MPDense, mp_silu
-from diffjax.roles import Method, Phase
 from diffjax.train import optimiser
 from diffjax.train.forced import forced, project
+from diffjax.train.roles import Method, Phase
 from diffjax.train.sharding import make_mesh, state_shardings
 from diffjax.train.step import init_state, make_train_step
 

@@ -14,9 +14,9 @@ import pytest
 import training_job as job
 from training_job import arrays, batches, loss, run
 
-from diffjax.roles import Method, Phase
 from diffjax.train.log import Log, read_csv
 from diffjax.train.loop import NonFinite
+from diffjax.train.roles import Method, Phase
 
 SCRIPT = pathlib.Path(job.__file__)
 ROOT = SCRIPT.parents[2]

@@ -6,8 +6,8 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from diffjax import nets
-from diffjax.config import ConfigError, defaults, override
-from diffjax.experiment import build
+from diffjax.runs.config import ConfigError, defaults, override
+from diffjax.runs.experiment import build
 from diffjax.train import rules
 from diffjax.train.sharding import AXES, state_shardings
 

@@ -14,7 +14,7 @@ import pytest
 import training_job as job
 
 from diffjax.commands.start import start
-from diffjax.config import defaults
+from diffjax.runs.config import defaults
 from diffjax.train.sharding import check_batch, make_mesh, state_shardings
 
 SCRIPT = pathlib.Path(job.__file__)

@@ -6,9 +6,9 @@ import pytest
 from training_job import AVERAGES, batch_at, init, loss, method
 
 from diffjax import keys as draws
-from diffjax.roles import Copy, Method, Phase, active_phases
 from diffjax.train import compiler, ema
 from diffjax.train.loop import abstract_state
+from diffjax.train.roles import Copy, Method, Phase, active_phases
 from diffjax.train.sharding import make_mesh
 from diffjax.train.step import init_state, jit_train_step, make_train_step
 

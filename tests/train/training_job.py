@@ -20,9 +20,9 @@ import numpy as np
 import optax
 
 from diffjax import keys as draws
-from diffjax.roles import Method, Phase
 from diffjax.train import ema, optimiser
 from diffjax.train.loop import fit
+from diffjax.train.roles import Method, Phase
 from diffjax.train.sharding import make_mesh, replicated
 
 AVERAGES = ema.averages((0.99, 'power:.1'))

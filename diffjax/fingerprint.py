@@ -1,0 +1,32 @@
+"""Which process a table, a statistics file or a searched solver was made for."""
+
+from typing import Any
+
+import numpy as np
+
+from diffjax.errors import InputError
+from diffjax.noise_levels import at
+from diffjax.process import Process
+
+__all__ = ['stamp', 'matching']
+
+PLACES = (0.02, 0.2, 0.5, 0.8, 0.98)  # of t_max
+
+
+def stamp(process: Process) -> np.ndarray:
+  """(t, alpha, sigma) at five times, (5, 3) float64: what tells one process from another."""
+  ts = float(process.t_max) * np.array(PLACES)
+  return np.stack([ts, *at(process, ts)[:2]], 1)
+
+
+def matching(process: Process, made_for: Any, what: str, command: str) -> None:
+  """Nothing, if `made_for` is the stamp of this process.
+
+  Raises:
+    InputError: it is another's; `what` names the thing that was made, `command` says how to make it for this one.
+  """
+  mine, other = stamp(process), np.asarray(made_for, np.float64)
+  if mine.shape != other.shape or not np.allclose(mine, other, rtol=1e-4, atol=1e-7):
+    t, *pair = mine[len(PLACES) // 2]
+    raise InputError(f'{what}: made for another process; this one has (alpha, sigma) = ({pair[0]:.4g}, {pair[1]:.4g}) '
+                     f'at t = {t:.4g}; allowed: made for this one, by {command}')  # fmt: skip

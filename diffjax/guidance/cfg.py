@@ -1,0 +1,111 @@
+"""Classifier-free guidance: extrapolate from what the network says without the condition to what it says with it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from diffjax.errors import InputError
+from diffjax.guidance.transform import Transform, as_scale, cost, value_at
+from diffjax.prediction import Denoise, Pred, null_of
+from diffjax.process import like, over_time
+
+__all__ = ['cfg']
+
+
+def cfg(denoise: Denoise, scale: Any, null: Any = None, interval: tuple[float, float] | None = None) -> 'Guided':
+  """u + scale (c - u), c with the condition and u without, in one batched call.   arXiv:2207.12598
+
+  Scale 1 is the plain conditional prediction, 0 the unconditional one; both x0 and eps are extrapolated, so the
+  prediction stays consistent. Costs 2 evaluations of `denoise`. What the denoiser remembers is kept for both branches.
+
+  Args:
+    scale: a number, one a sample (B,), or a function of t, as a pytree (`jax.tree_util.Partial(fn, *numbers)`).
+    null: the condition that means none; the network's own by default.
+    interval: (lo, hi): guide where lo < t <= hi alone. Elsewhere the prediction is the conditional one; at a scalar
+      t the other branch is then not evaluated and the cost is 1.   arXiv:2404.07724
+
+  Raises:
+    InputError: no `null` is given or known, lo >= hi, or (when called) there is no condition.
+  """
+  null = null_of(denoise) if null is None else null
+  if null is None:
+    raise InputError('null: got None and the network names none; allowed: the condition that means none')
+  if interval is not None and (len(interval) != 2 or not interval[0] < interval[1]):
+    raise InputError(f'interval: got {interval}; allowed: (lo, hi) in t with lo < hi')
+  ends = None if interval is None else jnp.asarray(interval, float)
+  null = jax.tree.map(lambda n: jnp.asarray(n, jnp.result_type(n)), null)
+  return Guided(denoise, as_scale(scale), null, ends)
+
+
+class Guided(Transform):
+  """Made by `cfg`."""
+
+  scale: Any
+  null: Any
+  interval: Array | None = None
+
+  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+    if cond is None:
+      raise InputError('cond: got None; allowed: a condition to guide towards, one a sample')
+    if self.interval is None or isinstance(t, dict) or jnp.ndim(t):
+      return self._both(x, t, cond, memory)
+    return jax.lax.cond(self._inside(t), self._both, self._conditional, x, t, cond, memory)
+
+  def cost(self, t: float) -> int:
+    """2 evaluations, 1 outside the interval."""
+    return cost(self.denoise, t) * (1 + bool(self._inside(jnp.asarray(t, float))))
+
+  def _inside(self, t: Array) -> Array:
+    if self.interval is None:
+      return jnp.ones_like(t, bool)
+    return (self.interval[0] < t) & (t <= self.interval[1])
+
+  def _both(self, x: Any, t: Any, cond: Any, memory: Any) -> Pred:
+    (c, u), aux = branches(self.denoise, x, t, (cond, self._nulls(cond)), memory)
+
+    def mix(t: Array, c: Array, u: Array) -> Array:
+      t = jnp.asarray(t)
+      extra = like(jnp.where(self._inside(t), value_at(self.scale, t) - 1, 0), c)
+      return (c + extra * (c - u)).astype(c.dtype)  # this form is exactly c at scale 1
+
+    return Pred(over_time(mix, t, c.x0, u.x0), over_time(mix, t, c.eps, u.eps), aux)
+
+  def _conditional(self, x: Any, t: Any, cond: Any, memory: Any) -> Pred:
+    """The conditional branch alone; the memory of the other one stays as it was."""
+    pred = self.denoise(x, t, cond, jax.tree.map(lambda m: m[:, 0], memory))
+    if not (isinstance(pred.aux, dict) and 'memory' in pred.aux):
+      return pred
+    new = pred.aux['memory']
+    old = new if memory is None else jax.tree.map(lambda m: m[:, 1], memory)
+    return pred._replace(aux=pred.aux | {'memory': jax.tree.map(lambda *m: jnp.stack(m, 1), new, old)})
+
+  def _nulls(self, cond: Any) -> Any:
+    return jax.tree.map(lambda c, n: jnp.broadcast_to(n.astype(c.dtype), c.shape), cond, self.null)
+
+
+def branches(denoise: Denoise, x: Any, t: Any, conds: tuple, memory: Any = None) -> tuple[list[Pred], Any]:
+  """The predictions under k conditions by one call of k times the batch, and what else the denoiser returned.
+
+  The branches of a sample are neighbours in that batch, so a batch sharded over devices stays where it is. Memory
+  has leaves (B, k, ...); of other entries of `aux` the first condition's are kept.
+  """
+  k = len(conds)
+
+  def repeat(a: Any) -> Array:
+    return jnp.repeat(jnp.asarray(a), k, axis=0) if jnp.ndim(a) else jnp.asarray(a)
+
+  def join(a: Array) -> Array:
+    return a.reshape(a.shape[0] * k, *a.shape[2:])
+
+  def part(a: Array) -> Array:
+    return a.reshape(a.shape[0] // k, k, *a.shape[1:])
+
+  cond = jax.tree.map(lambda *c: join(jnp.stack(c, 1)), *conds)
+  pred = denoise(jax.tree.map(repeat, x), jax.tree.map(repeat, t), cond, jax.tree.map(join, memory))
+  pred = jax.tree.map(part, pred)
+  aux = jax.tree.map(lambda a: a[:, 0], pred.aux)
+  if isinstance(aux, dict) and 'memory' in aux:
+    aux = aux | {'memory': pred.aux['memory']}
+  return [jax.tree.map(lambda a, i=i: a[:, i], pred._replace(aux=())) for i in range(k)], aux

@@ -1,0 +1,72 @@
+"""Noise levels of a process (alpha, sigma, lam) in float64 on the host, whatever the precision of the program."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffjax.errors import InputError
+from diffjax.process import Process
+
+__all__ = ['on_host', 'at', 'times_of', 'checked', 'on_grid']
+
+
+def on_host(f: Callable, process: Process, values: Any) -> Any:
+  """f(process, values), elementwise in values, in float64; works inside a trace that closes over the process.
+
+  `f` is static, a module-level function or a method of Process. Lengths are rounded up to share compiled programs.
+  """
+  values = np.asarray(values, np.float64)
+  exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), process)
+  with jax.enable_x64(True), jax.ensure_compile_time_eval():
+    out = _apply(f, exact, np.pad(values.ravel(), (0, -values.size % 64), mode='edge'))
+  return jax.tree.map(lambda v: np.asarray(v)[: values.size].reshape(values.shape), out)
+
+
+@partial(jax.jit, static_argnums=0)
+def _apply(f: Callable, process: Process, values: jax.Array) -> Any:
+  return f(process, values)
+
+
+def at(process: Process, ts: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """(alpha, sigma, lam) at these times in float64, on the host."""
+  return on_host(_levels, process, ts)
+
+
+def _levels(process: Process, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  return *process.schedule(t), process.lam(t)
+
+
+def times_of(process: Process, lam: Any) -> np.ndarray:
+  """The times at which these lam are reached, in float64, on the host."""
+  return on_host(Process.lam_inverse, process, lam)
+
+
+def checked(process: Process, ts: Any) -> np.ndarray:
+  """The grid as float64.
+
+  Raises:
+    InputError: fewer than two times, not finite, not strictly decreasing, or outside [0, t_max].
+  """
+  ts = np.asarray(ts, np.float64)
+  if ts.ndim != 1 or len(ts) < 2:
+    raise InputError(f'ts: got shape {ts.shape}; allowed: at least two times in one row')
+  if not np.isfinite(ts).all():
+    raise InputError(f'ts: got {ts[~np.isfinite(ts)][0]}; allowed: finite times')
+  rising = np.flatnonzero(np.diff(ts) >= 0)
+  if len(rising):
+    i = int(rising[0])
+    raise InputError(
+      f'ts: got {ts[i]:.6g} followed by {ts[i + 1]:.6g} at place {i}; allowed: strictly decreasing times'
+    )
+  last = float(process.t_max)
+  if ts[0] > last * (1 + 1e-6) or ts[-1] < 0:
+    raise InputError(f'ts: got times from {ts[0]:.6g} to {ts[-1]:.6g}; allowed: inside [0, {last:.6g}] of the process')
+  return np.minimum(ts, last)
+
+
+def on_grid(process: Process, ts: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """(alpha, sigma, lam) along a checked grid, float64; lam is +inf where sigma = 0 and -inf where alpha = 0."""
+  return at(process, checked(process, ts))

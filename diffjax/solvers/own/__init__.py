@@ -1,0 +1,19 @@
+"""Solvers with a step of their own, each in a file named by its method."""
+
+from diffjax.solvers.own.adaptive import Solution, dopri5, dpm_adaptive
+from diffjax.solvers.own.gms import gms
+from diffjax.solvers.own.predictor_corrector import predictor_corrector
+from diffjax.solvers.own.sn_dpm import npr_dpm, sn_dpm
+from diffjax.solvers.own.teleport import leap, teleport
+
+__all__ = [
+  'Solution',
+  'dopri5',
+  'dpm_adaptive',
+  'gms',
+  'leap',
+  'npr_dpm',
+  'predictor_corrector',
+  'sn_dpm',
+  'teleport',
+]

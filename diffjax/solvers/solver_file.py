@@ -1,0 +1,94 @@
+"""Tables as files: what a search found, to be sampled with by anyone who has the process."""
+
+import io
+import zipfile
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffjax.errors import InputError
+from diffjax.fingerprint import matching, stamp
+from diffjax.process import Process
+from diffjax.solvers.table import Rows, Table
+
+__all__ = ['Kept', 'read', 'write']
+
+VERSION = 1
+FIELDS = {'version', 'about', 'nfe', 'stamp', 'registers', 'noisy', 'masked', *Rows._fields}
+
+
+class Kept(NamedTuple):
+  """A table from a file and what was written about it."""
+
+  table: Table
+  about: str
+
+
+def write(path: str, table: Table, process: Process, about: str) -> None:
+  """Keep a table, bit for bit, with the stamp of the process it is for and a line about where it comes from.
+
+  A file that is there is replaced, as a whole or not at all. The arrays of the .npz: `Rows`' t, weights, live and id,
+  registers, noisy, masked, nfe, stamp (`diffjax.fingerprint`), about and the format's version.
+  """
+  from etils import epath
+
+  arrays: dict[str, Any] = {name: np.asarray(leaf) for name, leaf in table.rows._asdict().items()}
+  buffer = io.BytesIO()
+  np.savez(buffer, **arrays, registers=np.array(table.registers), noisy=table.noisy, masked=table.masked,
+           nfe=table.nfe, stamp=stamp(process), about=about, version=VERSION)  # fmt: skip
+  target = epath.Path(path)
+  target.parent.mkdir(parents=True, exist_ok=True)
+  temporary = target.parent / f'{target.name}.tmp'
+  temporary.write_bytes(buffer.getvalue())
+  temporary.replace(target)
+
+
+def read(path: str, process: Process, shape: tuple[int, ...] = ()) -> Kept:
+  """The table that `write` kept, and the line about it.
+
+  Args:
+    shape: of one example, for tables with element-wise weights.
+
+  Raises:
+    InputError: the file is not there, damaged, of another version, for another process or another shape of data.
+  """
+  from etils import epath
+
+  source = epath.Path(path)
+  if not source.exists():
+    raise InputError(f'solver: got {path}, which is not there; allowed: a file that diffjax search wrote')
+  try:
+    with np.load(io.BytesIO(source.read_bytes()), allow_pickle=False) as file:
+      found: dict[str, Any] = {name: file[name] for name in file.files}
+    version = int(found['version'])
+  except (ValueError, KeyError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    raise _refused(path, f'which is damaged ({error})') from None
+  if version != VERSION:
+    raise _refused(path, f'of version {version}', f'version {VERSION}')
+  if found.keys() != FIELDS or not _fits(found):
+    raise _refused(path, 'which is damaged (its arrays do not fit each other)')
+  matching(process, found['stamp'], f'solver {path}', 'diffjax search')
+  elements = found['weights'].shape[3:]
+  if elements and elements != tuple(shape):
+    raise _refused(path, f'whose weights are for data of shape {elements}', f'{tuple(shape)}, the shape of the data')
+  rows = Rows(*(found[name] for name in Rows._fields))
+  names = tuple(str(name) for name in found['registers'])
+  return Kept(Table(rows, names, bool(found['noisy']), bool(found['masked'])), str(found['about']))
+
+
+def _refused(path: str, what: str, allowed: str = 'a whole one') -> InputError:
+  return InputError(f'solver: got {path}, {what}; allowed: {allowed}, as diffjax search writes it')
+
+
+def _fits(found: dict[str, np.ndarray]) -> bool:
+  """One size throughout, times and weights that are finite numbers, live rows counted."""
+  t, weights, live, order = (found[name] for name in Rows._fields)
+  n, q = len(np.atleast_1d(t)), found['registers'].size
+  shapes = t.shape == live.shape == order.shape == (n,) and weights.shape[:3] == (n, q, q + 4)
+  kinds = t.dtype.kind == weights.dtype.kind == 'f' and live.dtype == bool and order.dtype.kind == 'i'
+  flags = all(found[name].shape == () and found[name].dtype == bool for name in ('noisy', 'masked'))
+  whole = shapes and kinds and flags and found['stamp'].shape == (5, 3) and found['nfe'].shape == ()
+  if not (whole and np.isfinite(t).all() and np.isfinite(weights).all() and int(found['nfe']) == live.sum()):
+    return False
+  return bool((found['masked'] or live.all()) and (found['noisy'] or not weights[:, :, q + 3].any()))

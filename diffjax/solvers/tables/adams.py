@@ -1,0 +1,129 @@
+"""Exponential Adams methods: the exact multistep weights in lam, and the one loop that all of their kind share.
+
+With h = lam_s - lam_t the probability-flow ODE is solved by
+
+    data form   x_s = (sigma_s / sigma_t) x_t + alpha_s int e^{-(lam_s - l)} x0(l) dl
+    noise form  x_s = (alpha_s / alpha_t) x_t - sigma_s int e^{lam_s - l} eps(l) dl
+
+and a method replaces x0 or eps by a polynomial in l through the predictions it has.
+"""
+
+from collections.abc import Callable
+from math import factorial
+from typing import Any
+
+import numpy as np
+
+from diffjax.errors import InputError
+from diffjax.noise_levels import checked, on_grid
+from diffjax.process import Process
+from diffjax.solvers.data_form import warn_of_leaps
+from diffjax.solvers.table import Table
+from diffjax.solvers.tape import Combo, Tape
+
+__all__ = ['exponential_adams']
+
+Weights = Callable[[np.ndarray, float, bool], np.ndarray]  # (nodes, h, noise) -> weights of the predictions there
+
+
+def exponential_adams(
+  process: Process, ts: Any, order: int = 3, noise: bool = False, corrector: bool = False, lower_final: bool = True
+) -> Table:
+  """The exact exponential Adams-Bashforth method of any order, data or noise form.   arXiv:2204.13902, arXiv:2302.04867
+
+  x_s = R x_t + c sum_j w_j m_j over the last `order` predictions, R and c as in the two forms above and w exact for
+  polynomials in lam (`adams_weights`). DPM-Solver++ and UniPC differ from it by terms of higher order.
+
+  Args:
+    corrector: also correct each node by the evaluation made there (Adams-Moulton), which raises the order by one
+      and costs no evaluation.
+    lower_final: let the order fall to one over the last steps.
+
+  Raises:
+    InputError: order is not a whole number from 1 to the number of steps.
+  """
+  return multistep(process, ts, order, adams_weights, noise, corrector, lower_final)
+
+
+def adams_weights(nodes: np.ndarray, h: float, noise: bool) -> np.ndarray:
+  """w with sum_j w_j nodes_j^p = h p! phi_{p+1}(+-h), + for noise, - for data; nodes in units of h, 0 at t, 1 at s."""
+  moments = [h * factorial(p) * phi(p + 1, h if noise else -h) for p in range(len(nodes))]
+  return np.linalg.solve(np.vander(nodes, increasing=True).T, np.array(moments))
+
+
+def multistep(
+  process: Process, ts: Any, order: int, weights: Weights, noise: bool, corrector: bool, lower_final: bool
+) -> Table:
+  """Predictor and, if wanted, corrector with these weights; the corrector reuses the evaluation at the predicted point.
+
+  Each row first corrects the node it stands on, then predicts the next. Order min(order, i + 1) at the start; a step
+  that touches infinite lam is of first order, in data form, and is not corrected.
+  """
+  alpha, sigma, lam = on_grid(process, ts)
+  ts = checked(process, ts)
+  n = len(ts) - 1
+  order = whole('order', order, n)
+  if noise:
+    warn_of_leaps('Adams method in noise form', ts, alpha, lam)
+  past = [f'm{j}' for j in range(1, order + corrector)]  # m_j: predicted j nodes back
+  names = ['base', *past] if corrector else past  # base: the corrected point one node back
+  tape = Tape('x', *names)
+  lags: list[Combo] = [tape.eps if noise else tape.x0, *(getattr(tape, m) for m in past)]
+
+  def step(i: int, x: Combo, known: list[Combo], ahead: list[Combo]) -> Combo:
+    """From x at node i to node i + 1; known[j] is the prediction at node i - j, ahead[0] the one at node i + 1."""
+    p, h = order_at(i, order, lam, lower_final), lam[i + 1] - lam[i]
+    ratio, scale = leg(alpha, sigma, i, i + 1, noise)
+    nodes = np.array([(lam[i - j] - lam[i]) / h for j in range(p)] + [1.0] * len(ahead))
+    sources = known[:p] + ahead
+    return sum((scale * w * m for w, m in zip(weights(nodes, h, noise), sources, strict=True)), ratio * x)
+
+  for i in range(n):
+    met = corrector and i > 0 and np.isfinite(lam[i - 1 : i + 1]).all()
+    x = step(i - 1, tape.base, lags[1:], lags[:1]) if met else tape.x
+    if np.isfinite(lam[i : i + 2]).all():
+      after = step(i, x, lags, [])
+    else:
+      after = to_data(tape, alpha, sigma, i, x)
+    kept = [x, *lags] if corrector else lags
+    tape.row(ts[i], live=True, x=after, **dict(zip(names, kept, strict=False)))
+  return tape.done()
+
+
+def order_at(i: int, order: int, lam: np.ndarray, lower_final: bool) -> int:
+  """The order of the step from node i to i + 1: at most the nodes it has and, with `lower_final`, the steps left.
+
+  Lowered until lam is finite over all that the step looks at.
+  """
+  p = min(order, i + 1, len(lam) - 1 - i) if lower_final else min(order, i + 1)
+  while p > 1 and not np.isfinite(lam[i - p + 1 : i + 2]).all():
+    p -= 1
+  return p
+
+
+def leg(alpha: np.ndarray, sigma: np.ndarray, t: int, s: int, noise: bool) -> tuple[float, float]:
+  """(R, c) of a step from node t to node s: alpha_s / alpha_t and -sigma_s, or sigma_s / sigma_t and alpha_s."""
+  return (alpha[s] / alpha[t], -sigma[s]) if noise else (sigma[s] / sigma[t], alpha[s])
+
+
+def to_data(tape: Tape, alpha: np.ndarray, sigma: np.ndarray, i: int, x: Combo) -> Combo:
+  """DDIM's step from x at node i to node i + 1 in data form, finite for sigma_s = 0 and alpha_t = 0."""
+  ratio = sigma[i + 1] / sigma[i]
+  return ratio * x + (alpha[i + 1] - alpha[i] * ratio) * tape.x0
+
+
+def whole(name: str, value: Any, most: int) -> int:
+  """`value` if it is a whole number from 1 to the steps of the grid, or a InputError."""
+  if not (isinstance(value, int | np.integer) and 1 <= value <= most):
+    raise InputError(f'{name}: got {value!r}; allowed: a whole number from 1 to the {most} steps of the grid')
+  return int(value)
+
+
+def phi(k: int, z: float) -> float:
+  """phi_k(z) = sum_j z^j / (j + k)!: the series near 0, where the recursion cancels; the recursion elsewhere."""
+  if abs(z) < 0.5:
+    return sum(z**j / factorial(j + k) for j in range(20))
+  value = np.exp(z)
+  for j in range(k):
+    value = (value - 1 / factorial(j)) / z
+  return float(value)

@@ -1,0 +1,147 @@
+"""Tables whose rows look back at nothing: Euler, DDIM at any eta, DDPM ancestral sampling, Euler-Maruyama, Heun."""
+
+from typing import Any
+
+import numpy as np
+
+from diffjax.errors import InputError
+from diffjax.noise_levels import at, checked, on_grid, on_host, times_of
+from diffjax.process import Process
+from diffjax.solvers.data_form import in_data_form
+from diffjax.solvers.table import Table
+from diffjax.solvers.tape import Tape
+
+__all__ = ['ddim', 'ddpm', 'ddpm_large', 'euler', 'euler_maruyama', 'heun']
+
+
+def ddim(process: Process, ts: Any, eta: float = 0.0) -> Table:
+  """x_s = alpha_s x0 + sqrt(sigma_s^2 - std^2) eps + std z, std = eta times the ancestral one.   arXiv:2010.02502
+
+  eta = 0 is the deterministic step, also known as DPM-Solver-1 and, after rescaling, EDM's Euler step; eta = 1 is
+  DDPM. First order; finite at alpha = 0 and sigma = 0.
+
+  Raises:
+    InputError: eta is outside [0, 1].
+  """
+  if not 0 <= eta <= 1:
+    raise InputError(f'eta: got {eta}; allowed: a number from 0 (deterministic) to 1 (DDPM)')
+  alpha, sigma, lam = on_grid(process, ts)
+  ts = checked(process, ts)
+  tape = Tape('x')
+  for i in range(len(ts) - 1):
+    std = eta * sigma[i + 1] * np.sqrt(-np.expm1(-2 * (lam[i + 1] - lam[i])))
+    after = alpha[i + 1] * tape.x0 + np.sqrt(sigma[i + 1] ** 2 - std**2) * tape.eps
+    tape.row(ts[i], x=after + std * tape.z if eta else after)
+  return tape.done()
+
+
+def ddpm(process: Process, ts: Any) -> Table:
+  """Ancestral sampling, the posterior q(x_s | x_t, x0) with the predicted x0: DDIM at eta = 1.   arXiv:2006.11239
+
+  Its variance is the small one of the paper; also known as SDE-DPM-Solver++(1).
+  """
+  return ddim(process, ts, eta=1.0)
+
+
+def ddpm_large(process: Process, ts: Any) -> Table:
+  """Ancestral sampling with the large variance, that of x_t given x_s; no noise into sigma = 0.   arXiv:2006.11239
+
+  x_s = alpha_s x0 + (alpha_t / alpha_s) (sigma_s^2 / sigma_t) eps + std z,
+  std^2 = sigma_t^2 - (alpha_t sigma_s / alpha_s)^2.
+  """
+  alpha, sigma, lam = on_grid(process, ts)
+  ts = checked(process, ts)
+  tape = Tape('x')
+  for i in range(len(ts) - 1):
+    after = alpha[i + 1] * tape.x0 + alpha[i] / alpha[i + 1] * sigma[i + 1] ** 2 / sigma[i] * tape.eps
+    std = sigma[i] * np.sqrt(-np.expm1(-2 * (lam[i + 1] - lam[i])))
+    tape.row(ts[i], x=after + std * tape.z if sigma[i + 1] > 0 else after)
+  return tape.done()
+
+
+def euler(process: Process, ts: Any) -> Table:
+  """Euler's step of the probability-flow ODE in t: x_s = x_t + (s - t) (alpha'_t x0 + sigma'_t eps). First order.
+
+  On rectified flow this is DDIM; elsewhere DDIM, which is Euler's step in sigma / alpha, is the better method.
+  """
+  ts = checked(process, ts)
+  d_alpha, d_sigma = on_host(Process.rates, process, ts[:-1])
+  tape = Tape('x')
+  for i, h in enumerate(np.diff(ts)):
+    tape.row(ts[i], x=tape.x + h * d_alpha[i] * tape.x0 + h * d_sigma[i] * tape.eps)
+  return tape.done()
+
+
+def euler_maruyama(process: Process, ts: Any) -> Table:
+  """Euler's step of the reverse SDE, the last one without noise.   arXiv:2011.13456 app. G
+
+  x_s = x_t + (s - t) (f x - g^2 score) + g sqrt(t - s) z. In terms of (x0, eps): f x = f alpha x0 + f sigma eps, and
+  score = -eps / sigma. Weak order one.
+  """
+  ts = checked(process, ts)
+  alpha, sigma, _ = on_grid(process, ts)
+  d_alpha, d_sigma = on_host(Process.rates, process, ts[:-1])
+  tape = Tape('x')
+  with np.errstate(divide='ignore'):  # a grid from alpha = 0 is refused below
+    spread = d_sigma - d_alpha / alpha[:-1] * sigma[:-1]  # sigma' - f sigma
+  for i, h in enumerate(np.diff(ts)):
+    # -g^2 score = 2 (sigma' - f sigma) eps, so the drift is alpha' x0 + (2 sigma' - f sigma) eps
+    after = tape.x + h * d_alpha[i] * tape.x0 + h * (d_sigma[i] + spread[i]) * tape.eps
+    std = np.sqrt(-2 * h * sigma[i] * spread[i])
+    tape.row(ts[i], x=after + std * tape.z if i < len(ts) - 2 else after)
+  return tape.done()
+
+
+def heun(
+  process: Process,
+  ts: Any,
+  churn: float = 0.0,
+  churn_min: float = 0.0,
+  churn_max: float = np.inf,
+  churn_noise: float = 1.0,
+  part: float = 1.0,
+) -> Table:
+  """Heun's step in sigma / alpha, two evaluations; a step that touches infinite lam is DDIM.   arXiv:2206.00364
+
+  x_s = (alpha_s / alpha_t) x_t + (sigma_s - alpha_s sigma_t / alpha_t) (eps_t + eps_s) / 2. Second order. Of n steps
+  down to 0 it needs 2 n - 1 evaluations. Returned `in_data_form`.
+
+  Args:
+    churn: noise put in before each step, which raises sigma / alpha by the factor 1 + min(churn / n, sqrt 2 - 1), at
+      most to its value at t_max. The paper has 40 for ImageNet-64 with 256 steps.
+    churn_min, churn_max: the sigma / alpha at which there is churn; there .05 and 50.
+    churn_noise: the standard deviation of that noise; there 1.003.
+    part: the second evaluation, u, is made at this part a of the step in sigma / alpha, and (1 - 1 / (2 a)) eps_t +
+      eps_u / (2 a) takes the place of the mean: 1 is Heun's method, 2/3 Ralston's, 1/2 the midpoint rule (Alg. 3).
+
+  Raises:
+    InputError: churn is negative, or part is outside (0, 1].
+  """
+  if not churn >= 0:
+    raise InputError(f'churn: got {churn}; allowed: a number of at least 0')
+  if not 0 < part <= 1:
+    raise InputError(f'part: got {part}; allowed: a number above 0, up to 1 (Heun)')
+  alpha, sigma, lam = on_grid(process, ts)
+  ts = checked(process, ts)
+  tape = Tape('x', 'base', 'slope')
+  most = np.exp(-at(process, [float(process.t_max)])[2][0])
+  for i in range(len(ts) - 1):
+    t, a, s = ts[i], alpha[i], sigma[i]
+    rho = start = np.exp(-lam[i])
+    up = min(rho * (1 + min(churn / (len(ts) - 1), np.sqrt(2) - 1)), most)
+    if up > rho and churn_min <= rho <= churn_max:
+      t, start = times_of(process, [-np.log(up)])[0], up
+      a, s = (part[0] for part in at(process, [t])[:2])
+      tape.row(ts[i], live=False, x=a / alpha[i] * tape.x + a * churn_noise * np.sqrt(up**2 - rho**2) * tape.z)
+    if not np.isfinite(lam[i : i + 2]).all():
+      tape.row(t, x=alpha[i + 1] * tape.x0 + sigma[i + 1] * tape.eps)
+      continue
+    u, inner, outer = ts[i + 1], alpha[i + 1], sigma[i + 1]
+    if part < 1:
+      u = times_of(process, [-np.log(start + part * (np.exp(-lam[i + 1]) - start))])[0]
+      inner, outer = (level[0] for level in at(process, [u])[:2])
+    tape.row(t, x=inner * tape.x0 + outer * tape.eps, base=tape.x, slope=tape.eps)
+    ratio = alpha[i + 1] / a
+    mean = (1 - 0.5 / part) * tape.slope + 0.5 / part * tape.eps
+    tape.row(u, x=ratio * tape.base + (sigma[i + 1] - ratio * s) * mean)
+  return in_data_form(tape.done(), process)

@@ -1,0 +1,125 @@
+"""DEIS: x_s = alpha_s (x_t / alpha_t + int eps drho), rho = sigma / alpha, by polynomials or Runge-Kutta methods.
+
+A step that touches infinite lam is DDIM's.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from diffjax.errors import InputError
+from diffjax.noise_levels import at, checked, on_grid, times_of
+from diffjax.process import Process
+from diffjax.solvers.data_form import in_data_form, warn_of_leaps
+from diffjax.solvers.table import Table
+from diffjax.solvers.tables.adams import whole
+from diffjax.solvers.tables.rungekutta import TABLEAUX, staged, stages
+from diffjax.solvers.tape import Combo, Tape
+
+__all__ = ['deis_tab', 'deis_rhoab', 'deis_rhork']
+
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(40)
+
+
+def deis_tab(process: Process, ts: Any, order: int = 4) -> Table:
+  """DEIS tAB: eps by the polynomial in t through the last `order` predictions.   arXiv:2204.13902
+
+  x_s = (alpha_s / alpha_t) x_t + alpha_s sum_j eps_j int l_j(tau) drho(tau), l_j Lagrange's polynomials; the integrals
+  by 40-point Gauss-Legendre quadrature in lam. Order 1 is DDIM, 4 the published tAB3. Returned `in_data_form`: where
+  nodes are close in t and far apart in rho, the weights are large and of both signs.
+
+  Raises:
+    InputError: order is not a whole number from 1 to the number of steps.
+  """
+  table = adams_bashforth(process, ts, order, lambda i, p: tab_weights(process, ts, i, p))
+  return in_data_form(table, process)
+
+
+def tab_weights(process: Process, ts: Any, i: int, p: int) -> np.ndarray:
+  """int l_j(tau) drho(tau) over the step from node i, l_j through the last p nodes, the latest first."""
+  _, _, lam = on_grid(process, ts[i : i + 2])
+  half = (lam[1] - lam[0]) / 2
+  level = lam[0] + half * (NODES + 1)
+  tau, drho = times_of(process, level), -half * WEIGHTS * np.exp(-level)
+  nodes = np.asarray(ts, np.float64)[i - p + 1 : i + 1][::-1]
+  return np.array([np.sum(drho * _lagrange(tau, nodes, j)) for j in range(p)])
+
+
+def deis_rhoab(process: Process, ts: Any, order: int = 4) -> Table:
+  """DEIS rhoAB: eps by the polynomial in rho through the last `order` predictions.   arXiv:2204.13902
+
+  x_s = (alpha_s / alpha_t) x_t + alpha_s sum_j w_j eps_j, w exact for polynomials in rho. Order 4 is rhoAB3.
+
+  Raises:
+    InputError: order is not a whole number from 1 to the number of steps.
+  """
+  rho = np.exp(-on_grid(process, ts)[2])
+
+  def weights(i: int, p: int) -> np.ndarray:
+    nodes, h = rho[i - p + 1 : i + 1][::-1], rho[i + 1] - rho[i]
+    nodes = (nodes[np.isfinite(nodes)] - rho[i]) / h  # not the one where alpha = 0
+    return h * np.linalg.solve(np.vander(nodes, increasing=True).T, 1 / np.arange(1, len(nodes) + 1))
+
+  return adams_bashforth(process, ts, order, weights)
+
+
+def deis_rhork(process: Process, ts: Any, tableau: str = 'heun') -> Table:
+  """DEIS rhoRK: a Runge-Kutta method of d(x / alpha) / drho = eps.   arXiv:2204.13902
+
+  `tableau` is midpoint, heun (EDM's step), kutta3 or rk4, of orders 2, 2, 3 and 4: s evaluations a step, one for the
+  step to sigma = 0. Not for few steps from a large rho, where explicit methods are unstable. Returned `in_data_form`.
+
+  Raises:
+    InputError: no tableau of that name.
+  """
+  if tableau not in TABLEAUX:
+    raise InputError(f'tableau: got {tableau!r}; allowed: {", ".join(TABLEAUX)}')
+  rule = TABLEAUX[tableau]
+  alpha, sigma, lam = on_grid(process, ts)
+  ts = checked(process, ts)
+  c, rho = np.array(rule.c), np.exp(-lam)
+  plain = np.isfinite(lam[:-1]) & np.isfinite(lam[1:])
+  first, last = (np.where(plain, part, 1.0)[:, None] for part in (rho[:-1], rho[1:]))
+  inner = times_of(process, -np.log(first + (last - first) * c))
+  nodes = np.select([c == 0, c == 1], [ts[:-1, None], ts[1:, None]], inner)
+  ratios = np.concatenate([at(process, nodes)[0], alpha[1:, None]], 1)
+  tape = staged(rule)
+  for i in range(len(ts) - 1):
+    if not plain[i]:
+      tape.row(ts[i], x=alpha[i + 1] * tape.x0 + sigma[i + 1] * tape.eps)
+      continue
+
+    def place(j: int, base: Combo, total: Combo, i: int = i) -> Combo:
+      return ratios[i, j] / alpha[i] * base + ratios[i, j] * (rho[i + 1] - rho[i]) * total
+
+    stages(tape, rule, nodes[i], [tape.eps] * len(c), place)
+  return in_data_form(tape.done(), process)
+
+
+def adams_bashforth(process: Process, ts: Any, order: int, weights: Callable[[int, int], Any]) -> Table:
+  """x_s = (alpha_s / alpha_t) x_t + alpha_s sum_j w_j eps_j, w = weights(i, p), order p = min(order, i + 1) at node i.
+
+  There may be fewer weights than p. A step that touches infinite lam is DDIM. Warns of steps that raise alpha more
+  than 100-fold.
+  """
+  alpha, sigma, lam = on_grid(process, ts)
+  ts = checked(process, ts)
+  order = whole('order', order, len(ts) - 1)
+  warn_of_leaps('Adams-Bashforth method in rho', ts, alpha, lam)
+  past = [f'e{j}' for j in range(1, order)]  # e_j: eps predicted j nodes back
+  tape = Tape('x', *past)
+  lags = [tape.eps, *(getattr(tape, e) for e in past)]
+  for i in range(len(ts) - 1):
+    after = alpha[i + 1] * tape.x0 + sigma[i + 1] * tape.eps
+    if np.isfinite(lam[i : i + 2]).all():
+      after = alpha[i + 1] / alpha[i] * tape.x
+      for w, eps in zip(weights(i, min(order, i + 1)), lags, strict=False):
+        after = after + alpha[i + 1] * w * eps
+    tape.row(ts[i], x=after, **dict(zip(past, lags, strict=False)))
+  return tape.done()
+
+
+def _lagrange(t: np.ndarray, nodes: np.ndarray, j: int) -> np.ndarray:
+  others = np.delete(nodes, j)
+  return np.prod((t[:, None] - others) / (nodes[j] - others), axis=1)

@@ -1,0 +1,103 @@
+"""Tables that reuse earlier predictions of x0: DPM-Solver++(2M, 3M) and UniPC."""
+
+from typing import Any
+
+import numpy as np
+
+from diffjax.noise_levels import checked, on_grid
+from diffjax.process import Process
+from diffjax.solvers.table import Table
+from diffjax.solvers.tables.adams import adams_weights, multistep, order_at, phi, to_data
+from diffjax.solvers.tape import Tape
+
+__all__ = ['dpmpp_2m', 'dpmpp_3m', 'dpmpp_3m_compat', 'unipc']
+
+
+def dpmpp_2m(process: Process, ts: Any) -> Table:
+  """DPM-Solver++(2M): data prediction, second order, first order into the last node.   arXiv:2211.01095 Alg. 2
+
+  x_s = (sigma_s / sigma_t) x_t + (alpha_s - alpha_t sigma_s / sigma_t) [x0 + (x0 - previous x0) h / (2 h_before)].
+  """
+  alpha, sigma, lam = on_grid(process, ts)
+  ts = checked(process, ts)
+  tape = Tape('x', 'm1')  # m1: the previous prediction
+  for i in range(len(ts) - 1):
+    ratio = sigma[i + 1] / sigma[i]
+    gain = alpha[i + 1] - alpha[i] * ratio  # -alpha expm1(-h), finite for sigma = 0 and alpha = 0
+    known = 0 < i < len(ts) - 2 and np.isfinite(lam[i - 1 : i + 2]).all()
+    k = 0.5 * (lam[i + 1] - lam[i]) / (lam[i] - lam[i - 1]) if known else 0.0
+    tape.row(ts[i], x=ratio * tape.x + gain * ((1 + k) * tape.x0 - k * tape.m1), m1=tape.x0)
+  return tape.done()
+
+
+def dpmpp_3m(process: Process, ts: Any, lower_final: bool = True) -> Table:
+  """DPM-Solver++(3M): data prediction, third order, falling to one into the last node.   arXiv:2211.01095 app. B
+
+  With r0, r1 the last two steps in units of h, d = (x0 - m1) / r0 and d' = (m1 - m2) / r1,
+
+      x_s = (sigma_s / sigma_t) x_t + alpha_s h [phi_1 x0 + phi_2 D1 + 2 phi_3 D2],   phi_k at -h
+      D1 = d + (d - d') r0 / (r0 + r1),   D2 = (d - d') / (r0 + r1).
+
+  `lower_final=False` keeps the order over the last steps, as the official code does from 10 steps on; the step into
+  infinite lam is of first order all the same.
+  """
+  return _dpmpp_3m(process, ts, 2.0, lower_final)
+
+
+def dpmpp_3m_compat(process: Process, ts: Any, lower_final: bool = True) -> Table:
+  """DPM-Solver++(3M) as the official code has it: D2, which is half of h^2 x0'', counted once. Second order only."""
+  return _dpmpp_3m(process, ts, 1.0, lower_final)
+
+
+def _dpmpp_3m(process: Process, ts: Any, c: float, lower_final: bool) -> Table:
+  alpha, sigma, lam = on_grid(process, ts)
+  ts = checked(process, ts)
+  tape = Tape('x', 'm1', 'm2')  # m1, m2: the previous predictions, the later one first
+  for i in range(len(ts) - 1):
+    after = to_data(tape, alpha, sigma, i, tape.x)
+    p = order_at(i, 3, lam, lower_final)
+    if p > 1:
+      h = lam[i + 1] - lam[i]
+      r0 = (lam[i] - lam[i - 1]) / h
+      d1 = (tape.x0 - tape.m1) / r0
+      slope = phi(1, -h) / 2 * d1
+      if p > 2:
+        r1 = (lam[i - 1] - lam[i - 2]) / h
+        d2 = (d1 - (tape.m1 - tape.m2) / r1) / (r0 + r1)
+        slope = phi(2, -h) * (d1 + r0 * d2) + c * phi(3, -h) * d2
+      after = after + alpha[i + 1] * h * slope
+    tape.row(ts[i], x=after, m1=tape.x0, m2=tape.m1)
+  return tape.done()
+
+
+def unipc(process: Process, ts: Any, order: int = 2, b1: bool = False, lower_final: bool = True) -> Table:
+  """UniPC, data prediction: a predictor of this order and a corrector that raises it by one.   arXiv:2302.04867
+
+  The corrector reuses the evaluation made at the predicted point, so n steps cost n evaluations: each row first
+  corrects the node it stands on, then predicts the next. Order min(order, i + 1) at the start and, with
+  `lower_final`, min(order, n - i) at the end; no corrector after the last step.
+
+  Args:
+    b1: scale single differences by h instead of 1 - e^{-h} (B2); the two agree where rho is solved for, which is
+      wherever there are two differences or more.
+
+  Raises:
+    InputError: order is not a whole number from 1 to the number of steps.
+  """
+  return multistep(process, ts, order, _b1_weights if b1 else _b2_weights, False, True, lower_final)
+
+
+def _b1_weights(nodes: np.ndarray, h: float, noise: bool) -> np.ndarray:
+  return _uni_weights(nodes, h, h)
+
+
+def _b2_weights(nodes: np.ndarray, h: float, noise: bool) -> np.ndarray:
+  return _uni_weights(nodes, h, float(-np.expm1(-h)))
+
+
+def _uni_weights(nodes: np.ndarray, h: float, b: float) -> np.ndarray:
+  """b rho_j / r_j, with rho = 1/2 for a single difference, as published; with more, rho solves the Adams system."""
+  if len(nodes) != 2:
+    return adams_weights(nodes, h, False)
+  weight = b / 2 / nodes[1]
+  return np.array([-np.expm1(-h) - weight, weight])

@@ -1,0 +1,106 @@
+"""Adams methods in the angle between data and noise, where the whole path is bounded and both ends are ordinary points.
+
+With s a typical standard deviation of the data, r = sqrt(alpha^2 s^2 + sigma^2) and theta = arctan(sigma / (alpha s)),
+the point z = x / r and its velocity are
+
+    z = cos(theta) x0 / s + sin(theta) eps,      dz/dtheta = v = cos(theta) eps - sin(theta) x0 / s
+
+along the probability-flow ODE of any process: the TrigFlow form of arXiv:2410.11081. theta runs from pi/2, pure noise,
+to 0, data. Data that are N(0, s^2) have v = 0; a point mass has v'' = -v. The weights here are exact for both.
+"""
+
+from math import factorial
+from typing import Any
+
+import numpy as np
+
+from diffjax.errors import InputError
+from diffjax.noise_levels import checked, on_grid
+from diffjax.process import Process
+from diffjax.solvers.grids import noise_share
+from diffjax.solvers.table import Table
+from diffjax.solvers.tables.adams import to_data, whole
+from diffjax.solvers.tape import Combo, Tape
+
+__all__ = ['trig_adams']
+
+
+def trig_adams(
+  process: Process, ts: Any, order: int = 2, data_std: float = 0.5, corrector: bool = True, final: int = 1
+) -> Table:
+  """Trigonometrically fitted Adams-Bashforth(-Moulton) in theta; one evaluation a step.
+
+  A step replaces v by the combination of cos, sin, 1, theta, ... through its last values and integrates that,
+  z' = z + sum_j w_j v_j; from one value alone it is DDIM. Hence every step is exact where (x0, eps) is constant. The
+  corrector redoes each step with the value found at its end, which costs no evaluation. The first step limits the order
+  of convergence to two, with the corrector to three; a higher `order` of the others lowers the error of exact scores
+  from 8 steps on, and raises that of trained networks, which are less smooth.
+
+  Args:
+    order: how many values the predictor uses; fewer at the start.
+    data_std: s, about the standard deviation of the data.
+    final: the order of the last step; low where the grid is coarse, since x0 changes most at the data.
+
+  Raises:
+    InputError: order or final is not a whole number from 1 to the number of steps, or data_std is not positive.
+  """
+  alpha, sigma, _ = on_grid(process, ts)
+  ts = checked(process, ts)
+  n = len(ts) - 1
+  order, final = whole('order', order, n), whole('final', final, n)
+  if not data_std > 0:
+    raise InputError(f'data_std: got {data_std}; allowed: a positive number')
+  angle, radius = np.arctan2(sigma, data_std * alpha), np.hypot(data_std * alpha, sigma)
+  past = [f'v{j}' for j in range(1, order + corrector)]  # v_j: the velocity j nodes back
+  names = ['base', *past] if corrector else past  # base: the corrected point one node back
+  tape = Tape('x', *names)
+
+  def step(i: int, x: Combo, nodes: list[int], velocities: list[Combo]) -> Combo:
+    """From x at node i to node i + 1 by the velocities at these nodes."""
+    weights = fitted_weights(angle[nodes] - angle[i], angle[i + 1] - angle[i])
+    after = radius[i + 1] / radius[i] * x
+    for w, v in zip(weights, velocities, strict=True):
+      after = after + radius[i + 1] * w * v
+    return after
+
+  for i in range(n):
+    v = np.cos(angle[i]) * tape.eps - np.sin(angle[i]) / data_std * tape.x0
+    known = [v, *(getattr(tape, name) for name in past)]
+    x = tape.x
+    if corrector and i > 0:
+      p = min(order, i)
+      x = step(i - 1, tape.base, [i, *range(i - 1, i - 1 - p, -1)], known[: p + 1])
+    p = min(order, i + 1, final if i == n - 1 else order)
+    kept = [x, *known] if corrector else known
+    after = to_data(tape, alpha, sigma, i, x) if p == 1 else step(i, x, list(range(i, i - p, -1)), known[:p])
+    tape.row(ts[i], x=after, **dict(zip(names, kept, strict=False)))
+  return tape.done()
+
+
+def fitted_weights(nodes: np.ndarray, d: float) -> np.ndarray:
+  """w with sum_j w_j f(nodes_j) = the integral of f from 0 to d, for f in the span of cos, sin, 1, u, u^2, ...
+
+  As many functions as nodes, taken as cos, sin, 1 - cos, u - sin, u^2/2 - (1 - cos), ...: the same span, function k
+  begins with u^k / k!, so that a fine grid does not make them alike, and its integral is function k + 1.
+  """
+  functions = np.array([_turn(nodes, k) for k in range(len(nodes))])
+  totals = np.array([_turn(d, k + 1) for k in range(len(nodes))])
+  scale = np.abs(functions).max(1)
+  return np.linalg.solve(functions / scale[:, None], totals / scale)
+
+
+def _turn(u: Any, k: int) -> Any:
+  """sum_j (-1)^j u^{k + 2j} / (k + 2j)!, |u| <= pi/2: cos u, sin u, 1 - cos u, u - sin u, ..."""
+  return sum((-1) ** j * u ** (k + 2 * j) / factorial(k + 2 * j) for j in range(14))
+
+
+def recommended(process: Process, nfe: int, data_std: float = 0.5) -> Table:
+  """`trig_adams` of two values on the grid `noise_share`, for any process.
+
+  The grid is a little coarser near the data than the angle's own: data_std 1.4 times as large, power 1.5.
+
+  Raises:
+    InputError: nfe is not a whole number of at least 1, or data_std is not positive.
+  """
+  ts = noise_share(process, nfe, data_std=1.4 * data_std, power=1.5)
+  return trig_adams(process, ts, order=min(2, nfe), data_std=data_std)

@@ -1,0 +1,165 @@
+"""Tables made of other tables: noise before steps, a last evaluation, combined predictions, steps through the pair."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from diffjax.errors import InputError
+from diffjax.noise_levels import at, checked, on_grid, times_of
+from diffjax.process import Process
+from diffjax.solvers.table import Rows, Table
+
+__all__ = ['churn', 'denoise_to_zero', 'dualfast', 'pair_form']
+
+
+def denoise_to_zero(table: Table, process: Process, t: float | None = None) -> Table:
+  """The table with one more evaluation, at the time t where it ends, that returns x0. One evaluation more.
+
+  Args:
+    t: the last time of the table's grid; the process's t_min by default.
+
+  Raises:
+    InputError: t is above a time of the table, or sigma(t) = 0.
+  """
+  times = np.asarray(table.rows.t, np.float64)
+  t = float(process.t_min) if t is None else float(t)
+  if not t <= times.min() or at(process, [t])[1][0] == 0:
+    raise InputError(f't: got {t:.6g}; allowed: the last time of the grid, where sigma > 0, at most {times.min():.6g}')
+  weights = np.asarray(table.rows.weights, np.float64)
+  q = weights.shape[1]
+  last = np.zeros((1, *weights.shape[1:]))
+  last[0, 0, q] = 1.0
+  for j in range(1, q):
+    last[0, j, j] = 1.0
+  live, ids = np.asarray(table.rows.live), np.asarray(table.rows.id)
+  rows = Rows(np.append(times, t), np.concatenate([weights, last]), np.append(live, True),
+              np.append(ids, ids.max() + 1).astype(np.int32))  # fmt: skip
+  return table.replace(rows=rows)
+
+
+def churn(
+  build: Callable[..., Table],
+  process: Process,
+  ts: Any,
+  amount: float = 40.0,
+  low: float = 0.0,
+  high: float = np.inf,
+  spread: float = 1.0,
+  **options: Any,
+) -> Table:
+  """A solver with noise before its steps, which then start from the raised level.   arXiv:2206.00364 Alg. 2
+
+  Before the step from t, sigma / alpha is raised by the factor 1 + min(amount / n, sqrt 2 - 1), at most to its value
+  at t_max: a row that is not evaluated, x' = (alpha' / alpha) x + alpha' spread sqrt(rho'^2 - rho^2) z. The
+  coefficients of a step depend on where it starts, so this takes the builder, not its table: the solver is built anew
+  from each raised level to the next, with its registers at 0, and a method that looks back starts over there.
+
+  Args:
+    build: (process, ts, **options) -> Table, for grids of as few as two times if every step is churned.
+    low, high: the sigma / alpha at which there is churn; published .05 and 50 for ImageNet-64.
+    spread: the standard deviation of the noise; there 1.003.
+
+  Raises:
+    InputError: amount is negative, or what the builder refuses.
+  """
+  if not amount >= 0:
+    raise InputError(f'amount: got {amount}; allowed: a number of at least 0')
+  ts = checked(process, ts)
+  n = len(ts) - 1
+  alpha, _, lam = on_grid(process, ts)
+  most = np.exp(-at(process, [float(process.t_max)])[2][0])
+  rho = np.exp(-lam[:n])
+  up = np.minimum(rho * (1 + min(amount / n, np.sqrt(2) - 1)), most)
+  churned = (up > rho) & (low <= rho) & (rho <= high)
+  starts = [i for i in range(n) if i == 0 or churned[i]]
+  parts = []
+  for first, last in zip(starts, [*starts[1:], n], strict=True):
+    nodes = ts[first : last + 1].copy()
+    if churned[first]:
+      nodes[0] = times_of(process, [-np.log(up[first])])[0]
+    part = build(process, nodes, **options)
+    if churned[first]:
+      raised = at(process, nodes[:1])[0][0]
+      std = raised * spread * np.sqrt((up[first] - rho[first]) * (up[first] + rho[first]))
+      part = _after(part, ts[first], raised / alpha[first], std)
+    parts.append(part)
+  return _joined(parts)
+
+
+def _after(table: Table, t: float, keep: float, std: float) -> Table:
+  """The table behind a row that is not evaluated: x' = keep x + std z, the other registers 0."""
+  old = table.rows
+  first = np.zeros((1, *old.weights.shape[1:]))
+  first[0, 0, 0], first[0, 0, -1] = keep, std
+  rows = Rows(np.append(t, old.t), np.concatenate([first, old.weights]), np.append(False, old.live), old.id)
+  return table.replace(rows=rows, noisy=True, masked=True)
+
+
+def _joined(tables: list[Table]) -> Table:
+  """One table after another, the noise of every row its own."""
+  t, weights, live = (np.concatenate([getattr(table.rows, name) for table in tables]) for name in Rows._fields[:3])
+  return tables[0].replace(
+    rows=Rows(t, weights, live, np.arange(len(t), dtype=np.int32)),
+    noisy=any(table.noisy for table in tables),
+    masked=any(table.masked for table in tables),
+  )
+
+
+def dualfast(table: Table, process: Process, amount: float, decay: str = 'linear', tau: str = 'first') -> Table:
+  """A solver whose noise predictions lean on an earlier, noisier one: eps' = (1 + c) eps - c eps_tau.   (DualFast)
+
+  x0' = x0 - (sigma / alpha) c (eps - eps_tau), the consistent pair; every register takes the new one. The earlier
+  prediction is kept in a register more; no evaluation more. amount = 0 is the table itself. After the abstract alone:
+  which tau and c(t) the paper has is not verified, and the best amount depends on the network's error.
+
+  Args:
+    amount: c at the first evaluation, where it does nothing as eps is eps_tau; some number of -.5 to .5.
+    decay: 'linear', to 0 at the last evaluation, or 'constant'.
+    tau: the earlier prediction: the 'first' or the 'previous' one.
+
+  Raises:
+    InputError: a name that is not there, or alpha = 0 after the first evaluation.
+  """
+  for field, value, allowed in (('decay', decay, ('linear', 'constant')), ('tau', tau, ('first', 'previous'))):
+    if value not in allowed:
+      raise InputError(f'{field}: got {value!r}; allowed: {", ".join(allowed)}')
+  weights, live = np.asarray(table.rows.weights, np.float64), np.asarray(table.rows.live)
+  n, q = weights.shape[:2]
+  alpha, sigma, _ = at(process, table.rows.t)
+  place = np.cumsum(live) - 1
+  c = np.where(live & (place > 0), amount, 0.0)
+  if decay == 'linear':
+    c = c * (1 - place / max(place[-1], 1))
+  if ((c != 0) & (alpha == 0)).any():
+    raise InputError('table: got an evaluation at alpha = 0 after the first; allowed: alpha > 0 there')
+  ratio = np.divide(sigma, alpha, out=np.zeros(n), where=c != 0)
+  keep = np.concatenate([np.arange(q), q + 1 + np.arange(4)])
+  out = np.zeros((n, q + 1, q + 5, *weights.shape[3:]))
+  out[:, :q, keep] = weights
+  over = (slice(None), *(None,) * (weights.ndim - 2))  # a number a row against (n, q[, ...])
+  lean = c[over] * (weights[:, :, q + 1] - weights[:, :, q] * ratio[over])
+  out[:, :q, q + 2] += lean
+  out[:, :q, q] -= lean
+  pin = live & (place == 0) if tau == 'first' else live
+  out[pin, q, q + 2] = 1.0
+  out[~pin, q, q] = 1.0
+  return table.replace(rows=table.rows._replace(weights=out), registers=(*table.registers, 'pinned'))
+
+
+def pair_form(table: Table, process: Process) -> Table:
+  """The table with x = alpha x0 + sigma eps put in for x at every evaluation: all it makes of x goes through the pair.
+
+  A first-order step becomes x_s = alpha_s x0 + sigma_s eps. On consistent predictions nothing changes; a denoiser that
+  returns another pair on purpose (`guidance.cfgpp`, or x0 clipped and eps kept) is written as its authors write it.
+  Values kept in registers, and rows that are not evaluated, stay.
+  """
+  weights, live = np.array(table.rows.weights, np.float64), np.asarray(table.rows.live)
+  q = weights.shape[1]
+  alpha, sigma, _ = at(process, np.asarray(table.rows.t)[live])
+  over = (slice(None), *(None,) * (weights.ndim - 2))
+  share = weights[live, :, 0]
+  weights[live, :, q] += share * alpha[over]
+  weights[live, :, q + 1] += share * sigma[over]
+  weights[live, :, 0] = 0.0
+  return table.replace(rows=table.rows._replace(weights=weights))

@@ -1,0 +1,119 @@
+"""What training is made of: roles that are moved, the phases that move them, and the state that is carried.
+
+`roles` is a dict name -> params: {'student'}, or {'teacher', 'student', 'critic', ...}. A phase moves one of them by
+one loss and one optimiser; a method is a tuple of phases. One train step (`diffjax.train.step`) serves them all.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optax
+from flax import struct
+from jax import Array
+
+from diffjax.errors import InputError
+
+__all__ = ['Phase', 'Copy', 'Method', 'TrainState', 'active_phases']
+
+Loss = Callable[[dict[str, Any], Any, Array], tuple[Array, dict[str, Array]]]
+
+
+@dataclass(frozen=True)
+class Phase:
+  """Move `role` by `optimiser` under `loss` at the steps offset, offset + every, offset + 2 every, ...
+
+  Attributes:
+    loss: (roles, batch, key batch (B,)) -> (values (B,) or scalar, aux dict of (B,) arrays). The mean of the values is
+      minimised over `roles[role]` alone. aux['t'] and aux['error'] are logged by time bin, the others by their mean.
+    name: the phase in logs and optimiser states; the role unless two phases move the same one.
+  """
+
+  role: str
+  loss: Loss
+  optimiser: optax.GradientTransformation
+  every: int = 1
+  offset: int = 0
+  name: str = ''
+
+  def __post_init__(self):
+    if self.every < 1 or not 0 <= self.offset < self.every:
+      raise InputError(f'phase {self.role}: got every={self.every}, offset={self.offset}; allowed: 0 <= offset < every')
+    object.__setattr__(self, 'name', self.name or self.role)
+
+
+@dataclass(frozen=True)
+class Copy:
+  """A role that begins as a copy of another and, where `average` is given, follows it as a moving average.
+
+  Attributes:
+    average: what `diffjax.train.ema` makes; None leaves the copy as it began (a frozen teacher).
+  """
+
+  source: str
+  average: Any = None
+
+
+@dataclass(frozen=True)
+class Method:
+  """Phases in the order in which a step takes them; later ones see what earlier ones moved.
+
+  Attributes:
+    copies: role -> role or `Copy` it begins as. Made inside jit(init): an alias would die when the state is donated.
+    averaged: the roles whose moving averages are kept for sampling; the first phase's unless given.
+
+  Raises:
+    InputError: no phases, two phases of one name, a copy of a role that no one initialises.
+  """
+
+  phases: tuple[Phase, ...]
+  copies: Mapping[str, str | Copy] = field(default_factory=dict)
+  averaged: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    phases = tuple(self.phases)
+    names = [phase.name for phase in phases]
+    if not phases or len(set(names)) < len(names):
+      raise InputError(f'phases: got {names}; allowed: at least one, each of another name (give Phase(..., name=))')
+    chained = [role for role, made in self.copied.items() if made.source in self.copies]
+    if chained:
+      raise InputError(f'copies: {chained} are made from copies; allowed: a source that init gives')
+    object.__setattr__(self, 'phases', phases)
+    object.__setattr__(self, 'copies', dict(self.copies))
+    object.__setattr__(self, 'averaged', tuple(self.averaged) or (phases[0].role,))
+
+  @property
+  def copied(self) -> dict[str, Copy]:
+    """`copies`, each a `Copy`."""
+    return {role: Copy(made) if isinstance(made, str) else made for role, made in self.copies.items()}
+
+
+class TrainState(struct.PyTreeNode):
+  """All that a run carries from step to step, and all that a checkpoint holds.
+
+  Attributes:
+    step: () int32, steps done; also the position in the data.
+    roles: role -> params.
+    opt: phase name -> optimiser state.
+    ema: role -> name of the average -> params, float32.
+    key: one typed key, never advanced: step i draws from fold_in(key, i).
+    skipped: () int32, steps in which a loss or gradient was not finite.
+    row: () int32, how many of those the last steps were in a row.
+    meter: sums of what is logged since it was last read.
+    buffers: chains, replay buffers and the like, where a method keeps any.
+  """
+
+  step: Array
+  roles: dict[str, Any]
+  opt: dict[str, Any]
+  ema: dict[str, dict[str, Any]]
+  key: Array
+  skipped: Array
+  row: Array
+  meter: dict[str, Any]
+  buffers: Any = ()
+
+
+def active_phases(method: Method, step: int) -> tuple[int, ...]:
+  """The indices of the phases due at `step`, a static argument of the train step: one program a distinct set."""
+  return tuple(i for i, phase in enumerate(method.phases) if step % phase.every == phase.offset)
