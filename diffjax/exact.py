@@ -136,7 +136,7 @@ class Mixture(struct.PyTreeNode):
     return ExactDenoiser(self, process)
 
   def moments_denoiser(self, process: Process) -> 'ExactMoments':
-    """The perfect network that also tells the moments of the noise, in `Pred.aux` (see `diffjax.guidance.moment_heads`)."""
+    """The perfect network that also tells the moments of the noise, in `Pred.aux` (see `guidance.moment_heads`)."""
     return ExactMoments(self, process)
 
   def reverse(self, keys: Array, process: Process, x: Array, t: Any, s: Any) -> Array:

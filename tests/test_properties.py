@@ -88,7 +88,7 @@ def informed_by_heads(name):
 
   def numbers(seed, dtype):
     denoise, net = denoiser(seed, dtype), nets.mlp(width=8, depth=1, features_out=6, classes=CLASSES, dtype=dtype)
-    heads = solvers.with_moments(denoise, net, weights(net, seed + 10), ('eps2', 'eps3', 'residual2'))
+    heads = guidance.with_moments(denoise, net, weights(net, seed + 10), ('eps2', 'eps3', 'residual2'))
     ts = grids.uniform(denoise.process, 4, to_zero=False) ** (1 + 0.2 * seed)
     return heads, getattr(solvers, name)(denoise.process, ts, clip=(-3 - seed, 3), data_var=1 + seed)
 

@@ -32,8 +32,8 @@ def modalities(
 
   The loss takes (roles, batch, key) as `denoising` does, batch['x'] being a dict of modalities. Each modality counts by
   its mean over its own dimensions, whatever their number (the paper sums over dimensions). A part of the draws lies on
-  the ends of time, where the modes of `diffjax.guidance.modes` ask the network: t^m = 0, the modality is given clean and
-  its own output is not judged, and t^m = t_max. The second result holds 'error_NAME' of each modality, (B,).
+  the ends of time, where the modes of `guidance.modes` ask the network: t^m = 0, the modality is given clean and its
+  own output is not judged, and t^m = t_max. The second result holds 'error_NAME' of each modality, (B,).
 
   Args:
     times: the law of each t^m inside; None is uniform on [t_min, t_max].

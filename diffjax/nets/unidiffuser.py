@@ -66,7 +66,7 @@ class UniDiffuser(nn.Module):
   (the null label); key is not used. InputError for other shapes or names, an image that does not divide, or labels for
   a network without classes.
 
-  What a time says: t^m = 0, x^m is given clean; t^m = t_max and x^m noise, it is marginalised (`diffjax.guidance.modes`).
+  What a time says: t^m = 0, x^m is given clean; t^m = t_max and x^m noise, it is marginalised (`guidance.modes`).
   Options, taps and hooks as in `UViT`.   arXiv:2303.06555
   """
 

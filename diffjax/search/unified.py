@@ -1,7 +1,7 @@
 """The unified framework: a solver as one choice a step, and every choice of them as a table.   arXiv:2312.07243
 
 Step i goes to node i + 1 by the exact solution in lam with a polynomial through some of the predictions in place of x0
-or eps (`diffjax.solvers.tables.adams`); a `Choice` says which. Orders fall at the start, where predictions are missing, and
+or eps (`solvers.tables.adams`); a `Choice` says which. Orders fall at the start, where predictions are missing, and
 a step that touches infinite lam is DDIM in data form.
 """
 
