@@ -19,7 +19,7 @@ The main job, and what one does with it:
 
   diffjax train --config=experiments/configs/digits.py --workdir=runs/demo
   diffjax evaluate --workdir=runs/demo
-  diffjax sample --workdir=runs/demo --labels=0,1,2 --config.sampling.steps=10 --config.sampling.scale=3
+  diffjax sample --workdir=runs/demo --labels=0,1,2 --config.sampling.steps=10 --config.sampling.guidance_scale=3
 
 Any value of a config is overridden by --config.section.key=value; a section that has a name takes the options of what
 it names (--config.sampling.solver.name=unipc --config.sampling.solver.order=3). The same train command resumes a run

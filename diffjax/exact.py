@@ -91,7 +91,7 @@ class Mixture(struct.PyTreeNode):
     laws = {'eps2': mean**2 + var, 'eps3': mean**3 + 3 * mean * var, 'residual2': off**2 + var}
     return {name: jnp.sum(r * law, axis=1) for name, law in laws.items()}
 
-  def given(self, x: Array, alpha: Array, sigma: Array) -> tuple[Array, Array, Array]:
+  def posterior_parts(self, x: Array, alpha: Array, sigma: Array) -> tuple[Array, Array, Array]:
     """The law of x0 given x_t = x: log responsibilities (B, K), means (B, K, d), variances (K, d) along the basis.
 
     For sampling and posterior moments at one level: alpha and sigma are scalars.
@@ -143,7 +143,7 @@ class Mixture(struct.PyTreeNode):
     """An exact draw of x_s given x_t, s < t: a reverse step of any length without discretisation error."""
     k_part, k_clean, k_step = draws.split(keys, 3)
     alpha, sigma = process.schedule(jnp.asarray(t))
-    log_r, means, var = self.given(x, alpha, sigma)
+    log_r, means, var = self.posterior_parts(x, alpha, sigma)
     part = jax.vmap(jax.random.categorical)(k_part, log_r)
     z = draws.normal(k_clean, x)
     mean = jnp.take_along_axis(means, part[:, None, None], 1)[:, 0]

@@ -1,9 +1,9 @@
 """What a network is asked to predict: one linear form of (x0, eps) a kind.
 
 A kind is a pytree (process, t) -> Form with
-    goal  = a x0 + b eps                       what the network should return
+    target  = a x0 + b eps                       what the network should return
     x0    = p x + q out,   eps = r x + s out   its inverse, given x = alpha x0 + sigma eps
-    scale, clock                               what the network is handed: scale * x and its time coordinate
+    c_in, network_time                            what the network is handed: c_in * x and its time coordinate
 """
 
 import difflib
@@ -21,11 +21,11 @@ __all__ = ['x0', 'eps', 'v', 'velocity', 'score', 'edm']
 
 
 class Form(NamedTuple):
-  goal: tuple[Array, Array]
+  target: tuple[Array, Array]
   x0: tuple[Array, Array]
   eps: tuple[Array, Array]
-  scale: Array
-  clock: Array
+  c_in: Array
+  network_time: Array
 
 
 class Kind(struct.PyTreeNode):
@@ -37,10 +37,16 @@ class Kind(struct.PyTreeNode):
   by_noise: bool = struct.field(pytree_node=False, default=False)
 
   def __call__(self, process: Process, t: Array) -> Form:
-    (goal, x0, eps), scale = self.form(process, t)
+    (target, x0, eps), c_in = self.form(process, t)
     if not self.timed:
-      return Form(goal, x0, eps, scale, t)
-    return Form(goal, x0, eps, scale, process.replace(by_noise=True).clock(t) if self.by_noise else process.clock(t))
+      return Form(target, x0, eps, c_in, t)
+    return Form(
+      target,
+      x0,
+      eps,
+      c_in,
+      process.replace(by_noise=True).network_time(t) if self.by_noise else process.network_time(t),
+    )
 
   def plain(self) -> 'Kind':
     """The same kind for a function that takes the process's own time."""
@@ -118,10 +124,10 @@ def _velocity(process: Process, t: Array) -> tuple:
 
 
 def edm(data_std: float | Array = 0.5) -> Kind:
-  """Preconditioned: unit-variance input and goal for data of this standard deviation.   arXiv:2206.00364 sec. 5
+  """Preconditioned: unit-variance input and target for data of this standard deviation.   arXiv:2206.00364 sec. 5
 
   For any alpha: c_in = (alpha^2 sd^2 + sigma^2)^{-1/2}, c_skip = alpha sd^2 c_in^2, c_out = sd sigma c_in, so
-  goal = (x0 - c_skip x) / c_out = c_in (sigma x0 / sd - alpha sd eps); the network is told -lam/4.
+  target = (x0 - c_skip x) / c_out = c_in (sigma x0 / sd - alpha sd eps); the network is told -lam/4.
   """
   return Kind(Partial(_edm, jnp.asarray(data_std, float)), by_noise=True)
 
@@ -129,5 +135,5 @@ def edm(data_std: float | Array = 0.5) -> Kind:
 def _edm(sd: Array, process: Process, t: Array) -> tuple:
   alpha, sigma = process.schedule(t)
   c = 1 / jnp.sqrt(alpha**2 * sd**2 + sigma**2)
-  goal = (c * sigma / sd, -c * alpha * sd)
-  return (goal, (alpha * sd**2 * c**2, sd * sigma * c), (sigma * c**2, -alpha * sd * c)), c
+  target = (c * sigma / sd, -c * alpha * sd)
+  return (target, (alpha * sd**2 * c**2, sd * sigma * c), (sigma * c**2, -alpha * sd * c)), c

@@ -12,9 +12,9 @@ from flax import struct
 from jax import Array
 
 from diffjax.kinds import Kind, as_kind
-from diffjax.process import Process, like, over_time
+from diffjax.process import Process, expand, over_time
 
-__all__ = ['Pred', 'Denoise', 'Denoiser', 'predict', 'goal', 'complete', 'as_denoiser', 'null_of']
+__all__ = ['Pred', 'Denoise', 'Denoiser', 'predict', 'target', 'complete', 'as_denoiser', 'null_of']
 
 Net = Callable[[Any, Any, Array, Any, Array | None], Any]
 
@@ -44,20 +44,20 @@ def predict(process: Process, kind: str | Kind, x: Any, t: Any, out: Any) -> Pre
   def solve(row: str) -> Any:
     def one(t: Array, x: Array, out: Array) -> Array:
       p, q = getattr(kind(process, jnp.asarray(t)), row)
-      return (like(p, x) * x + like(q, x) * out).astype(x.dtype)
+      return (expand(p, x) * x + expand(q, x) * out).astype(x.dtype)
 
     return over_time(one, t, x, out)
 
   return Pred(solve('x0'), solve('eps'))
 
 
-def goal(process: Process, kind: str | Kind, x0: Any, eps: Any, t: Any) -> Any:
+def target(process: Process, kind: str | Kind, x0: Any, eps: Any, t: Any) -> Any:
   """What a network of this kind should return at x_t = alpha x0 + sigma eps; `predict` inverts it."""
   kind = as_kind(kind)
 
   def one(t: Array, x0: Array, eps: Array) -> Array:
-    a, b = kind(process, jnp.asarray(t)).goal
-    return (like(a, x0) * x0 + like(b, x0) * eps).astype(x0.dtype)
+    a, b = kind(process, jnp.asarray(t)).target
+    return (expand(a, x0) * x0 + expand(b, x0) * eps).astype(x0.dtype)
 
   return over_time(one, t, x0, eps)
 
@@ -84,17 +84,17 @@ class Denoiser(struct.PyTreeNode):
   net: Net = struct.field(pytree_node=False, kw_only=True)
 
   def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
-    out = call(self.net, self.params, self.process, self.kind, x, t, cond)
+    out = apply_net(self.net, self.params, self.process, self.kind, x, t, cond)
     out = jax.tree.map(lambda out, x: out.astype(x.dtype), out, x)
     return predict(self.process, self.kind, x, t, out)
 
 
-def call(net: Net, params: Any, process: Process, kind: Kind, x: Any, t: Any, cond: Any, key: Any = None) -> Any:
+def apply_net(net: Net, params: Any, process: Process, kind: Kind, x: Any, t: Any, cond: Any, key: Any = None) -> Any:
   """The network's raw output at x_t: its input scaled, its time (B,) in the coordinate of the kind."""
   size = jax.tree.leaves(x)[0].shape[0]
-  scaled = over_time(lambda t, x: like(kind(process, jnp.asarray(t)).scale, x) * x, t, x)
-  clock = jax.tree.map(lambda t: jnp.broadcast_to(kind(process, jnp.asarray(t)).clock, (size,)), t)
-  return net(params, scaled, clock, cond, key)
+  scaled = over_time(lambda t, x: expand(kind(process, jnp.asarray(t)).c_in, x) * x, t, x)
+  network_time = jax.tree.map(lambda t: jnp.broadcast_to(kind(process, jnp.asarray(t)).network_time, (size,)), t)
+  return net(params, scaled, network_time, cond, key)
 
 
 def as_denoiser(function: Callable, process: Process, kind: str | Kind = 'x0', null: Any = None) -> Denoiser:

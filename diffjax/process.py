@@ -2,7 +2,7 @@
 
 lam(t)       = log alpha - log sigma                    half the log signal-to-noise ratio, falling in t
 drift(t)     = alpha' / alpha                           f of  dx = f x dt + g dw
-diffusion(t) = 2 sigma (sigma' - sigma alpha'/alpha)    g^2, which is -2 sigma^2 lam'
+g2(t)        = 2 sigma (sigma' - sigma alpha'/alpha)    g^2, which is -2 sigma^2 lam'
 velocity     = alpha' x0 + sigma' eps                   of the probability-flow ODE
 """
 
@@ -17,10 +17,10 @@ from jax import Array
 
 from diffjax import keys as draws
 
-__all__ = ['Process', 'like', 'over_time']
+__all__ = ['Process', 'expand', 'over_time']
 
 
-def like(t: Array | float, x: Array) -> Array:
+def expand(t: Array | float, x: Array) -> Array:
   """A time, () or (B,), or a coefficient at such times, shaped to broadcast against x (B, ...)."""
   t = jnp.asarray(t)
   return t.reshape(t.shape + (1,) * (x.ndim - t.ndim)) if t.ndim else t
@@ -70,12 +70,12 @@ class Process(struct.PyTreeNode):
     """f(t) = alpha' / alpha."""
     return self.rates(t)[0] / self.schedule(jnp.asarray(t))[0]
 
-  def diffusion(self, t: Array | float) -> Array:
+  def g2(self, t: Array | float) -> Array:
     """g(t)^2 = 2 sigma (sigma' - f sigma)."""
     sigma = self.schedule(jnp.asarray(t))[1]
     return 2 * sigma * (self.rates(t)[1] - self.drift(t) * sigma)
 
-  def clock(self, t: Array | float) -> Array:
+  def network_time(self, t: Array | float) -> Array:
     """The coordinate a network embeds: 1000 t, or -lam/4 = log(sigma/alpha)/4 for processes timed by their noise."""
     return -self.lam(t) / 4 if self.by_noise else 1000 * jnp.asarray(t)
 
@@ -101,13 +101,13 @@ class Process(struct.PyTreeNode):
     alpha, sigma = self.schedule(jnp.asarray(s))
     h = self.lam(s) - self.lam(t)
     fade = sigma / self.schedule(jnp.asarray(t))[1] * jnp.exp(-h)
-    mean = like(-alpha * jnp.expm1(-2 * h), x) * x0 + like(fade, x) * x
-    return mean, like(sigma * jnp.sqrt(-jnp.expm1(-2 * h)), x)
+    mean = expand(-alpha * jnp.expm1(-2 * h), x) * x0 + expand(fade, x) * x
+    return mean, expand(sigma * jnp.sqrt(-jnp.expm1(-2 * h)), x)
 
 
 def _mix(pair: Callable, t: Array, x0: Array, eps: Array) -> Array:
   a, b = pair(jnp.asarray(t))
-  return (like(a, x0) * x0 + like(b, x0) * eps).astype(x0.dtype)
+  return (expand(a, x0) * x0 + expand(b, x0) * eps).astype(x0.dtype)
 
 
 @jax.custom_jvp

@@ -21,8 +21,8 @@ def get_config():
   c.data = dict(name='digits', shape=(8, 8, 1), classes=10)
   c.process = dict(name='cosine')
   c.net = dict(name='mlp', width=32, depth=1)
-  c.loss = dict(name='denoising', kind='v', drop=.1)
-  c.train = dict(steps=30, batch=32, log_every=10, save_every=10, optimiser=dict(name='adam', peak=1e-2))
+  c.loss = dict(name='denoising', kind='v', drop_cond=.1)
+  c.train = dict(steps=30, batch=32, log_every=10, save_every=10, optimiser=dict(name='adam', learning_rate=1e-2))
   c.sampling = dict(solver='dpmpp_2m', grid='uniform', steps=4)
   c.evaluation = dict(n=60)
   return c
@@ -78,7 +78,7 @@ def test_workers_and_prefetch_change_nothing(config, tmp_path, capsys):
   from diffjax.runs.experiment import build
   from diffjax.train.sharding import make_mesh
 
-  net = ['name=unet', 'width=8', 'levels=(1,)', 'blocks=1', 'attention=()', 'augment=9']
+  net = ['name=unet', 'width=8', 'channel_mult=(1,)', 'blocks_per_level=1', 'attention=()', 'augment=9']
   command = ['train', f'--config={config}', '--config.train.steps=4', '--config.loading.augment=0.5']
   command += [f'--config.net.{option}' for option in net]
   ahead, plain = [*command, f'--workdir={tmp_path}/ahead'], [*command, f'--workdir={tmp_path}/plain']
@@ -90,7 +90,7 @@ def test_workers_and_prefetch_change_nothing(config, tmp_path, capsys):
   a, b = (directory.restored(experiment, f'{tmp_path}/{name}', make_mesh()) for name in ('ahead', 'plain'))
   jax.tree.map(np.testing.assert_array_equal, (a.roles, a.ema, a.meter), (b.roles, b.ema, b.meter))
   assert np.abs(a.roles['student']['augment']['kernel'] - b.ema['student']['0.999']['augment']['kernel']).max() > 0
-  assert main(['sample', f'--workdir={tmp_path}/ahead', '--n=2', '--config.sampling.scale=2']) == 0
+  assert main(['sample', f'--workdir={tmp_path}/ahead', '--n=2', '--config.sampling.guidance_scale=2']) == 0
   assert main([*ahead, '--config.loading.workers=0']) == 0
   assert 'loading.augment is 0.5 there and 0.2 here' in refused(capsys, *ahead, '--config.loading.augment=0.2')
 
@@ -104,7 +104,11 @@ def test_a_finished_run_says_so_and_does_nothing(trained, config, capsys):
 
 def test_sample_writes_what_was_asked_for(trained, tmp_path, capsys):
   out = str(tmp_path / 'three')
-  arguments = ['--config.sampling.solver.name=unipc', '--config.sampling.solver.order=3', '--config.sampling.scale=3']
+  arguments = [
+    '--config.sampling.solver.name=unipc',
+    '--config.sampling.solver.order=3',
+    '--config.sampling.guidance_scale=3',
+  ]
   arguments += ['--config.sampling.steps=5', '--labels=0,1,2', f'--out={out}']
   assert main(['sample', f'--workdir={trained}', *arguments]) == 0
   assert 'unipc, 5 evaluations, scale 3' in capsys.readouterr().out
@@ -159,7 +163,7 @@ def test_evaluate_reports_every_figure_and_samples_recompute_them(trained):
     ('sampling.grid={"name": "array", "times": (2.0, .5, .3, .1, 0.)}', ['sampling.grid', '2', '0.9946']),
     ('sampling.threshold=hard', ['sampling.threshold', 'static']),
     ('loss.kind=vv', ['loss.kind', "'vv'", 'velocity']),
-    ('loss.drop=2.0', ['loss', 'drop', '[0, 1]']),
+    ('loss.drop_cond=2.0', ['loss', 'drop_cond', '[0, 1]']),
     ('loss.times=gaussian', ['loss.times', 'logit_normal']),
     ('process.name=cosin', ['process.name', "did you mean 'cosine'"]),
     ('process.offset=-1.0', ['process', 'offset', 'positive']),

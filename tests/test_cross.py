@@ -12,7 +12,7 @@ import pytest
 from diffjax import guidance, kinds, schedules, search, solvers
 from diffjax.exact import mixture
 from diffjax.kinds import as_kind
-from diffjax.prediction import Denoiser, goal
+from diffjax.prediction import Denoiser
 from diffjax.solvers import grids
 
 GUIDANCE = {
@@ -26,9 +26,9 @@ def exact_net(params, x, t, cond, key):
   """What a perfect network of this kind returns; `t` is the process's own time, the input is scaled by the kind."""
   target, process, kind = params
   form = kind(process, t)
-  x = x / form.scale.reshape(-1, 1)
+  x = x / form.c_in.reshape(-1, 1)
   pred = target.denoiser(process)(x, t, cond)
-  return goal(process, kind, pred.x0, pred.eps, t)
+  return target(process, kind, pred.x0, pred.eps, t)
 
 
 @jax.jit
@@ -39,7 +39,7 @@ def run(denoise, tables, x, cond):
 def deterministic(process, ts):
   """The names of the tables without noise, and the tables on this grid as one stack."""
   tables = {name: getattr(solvers, name)(process, ts) for name in solvers.tables.__all__ if name != 'ancestral'}
-  tables = {name: table for name, table in tables.items() if not table.noisy}
+  tables = {name: table for name, table in tables.items() if not table.stochastic}
   return list(tables), search.population(list(tables.values()))
 
 

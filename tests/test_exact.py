@@ -148,7 +148,7 @@ def test_given_has_the_moments_of_the_prediction():
   """Responsibilities and means average to the prediction; the variance obeys Tweedie's second-order formula."""
   target, alpha, sigma = pair(), 0.6, 0.8
   x = draw(target, 4)
-  log_r, means, var = jax.jit(Mixture.given)(target, x, alpha, sigma)
+  log_r, means, var = jax.jit(Mixture.posterior_parts)(target, x, alpha, sigma)
   r = np.exp(log_r)
   np.testing.assert_allclose(np.einsum('bk,bki->bi', r, means), predict(target, x, alpha, sigma).x0, atol=1e-12)
   jacobian = jax.jit(jax.vmap(jax.jacfwd(lambda x: predict(target, x[None], alpha, sigma).x0[0])))(x)

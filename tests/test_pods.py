@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 def get_config():
   c = ConfigDict()
   c.net = dict(name='mlp', width=32, depth=1)
-  c.loss = dict(name='denoising', kind='v', drop=.1)
-  c.train = dict(steps=600, batch=32, log_every=50, save_every=50, optimiser=dict(name='adam', peak=1e-3))
+  c.loss = dict(name='denoising', kind='v', drop_cond=.1)
+  c.train = dict(steps=600, batch=32, log_every=50, save_every=50, optimiser=dict(name='adam', learning_rate=1e-3))
   return c
 """
 MARGIN = 60  # seconds to start Python and JAX on a busy machine

@@ -1,4 +1,4 @@
-"""Every kind of output on every process: goal and predict are inverse, also in float32 at both ends."""
+"""Every kind of output on every process: target and predict are inverse, also in float32 at both ends."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from diffjax import kinds, prediction, schedules
 from diffjax.kinds import as_kind
-from diffjax.prediction import Denoiser, as_denoiser, call, complete, goal, null_of, predict
+from diffjax.prediction import Denoiser, apply_net, as_denoiser, complete, null_of, predict, target
 
 PROCESSES = {
   **{name: getattr(schedules, name) for name in schedules.__all__ if name != 'shifted'},
@@ -34,7 +34,7 @@ def grid(process, n=64):
 
 def there_and_back(process, kind, x0, eps, t):
   """What comes back, and the rounding to expect: |p||x| + |q||out| is what the sum p x + q out is made of."""
-  x, out = process.perturb(x0, eps, t), goal(process, kind, x0, eps, t)
+  x, out = process.perturb(x0, eps, t), target(process, kind, x0, eps, t)
   pred, form = predict(process, kind, x, t, out), kind(process, t)
 
   def size(row):
@@ -76,7 +76,7 @@ def test_float32_ends_are_sharp(process):
   x0, eps = pair(jnp.float32)
   for t in (process.t_min, process.t_max):
     x = process.perturb(x0, eps, t)
-    pred = predict(process, 'v', x, t, goal(process, 'v', x0, eps, t))
+    pred = predict(process, 'v', x, t, target(process, 'v', x0, eps, t))
     np.testing.assert_allclose(pred.x0, x0, atol=1e-5)
     np.testing.assert_allclose(pred.eps, eps, atol=1e-5)
     np.testing.assert_array_equal(predict(process, 'x0', x, t, x0).x0, x0)
@@ -100,26 +100,26 @@ def test_goals_say_what_their_names_say(process, x64):
     'score': -eps / sigma,
   }
   for kind, value in want.items():
-    np.testing.assert_allclose(goal(process, kind, x0, eps, t), value, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(target(process, kind, x0, eps, t), value, rtol=1e-10, atol=1e-12)
 
 
 def test_edm_kind_is_edm(x64):
-  """arXiv:2206.00364 table 1 at alpha = 1, and unit variance of input and goal on any process."""
+  """arXiv:2206.00364 table 1 at alpha = 1, and unit variance of input and target on any process."""
   process, sd = schedules.edm(), 0.7
   kind = kinds.edm(sd)
   s = jnp.geomspace(0.002, 80, 20)
   form = kind(process, s)
-  np.testing.assert_allclose(form.scale, 1 / np.sqrt(s**2 + sd**2), rtol=1e-12)
+  np.testing.assert_allclose(form.c_in, 1 / np.sqrt(s**2 + sd**2), rtol=1e-12)
   np.testing.assert_allclose(form.x0[0], sd**2 / (s**2 + sd**2), rtol=1e-12)
   np.testing.assert_allclose(form.x0[1], s * sd / np.sqrt(s**2 + sd**2), rtol=1e-12)
-  np.testing.assert_allclose(form.clock, np.log(s) / 4, rtol=1e-12)
+  np.testing.assert_allclose(form.network_time, np.log(s) / 4, rtol=1e-12)
   for build in PROCESSES.values():
     process = build()
     t = grid(process)
     alpha, sigma = process.schedule(t)
     form = kind(process, t)
-    np.testing.assert_allclose(form.scale**2 * (alpha**2 * sd**2 + sigma**2), 1, rtol=1e-10)
-    np.testing.assert_allclose(form.goal[0] ** 2 * sd**2 + form.goal[1] ** 2, 1, rtol=1e-10)
+    np.testing.assert_allclose(form.c_in**2 * (alpha**2 * sd**2 + sigma**2), 1, rtol=1e-10)
+    np.testing.assert_allclose(form.target[0] ** 2 * sd**2 + form.target[1] ** 2, 1, rtol=1e-10)
 
 
 @pytest.mark.parametrize('process', PROCESSES)
@@ -142,12 +142,12 @@ def test_modalities_with_times_of_their_own(x64):
   t = {'a': jnp.linspace(0.1, 0.9, len(a)), 'b': jnp.asarray(0.5)}
   x = process.perturb(x0, eps, t)
   for kind in kinds.__all__:
-    pred = predict(process, kind, x, t, goal(process, kind, x0, eps, t))
+    pred = predict(process, kind, x, t, target(process, kind, x0, eps, t))
     for name in x0:
       np.testing.assert_allclose(pred.x0[name], x0[name], atol=1e-10)
       np.testing.assert_allclose(pred.eps[name], eps[name], atol=1e-10)
-      alone = goal(process, kind, x0[name], eps[name], t[name])
-      np.testing.assert_array_equal(goal(process, kind, x0, eps, t)[name], alone)
+      alone = target(process, kind, x0[name], eps[name], t[name])
+      np.testing.assert_array_equal(target(process, kind, x0, eps, t)[name], alone)
 
 
 def spy(params, x, t, cond, key):
@@ -158,10 +158,10 @@ def spy(params, x, t, cond, key):
 def test_network_sees_scaled_input_and_its_clock():
   x, t = jnp.ones((2, 3)), jnp.asarray([0.25, 0.5])
   flow, edm = schedules.flow(), schedules.edm()
-  np.testing.assert_allclose(call(spy, 0.0, flow, kinds.v(), x, t, None)[:, 0], 1000 * t)
-  np.testing.assert_allclose(call(spy, 0.0, flow, kinds.v(), x, 0.25, None)[:, 0], [250, 250])
-  np.testing.assert_allclose(call(spy, 0.0, edm, kinds.v(), x, t, None)[:, 0], np.log(t) / 4, rtol=1e-6)
-  told = call(spy, 1.0, flow, kinds.edm(0.5), x, t, None)[:, 0]
+  np.testing.assert_allclose(apply_net(spy, 0.0, flow, kinds.v(), x, t, None)[:, 0], 1000 * t)
+  np.testing.assert_allclose(apply_net(spy, 0.0, flow, kinds.v(), x, 0.25, None)[:, 0], [250, 250])
+  np.testing.assert_allclose(apply_net(spy, 0.0, edm, kinds.v(), x, t, None)[:, 0], np.log(t) / 4, rtol=1e-6)
+  told = apply_net(spy, 1.0, flow, kinds.edm(0.5), x, t, None)[:, 0]
   np.testing.assert_allclose(
     told, -np.log((1 - t) / t) / 4 + 1 / np.sqrt(0.25 * (1 - t) ** 2 + t**2), rtol=1e-6, atol=1e-6
   )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffjax import keys, schedules
-from diffjax.process import like
+from diffjax.process import expand
 
 NAMES = ['vp_linear', 'cosine', 'sub_vp', 've', 'edm', 'flow', 'sigmoid', 'mean_reverting', 'shifted', 'bisected']
 PRESERVING = ['vp_linear', 'cosine', 'sigmoid', 'shifted', 'bisected']
@@ -67,7 +67,7 @@ def facts(process, t):
     slope=slope,
     inverse=process.lam_inverse(lam),
     drift=process.drift(t),
-    diffusion=process.diffusion(t),
+    diffusion=process.g2(t),
   ).__dict__
 
 
@@ -157,7 +157,7 @@ def with_number(name, v):
     'sub_vp': lambda: schedules.sub_vp(0.1, 20 * v),
     've': lambda: schedules.ve(0.01, 50 * v),
     'sigmoid': lambda: schedules.sigmoid(tau=v),
-    'mean_reverting': lambda: schedules.mean_reverting(0.2 * v, end=0.005 * v),
+    'mean_reverting': lambda: schedules.mean_reverting(0.2 * v, final_fraction=0.005 * v),
     'shifted': lambda: schedules.shifted(schedules.cosine(), 2 * v),
     'bisected': lambda: schedules.cosine(0.008 * v).replace(inverse=None),
   }
@@ -267,7 +267,7 @@ def test_perturb_velocity_prior_on_trees():
   edm = make('edm')
   z = np.asarray(edm.prior(batch, jnp.zeros((4000, 2))))
   assert abs(z.std() / 80 - 1) < 5 / np.sqrt(2 * 8000)
-  assert like(jnp.ones(3), x0['b']).shape == (3, 1, 1) and like(2.0, x0['b']).shape == ()
+  assert expand(jnp.ones(3), x0['b']).shape == (3, 1, 1) and expand(2.0, x0['b']).shape == ()
 
 
 def test_numbers_are_leaves():

@@ -87,7 +87,7 @@ def informed_by_heads(name):
   """An own-step solver of a denoiser with moments of the noise."""
 
   def numbers(seed, dtype):
-    denoise, net = denoiser(seed, dtype), nets.mlp(width=8, depth=1, features_out=6, classes=CLASSES, dtype=dtype)
+    denoise, net = denoiser(seed, dtype), nets.mlp(width=8, depth=1, out_channels=6, classes=CLASSES, dtype=dtype)
     heads = guidance.with_moments(denoise, net, weights(net, seed + 10), ('eps2', 'eps3', 'residual2'))
     ts = grids.uniform(denoise.process, 4, to_zero=False) ** (1 + 0.2 * seed)
     return heads, getattr(solvers, name)(denoise.process, ts, clip=(-3 - seed, 3), data_var=1 + seed)
@@ -227,7 +227,7 @@ TABLE_TRANSFORMS = {
   'pair_form': rewritten(lambda process, ts: solvers.pair_form(solvers.dpmpp_2m(process, ts), process)),
 }
 TRANSFORMS = {
-  'around': transform(lambda denoise, v: guidance.around(denoise, jnp.asarray([v, -v]))),
+  'mean_reverting': transform(lambda denoise, v: guidance.mean_reverting(denoise, jnp.asarray([v, -v]))),
   'cfg': transform(lambda denoise, v: guidance.cfg(denoise, v, interval=(0.1, v))),
   'cfgpp': transform(guidance.cfgpp),
   'classifier_guidance': transform(lambda denoise, v: guidance.classifier_guidance(denoise, towards_zero, v)),
@@ -236,17 +236,19 @@ TRANSFORMS = {
   'time_shift': transform(lambda denoise, v: guidance.time_shift(denoise, v / 4, v / 8, 'net_only')),
 }
 LOSSES = {
-  'denoising': loss(lambda process, net: losses.denoising(process, net, drop=0.2, null=CLASSES)),
+  'denoising': loss(lambda process, net: losses.denoising(process, net, drop_cond=0.2, null=CLASSES)),
   'modalities': loss_of_two(losses.modalities),
   'moments': loss(
     lambda process, net: losses.moments(process, net, ('residual2',), CLASSED.denoiser(process)),
   ),
 }
 NETS = {
-  'edm2': net(nets.edm2, IMAGE, width=4, levels=(1,), blocks=1, attention=(4,), head=4, dropout=0.2),
+  'edm2': net(
+    nets.edm2, IMAGE, width=4, channel_mult=(1,), blocks_per_level=1, attention=(4,), head_dim=4, dropout=0.2
+  ),
   'dit': net(nets.dit, IMAGE, width=8, depth=1, heads=2),
   'mlp': net(nets.mlp, width=8, depth=2),
-  'unet': net(nets.unet, IMAGE, width=4, levels=(1,), blocks=1, attention=(4,), dropout=0.2),
+  'unet': net(nets.unet, IMAGE, width=4, channel_mult=(1,), blocks_per_level=1, attention=(4,), dropout=0.2),
   'unidiffuser': net(Twice, width=8, depth=2, heads=2),
   'uvit': net(nets.uvit, IMAGE, width=8, depth=2, heads=2),
 }

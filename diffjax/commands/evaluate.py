@@ -115,13 +115,13 @@ def _circumstances(workdir: str, what: Any, denoise: Any, solver: Any, n: int, s
   path = epath.Path(workdir) / 'timings.json'
   spent = json.loads(path.read_text()) if path.exists() else {}
   install = os.environ.get('DIFFJAX_INSTALL_SECONDS')
-  live = np.asarray(solver.rows.t)[np.asarray(solver.rows.live)]
+  evaluated = np.asarray(solver.rows.t)[np.asarray(solver.rows.evaluated)]
   c = what.config
   packages = ('diffjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
   return dict(
     nfe=solver.nfe,
-    cost=sum(guidance.cost(denoise, t) for t in live),
-    scale=c.sampling.scale,
+    cost=sum(guidance.cost(denoise, t) for t in evaluated),
+    scale=c.sampling.guidance_scale,
     seed=c.seed,
     solver=c.sampling.solver.to_dict(),
     grid=c.sampling.grid.to_dict(),

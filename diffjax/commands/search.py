@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     raise InputError(f'config.sampling.teleport: got {what.config.sampling.teleport:g}; allowed: 0, a search goes the '
                      'whole way')  # fmt: skip
   before = what.solver(options.workdir)
-  if not isinstance(before, Table) or before.noisy:
+  if not isinstance(before, Table) or before.stochastic:
     raise InputError(f'config.sampling.solver: got {what.config.sampling.solver.name}; allowed: a deterministic table '
                      'to compare with')  # fmt: skip
   seen, held = (_target(what, denoise, mesh, options, part) for part in (0, 1))
@@ -157,7 +157,7 @@ def _descended(what: Any, before: Any, seen: Any, options: argparse.Namespace) -
   n = options.nfe
   several = [before, solvers.recommended(what.process, n)]
   if n >= 4:  # the better start on a smooth network
-    several.append(solvers.trig_adams(what.process, grids.noise_share(what.process, n), order=4, final=2))
+    several.append(solvers.trig_adams(what.process, grids.noise_share(what.process, n), order=4, final_order=2))
   for grid in (grids.quadratic, grids.uniform_lam, grids.karras):
     ts = grid(what.process, n)
     several += [search.usf(what.process, ts, search.BASELINES[name](n)) for name in ('dpmpp_2m', 'unipc')]

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   for field, least in (('n', 2), ('knots', 2)):
     if getattr(options, field) < least:
       raise InputError(f'{field}: got {getattr(options, field)}; allowed: at least {least}')
-  scaled = [] if options.scale is None else [f'--config.sampling.scale={options.scale}']
+  scaled = [] if options.scale is None else [f'--config.sampling.guidance_scale={options.scale}']
   what, denoise, mesh, *_ = network(options.workdir, [*overrides, *scaled], options.step)
   import jax
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   place = lambda leaf: jax.device_put(leaf, sharding.batch_sharding(mesh))  # noqa: E731
   batch = -(-what.config.sampling.batch // parts) * parts
   task = (denoise, x0, jax.random.key(options.seed), labels, options.knots, batch, place)
-  scale, of = what.config.sampling.scale, f'{n} examples at {options.knots} noise levels'
+  scale, of = what.config.sampling.guidance_scale, f'{n} examples at {options.knots} noise levels'
   print(f'{of}, scale {scale:g}: {_cost(denoise, n, options.knots, x0[0].size)}', flush=True)
   distinct, chief = x0[:size], jax.process_index() == 0
 

@@ -3,14 +3,14 @@
 from diffjax.guidance.cfg import branches, cfg
 from diffjax.guidance.cfgpp import cfgpp
 from diffjax.guidance.classifier import classifier_guidance
-from diffjax.guidance.mean_reverting import around
+from diffjax.guidance.mean_reverting import mean_reverting
 from diffjax.guidance.moment_heads import with_moments
 from diffjax.guidance.thresholds import dynamic_threshold, threshold
 from diffjax.guidance.timeshift import time_shift
 from diffjax.guidance.transform import chain, cost
 
 __all__ = [
-  'around',
+  'mean_reverting',
   'branches',
   'cfg',
   'cfgpp',

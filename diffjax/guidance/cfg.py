@@ -9,7 +9,7 @@ from jax import Array
 from diffjax.errors import InputError
 from diffjax.guidance.transform import Transform, as_scale, cost, value_at
 from diffjax.prediction import Denoise, Pred, null_of
-from diffjax.process import like, over_time
+from diffjax.process import expand, over_time
 
 __all__ = ['cfg']
 
@@ -67,7 +67,7 @@ class Guided(Transform):
 
     def mix(t: Array, c: Array, u: Array) -> Array:
       t = jnp.asarray(t)
-      extra = like(jnp.where(self._inside(t), value_at(self.scale, t) - 1, 0), c)
+      extra = expand(jnp.where(self._inside(t), value_at(self.scale, t) - 1, 0), c)
       return (c + extra * (c - u)).astype(c.dtype)  # this form is exactly c at scale 1
 
     return Pred(over_time(mix, t, c.x0, u.x0), over_time(mix, t, c.eps, u.eps), aux)

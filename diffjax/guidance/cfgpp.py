@@ -10,7 +10,7 @@ from diffjax.errors import InputError
 from diffjax.guidance.cfg import branches
 from diffjax.guidance.transform import Transform, as_scale, cost, value_at
 from diffjax.prediction import Denoise, Pred, null_of
-from diffjax.process import like, over_time
+from diffjax.process import expand, over_time
 
 __all__ = ['cfgpp']
 
@@ -49,7 +49,7 @@ class ManifoldGuided(Transform):
     (c, u), aux = branches(self.denoise, x, t, (cond, nulls), memory)
 
     def mix(t: Array, c: Array, u: Array) -> Array:
-      return (u + like(value_at(self.scale, jnp.asarray(t)), u) * (c - u)).astype(u.dtype)
+      return (u + expand(value_at(self.scale, jnp.asarray(t)), u) * (c - u)).astype(u.dtype)
 
     return Pred(over_time(mix, t, c.x0, u.x0), u.eps, aux)
 

@@ -11,7 +11,7 @@ from jax import Array
 from diffjax.errors import InputError
 from diffjax.guidance.transform import Transform, as_scale, cost, value_at
 from diffjax.prediction import Denoise, Pred
-from diffjax.process import like, over_time
+from diffjax.process import expand, over_time
 
 __all__ = ['classifier_guidance']
 
@@ -51,7 +51,7 @@ class Classified(Transform):
     def push(rule: Callable, t: Array, out: Array, slope: Array) -> Array:
       alpha, sigma = self.process.schedule(jnp.asarray(t))
       gain = value_at(self.scale, t) * jnp.where(alpha > 0, rule(alpha, sigma), 0)
-      return (out + like(gain, out) * slope).astype(out.dtype)
+      return (out + expand(gain, out) * slope).astype(out.dtype)
 
     x0 = over_time(partial(push, lambda alpha, sigma: sigma**2 / alpha), t, pred.x0, slope)
     eps = over_time(partial(push, lambda alpha, sigma: -sigma), t, pred.eps, slope)

@@ -5,9 +5,9 @@ For dx = theta (mu - x) dt + g dw with g^2 = 2 spread^2 theta, y is an alpha / s
 in its four forms (data or noise, ODE or SDE, of orders one and two) is MR-Sampler.   arXiv:2301.11699, arXiv:2502.07856
 
     process = schedules.mean_reverting()
-    denoise = around(Denoiser(params, process, as_kind('eps'), net=net))              # net(params, x, t, mu, key)
+    denoise = mean_reverting(Denoiser(params, process, as_kind('eps'), net=net))              # net(params, x, t, mu, key)
     solver = sde_dpmpp_2m(process, grids.uniform(process, 10), exact=True)
-    x0 = sample(denoise, solver, starts(process, mu, keys), key, mu)                  # x = y at t = 0
+    x0 = sample(denoise, solver, initial_noise(process, mu, keys), key, mu)                  # x = y at t = 0
 """
 
 from typing import Any
@@ -18,13 +18,13 @@ from jax import Array
 
 from diffjax.errors import InputError
 from diffjax.guidance.transform import Transform
-from diffjax.prediction import Denoiser, Pred, call, predict
-from diffjax.process import Process, like, over_time
+from diffjax.prediction import Denoiser, Pred, apply_net, predict
+from diffjax.process import Process, expand, over_time
 
-__all__ = ['around', 'starts', 'centred', 'restored']
+__all__ = ['mean_reverting', 'initial_noise', 'to_centred', 'from_centred']
 
 
-def around(denoise: Denoiser, mu: Any = None) -> 'Around':
+def mean_reverting(denoise: Denoiser, mu: Any = None) -> 'Around':
   """The denoiser of y whose network sees x = y + (1 - alpha) mu; its output is read as one of this kind at y.
 
   x0 and eps are those of the network at x, and y = alpha x0 + sigma eps: consistent. Wrap the network first, and
@@ -43,7 +43,7 @@ def around(denoise: Denoiser, mu: Any = None) -> 'Around':
 
 
 class Around(Transform):
-  """Made by `around`."""
+  """Made by `mean_reverting`."""
 
   denoise: Denoiser
   mu: Any = None
@@ -52,25 +52,25 @@ class Around(Transform):
     inner, mu = self.denoise, cond if self.mu is None else self.mu
     if mu is None:
       raise InputError('cond: got None; allowed: mu, one a sample, or a denoiser made with a mu of its own')
-    seen = restored(self.process, x, mu, t)
-    out = call(inner.net, inner.params, inner.process, inner.kind, seen, t, cond)
+    seen = from_centred(self.process, x, mu, t)
+    out = apply_net(inner.net, inner.params, inner.process, inner.kind, seen, t, cond)
     return predict(self.process, inner.kind, x, t, jax.tree.map(lambda out, x: out.astype(x.dtype), out, x))
 
 
-def starts(process: Process, mu: Any, keys: Array) -> Any:
+def initial_noise(process: Process, mu: Any, keys: Array) -> Any:
   """y at t_max, alpha mu + sigma z: the published start x = mu + sigma z, one draw a key; mu (B, ...)."""
-  return centred(process, jax.tree.map(jnp.add, mu, process.prior(keys, mu)), mu, process.t_max)
+  return to_centred(process, jax.tree.map(jnp.add, mu, process.prior(keys, mu)), mu, process.t_max)
 
 
-def centred(process: Process, x: Any, mu: Any, t: Any) -> Any:
+def to_centred(process: Process, x: Any, mu: Any, t: Any) -> Any:
   """y = x - (1 - alpha(t)) mu; t () or (B,)."""
   return over_time(lambda t, x, mu: x - _pull(process, t, x) * mu, t, x, mu)
 
 
-def restored(process: Process, y: Any, mu: Any, t: Any) -> Any:
+def from_centred(process: Process, y: Any, mu: Any, t: Any) -> Any:
   """x = y + (1 - alpha(t)) mu; at t = 0 it is y."""
   return over_time(lambda t, y, mu: y + _pull(process, t, y) * mu, t, y, mu)
 
 
 def _pull(process: Process, t: Any, x: Array) -> Array:
-  return like(1 - process.schedule(jnp.asarray(t))[0], x).astype(x.dtype)
+  return expand(1 - process.schedule(jnp.asarray(t))[0], x).astype(x.dtype)

@@ -13,36 +13,36 @@ from jax import Array
 
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise, Pred
-from diffjax.process import Process, like
+from diffjax.process import Process, expand
 
-__all__ = ['part', 'given', 'absent', 'joint', 'Part', 'GuidedJoint']
+__all__ = ['conditional', 'clean', 'marginalised', 'joint', 'Part', 'GuidedJoint']
 
 
-def given(values: dict[str, Any]) -> dict[str, tuple[Any, Array]]:
-  """The condition of `part` that these modalities are clean, {name: (value, 0)}; values (B, ...)."""
+def clean(values: dict[str, Any]) -> dict[str, tuple[Any, Array]]:
+  """The condition of `conditional` that these modalities are clean, {name: (value, 0)}; values (B, ...)."""
   return {name: (value, jnp.zeros(_batch(value))) for name, value in values.items()}
 
 
-def absent(process: Process, noise: dict[str, Any]) -> dict[str, tuple[Any, Array]]:
-  """The condition of `part` that nothing is known of these modalities, {name: (noise, t_max)}.
+def marginalised(process: Process, noise: dict[str, Any]) -> dict[str, tuple[Any, Array]]:
+  """The condition of `conditional` that nothing is known of these modalities, {name: (noise, t_max)}.
 
   noise (B, ...) as `process.prior` draws it, one draw a sample; or with a batch of 1, one for all.
   """
   return {name: (z, jnp.full(_batch(z), process.t_max)) for name, z in noise.items()}
 
 
-def part(denoise: Denoise, names: str | tuple[str, ...], noise: dict[str, Any] | None = None) -> 'Part':
+def conditional(denoise: Denoise, names: str | tuple[str, ...], noise: dict[str, Any] | None = None) -> 'Part':
   """The denoiser of some modalities under what the condition says of all others.
 
-  Called with cond = given({..}) it predicts given these; with cond = {**given({..}), **absent(process, {..})} the rest
+  Called with cond = clean({..}) it predicts given these; with cond = {**clean({..}), **marginalised(process, {..})} the rest
   is marginalised; with cond = None everything else is, by `noise`. That is also the null condition of guidance:
-  `cfg(part(denoise, 'image', {'text': z}), 3.)` needs no network trained without conditions.
+  `cfg(conditional(denoise, 'image', {'text': z}), 3.)` needs no network trained without conditions.
 
   Args:
     names: one modality, x then being its value; or several, x then being a dict.
     noise: {name: draws from the prior at t_max} of the other modalities; None where a condition is always given.
   """
-  return Part(denoise, None if noise is None else absent(denoise.process, noise), names=names)
+  return Part(denoise, None if noise is None else marginalised(denoise.process, noise), names=names)
 
 
 def joint(denoise: Denoise, scale: Any, noise: dict[str, Any]) -> 'GuidedJoint':
@@ -56,11 +56,11 @@ def joint(denoise: Denoise, scale: Any, noise: dict[str, Any]) -> 'GuidedJoint':
   """
   if len(noise) < 2:
     raise InputError(f'noise: got {sorted(noise)}; allowed: draws of all modalities, at least two')
-  return GuidedJoint(denoise, jnp.asarray(scale, float), absent(denoise.process, noise))
+  return GuidedJoint(denoise, jnp.asarray(scale, float), marginalised(denoise.process, noise))
 
 
 class Part(struct.PyTreeNode):
-  """Made by `part`."""
+  """Made by `conditional`."""
 
   denoise: Denoise
   null: Any = None
@@ -123,7 +123,7 @@ class GuidedJoint(struct.PyTreeNode):
     return Pred(guided(pred.x0), guided(pred.eps))
 
   def _mix(self, e: Array, m: Array) -> Array:
-    return (e + like(self.scale - 1, e) * (e - m)).astype(e.dtype)  # exactly e at scale 1
+    return (e + expand(self.scale - 1, e) * (e - m)).astype(e.dtype)  # exactly e at scale 1
 
 
 def _batch(tree: Any) -> int:

@@ -14,7 +14,7 @@ from jax import Array
 
 from diffjax.errors import InputError
 from diffjax.kinds import Kind, as_kind
-from diffjax.prediction import Denoise, Net, Pred, call
+from diffjax.prediction import Denoise, Net, Pred, apply_net
 from diffjax.process import Process
 
 __all__ = ['with_moments']
@@ -59,7 +59,7 @@ class WithMoments(struct.PyTreeNode):
 
   def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
     pred = self.denoise(x, t, cond, memory)
-    heads = blocks(self.names, call(self.net, self.params, self.process, self.kind, x, t, cond), x)
+    heads = blocks(self.names, apply_net(self.net, self.params, self.process, self.kind, x, t, cond), x)
     aux = pred.aux if isinstance(pred.aux, dict) else {}
     return pred._replace(aux=aux | {'eps': pred.eps} | heads)
 
@@ -78,7 +78,7 @@ def blocks(names: tuple[str, ...], out: Any, x: Any) -> dict[str, Any]:
   def cut(out: Array, x: Array) -> Array:
     if out.shape != (*x.shape[:-1], len(names) * x.shape[-1]):
       raise InputError(f'net: got an output of shape {out.shape} for x of {x.shape} and {len(names)} moments; allowed: '
-                       f'{len(names)} times the channels (features_out={len(names) * x.shape[-1]})')  # fmt: skip
+                       f'{len(names)} times the channels (out_channels={len(names) * x.shape[-1]})')  # fmt: skip
     return out.astype(x.dtype)
 
   out = jax.tree.map(cut, out, x)

@@ -11,7 +11,7 @@ from jax.lax import stop_gradient
 from diffjax.errors import InputError
 from diffjax.guidance.transform import Transform
 from diffjax.prediction import Denoise, Pred
-from diffjax.process import Process, like, over_time
+from diffjax.process import Process, expand, over_time
 
 __all__ = ['time_shift']
 
@@ -65,8 +65,8 @@ class TimeShifted(Transform):
       alpha, sigma = self.process.schedule(jnp.asarray(t))
       moved = t_s != t
       alpha = jnp.where(moved, alpha, 1.0)  # at t_max it may be 0
-      x0_t = (x - like(sigma, x) * eps) / like(alpha, x)
-      return jnp.where(like(moved, x), x0_t, x0).astype(x.dtype)
+      x0_t = (x - expand(sigma, x) * eps) / expand(alpha, x)
+      return jnp.where(expand(moved, x), x0_t, x0).astype(x.dtype)
 
     every = over_time(lambda t, x: jnp.broadcast_to(jnp.asarray(t), x.shape[:1]), t, x)
     return pred._replace(x0=jax.tree.map(back, pred.x0, pred.eps, x, every, shifted))

@@ -10,11 +10,11 @@ from jax import Array
 from diffjax import keys as draws
 from diffjax.errors import InputError
 from diffjax.kinds import Kind, as_kind
-from diffjax.losses.times import Law, uniform
+from diffjax.losses.times import TimeLaw, uniform
 from diffjax.losses.uncertainty import balanced, log_level
 from diffjax.losses.weights import unit
-from diffjax.prediction import Net, call, goal
-from diffjax.process import Process, like
+from diffjax.prediction import Net, apply_net, target
+from diffjax.process import Process, expand
 
 __all__ = ['denoising']
 
@@ -25,13 +25,13 @@ def denoising(
   process: Process,
   net: Net,
   kind: str | Kind = 'v',
-  times: Law | None = None,
+  times: TimeLaw | None = None,
   weight: Callable | None = None,
-  drop: float = 0.0,
+  drop_cond: float = 0.0,
   null: Any = None,
   uncertainty: bool = False,
 ) -> Loss:
-  """E w(t) mean |net(x_t, t) - goal(x0, eps, t)|^2, one value an example.   arXiv:2011.13456 eq. 7
+  """E w(t) mean |net(x_t, t) - target(x0, eps, t)|^2, one value an example.   arXiv:2011.13456 eq. 7
 
   The loss takes (roles, batch, key): roles['student'] the parameters, batch['x'] (B, ...), batch['cond'] if there
   are conditions, batch['augment'] (B, 9) if the images were augmented, a key or one a sample. The network is then told
@@ -42,7 +42,7 @@ def denoising(
   Args:
     times: the law of t, `diffjax.losses.times`; None is uniform on [t_min, t_max].
     weight: (process, kind, t, density) -> (B,), `diffjax.losses.weights`; None is 1.
-    drop: the probability with which an example's condition becomes `null`, for guidance.   arXiv:2207.12598
+    drop_cond: the probability with which an example's condition becomes `null`, for guidance.   arXiv:2207.12598
     null: the condition that means none, for example the number of classes; a pytree like the conditions.
     uncertainty: values are e^-u L + u with a learned u(t), see `diffjax.losses.uncertainty`; u is in the second result.
 
@@ -50,10 +50,10 @@ def denoising(
     InputError: an unknown kind, a probability outside [0, 1], or no `null` to drop to.
   """
   kind, times, weight = as_kind(kind), times or uniform(), weight or unit()
-  if not 0 <= drop <= 1:
-    raise InputError(f'drop: got {drop}; allowed: a probability in [0, 1]')
-  if drop and null is None:
-    raise InputError(f'null: got None with drop = {drop}; allowed: the condition that means none')
+  if not 0 <= drop_cond <= 1:
+    raise InputError(f'drop_cond: got {drop_cond}; allowed: a probability in [0, 1]')
+  if drop_cond and null is None:
+    raise InputError(f'null: got None with drop_cond = {drop_cond}; allowed: the condition that means none')
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
     x0 = jax.tree.map(wide, batch['x'])
@@ -62,12 +62,12 @@ def denoising(
     t = times(process, k_t)
     eps = draws.normal(k_eps, x0)
     cond = batch.get('cond')
-    if drop and cond is not None:
-      cond = _without(cond, null, draws.bernoulli(k_drop, drop))
+    if drop_cond and cond is not None:
+      cond = _without(cond, null, draws.bernoulli(k_drop, drop_cond))
     if 'augment' in batch:
       cond = {'label': cond, 'augment': batch['augment']}
-    out = call(net, roles['student'], process, kind, process.perturb(x0, eps, t), t, cond, k_net)
-    error = mean_square(out, goal(process, kind, x0, eps, t))
+    out = apply_net(net, roles['student'], process, kind, process.perturb(x0, eps, t), t, cond, k_net)
+    error = mean_square(out, target(process, kind, x0, eps, t))
     values, aux = weight(process, kind, t, times.density(process, t)) * error, {'t': t, 'error': error}
     if uncertainty:
       aux['uncertainty'] = log_level(roles['student'], process, t)
@@ -84,7 +84,7 @@ def wide(x: Array) -> Array:
 
 def _without(cond: Any, null: Any, dropped: Array) -> Any:
   """`null` where `dropped` (B,), else the condition."""
-  return jax.tree.map(lambda c, n: jnp.where(like(dropped, c), jnp.asarray(n, c.dtype), c), cond, null)
+  return jax.tree.map(lambda c, n: jnp.where(expand(dropped, c), jnp.asarray(n, c.dtype), c), cond, null)
 
 
 def mean_square(out: Any, target: Any) -> Array:

@@ -12,10 +12,10 @@ from diffjax import keys as draws
 from diffjax.errors import InputError
 from diffjax.kinds import Kind, as_kind
 from diffjax.losses.denoising import Loss, mean_square, wide
-from diffjax.losses.times import Law, uniform
+from diffjax.losses.times import TimeLaw, uniform
 from diffjax.losses.weights import unit
-from diffjax.prediction import Net, call, goal
-from diffjax.process import Process, like
+from diffjax.prediction import Net, apply_net, target
+from diffjax.process import Process, expand
 
 __all__ = ['modalities']
 
@@ -24,11 +24,11 @@ def modalities(
   process: Process,
   net: Net,
   kind: str | Kind = 'v',
-  times: Law | None = None,
+  times: TimeLaw | None = None,
   weight: Callable | None = None,
   ends: float = 0.05,
 ) -> Loss:
-  """E sum_m w(t^m) mean |out^m - goal(x^m, eps^m, t^m)|^2, the times t^m independent.   arXiv:2303.06555 eq. 5
+  """E sum_m w(t^m) mean |out^m - target(x^m, eps^m, t^m)|^2, the times t^m independent.   arXiv:2303.06555 eq. 5
 
   The loss takes (roles, batch, key) as `denoising` does, batch['x'] being a dict of modalities. Each modality counts by
   its mean over its own dimensions, whatever their number (the paper sums over dimensions). A part of the draws lies on
@@ -64,10 +64,10 @@ def modalities(
       t[name] = jnp.where(end < ends, 0, inside[name])
       noisy = process.perturb(x0[name], eps[name], inside[name])
       x[name] = jax.tree.map(partial(_where, end < ends), x0[name], noisy)
-    out = call(net, roles['student'], process, kind, x, t, batch.get('cond'), k_net)
+    out = apply_net(net, roles['student'], process, kind, x, t, batch.get('cond'), k_net)
     total, aux = jnp.zeros(()), {}
     for name, at in inside.items():  # rates and goals may be infinite at t = 0: a time inside stands for it, unjudged
-      error = mean_square(out[name], goal(process, kind, x0[name], eps[name], at))
+      error = mean_square(out[name], target(process, kind, x0[name], eps[name], at))
       error = aux['error_' + name] = jnp.where(t[name] == 0, 0, error)
       total += weight(process, kind, at, times.density(process, at)) * error
     return total, aux
@@ -76,4 +76,4 @@ def modalities(
 
 
 def _where(condition: Array, a: Array, b: Array) -> Array:
-  return jnp.where(like(condition, a), a, b)
+  return jnp.where(expand(condition, a), a, b)

@@ -11,8 +11,8 @@ from diffjax.errors import InputError
 from diffjax.guidance.moment_heads import blocks, checked_names
 from diffjax.kinds import Kind, as_kind
 from diffjax.losses.denoising import Loss, mean_square, wide
-from diffjax.losses.times import Law, uniform
-from diffjax.prediction import Denoise, Net, call
+from diffjax.losses.times import TimeLaw, uniform
+from diffjax.prediction import Denoise, Net, apply_net
 from diffjax.process import Process
 
 __all__ = ['moments']
@@ -24,7 +24,7 @@ def moments(
   names: tuple[str, ...] = ('eps2',),
   base: Denoise | None = None,
   kind: str | Kind = 'eps',
-  times: Law | None = None,
+  times: TimeLaw | None = None,
 ) -> Loss:
   """E sum over names of mean |net(x_t, t)[name] - target|^2, one value an example.   arXiv:2206.07309, arXiv:2311.00941
 
@@ -59,7 +59,7 @@ def moments(
     t, cond = times(process, k_t), batch.get('cond')
     eps = draws.normal(k_eps, x0)
     x = process.perturb(x0, eps, t)
-    told = blocks(names, call(net, roles['student'], process, kind, x, t, cond, k_net), x)
+    told = blocks(names, apply_net(net, roles['student'], process, kind, x, t, cond, k_net), x)
     errors = {}
     for name in names:
       error = eps

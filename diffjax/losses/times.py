@@ -19,7 +19,7 @@ __all__ = ['uniform', 'logit_normal', 'lognormal', 'stratified']
 Number = float | Array
 
 
-class Law(struct.PyTreeNode):
+class TimeLaw(struct.PyTreeNode):
   """A law of t: draws are quantiles of one uniform a sample, so sample k never depends on its batch.
 
   Attributes:
@@ -45,9 +45,9 @@ class Law(struct.PyTreeNode):
     return self.form(process, t)
 
 
-def uniform() -> Law:
+def uniform() -> TimeLaw:
   """Uniform on [t_min, t_max]."""
-  return Law(Partial(_uniform), Partial(_uniform_density))
+  return TimeLaw(Partial(_uniform), Partial(_uniform_density))
 
 
 def _uniform(process: Process, u: Array) -> Array:
@@ -58,12 +58,12 @@ def _uniform_density(process: Process, t: Array) -> Array:
   return jnp.ones_like(t) / (process.t_max - process.t_min)
 
 
-def logit_normal(mean: Number = 0.0, std: Number = 1.0) -> Law:
+def logit_normal(mean: Number = 0.0, std: Number = 1.0) -> TimeLaw:
   """logit r ~ N(mean, std^2) for r = (t - t_min) / (t_max - t_min); larger means train on more noise.
 
   p(t) = exp(-(logit r - mean)^2 / 2 std^2) / (std sqrt(2 pi) r (1 - r) (t_max - t_min)).   arXiv:2403.03206 sec. 3.1
   """
-  return Law(*_both(_logit_normal, _logit_normal_density, mean, std))
+  return TimeLaw(*_both(_logit_normal, _logit_normal_density, mean, std))
 
 
 def _logit_normal(mean: Array, std: Array, process: Process, u: Array) -> Array:
@@ -78,12 +78,12 @@ def _logit_normal_density(mean: Array, std: Array, process: Process, t: Array) -
   return norm.pdf(jnp.log(r) - jnp.log1p(-r), mean, std) / (r * (1 - r) * span)
 
 
-def lognormal(mean: Number = -1.2, std: Number = 1.2) -> Law:
+def lognormal(mean: Number = -1.2, std: Number = 1.2) -> TimeLaw:
   """ln(sigma/alpha) ~ N(mean, std^2), cut off at [t_min, t_max]: EDM's law of noise levels, on any process.
 
   p(t) = N(-lam(t); mean, std^2) |lam'(t)| / (mass between -lam(t_min) and -lam(t_max)).   arXiv:2206.00364 tab. 1
   """
-  return Law(*_both(_lognormal, _lognormal_density, mean, std))
+  return TimeLaw(*_both(_lognormal, _lognormal_density, mean, std))
 
 
 def _cut(mean: Array, std: Array, process: Process) -> tuple[Array, Array]:
@@ -99,11 +99,11 @@ def _lognormal(mean: Array, std: Array, process: Process, u: Array) -> Array:
 def _lognormal_density(mean: Array, std: Array, process: Process, t: Array) -> Array:
   low, high = _cut(mean, std, process)
   t = jnp.minimum(t, process.t_max * (1 - jnp.finfo(t.dtype).eps))  # its limit where alpha(t_max) = 0 and lam' = -inf
-  slope = process.diffusion(t) / (2 * process.schedule(t)[1] ** 2)  # -lam'
+  slope = process.g2(t) / (2 * process.schedule(t)[1] ** 2)  # -lam'
   return norm.pdf(-process.lam(t), mean, std) * slope / (high - low)
 
 
-def stratified(law: Law | None = None) -> Law:
+def stratified(law: TimeLaw | None = None) -> TimeLaw:
   """`law` (uniform) at the low-discrepancy quantiles (u + i/B) mod 1, u one draw a batch.   arXiv:2107.00630 app. I.1
 
   Each t still has the law's density, but the times of a batch are coupled: sample k then depends on its batch.

@@ -3,7 +3,7 @@
 At a given (x_t, t) the errors of all kinds are multiples of each other: with the last coefficients q and s of
 x0 = p x + q out and eps = r x + s out,
 
-    x0_hat - x0 = q (out - goal),     eps_hat - eps = s (out - goal),     s = -(alpha / sigma) q,
+    x0_hat - x0 = q (out - target),     eps_hat - eps = s (out - target),     s = -(alpha / sigma) q,
 
 so a weight W on the squared error of x0 is the weight W q^2 on that of the network's output, whatever its kind.
 `density` is the law of t: weights that are meant as integrals over t (`sigmoid`, `elbo`) divide by it, and their

@@ -12,7 +12,7 @@ from .attention import MultiHead
 from .embedding import Label, cossin
 from .layers import Dense, LayerNorm, zeros
 from .taps import tap
-from .transformer import Feed, chain, check_options, check_patches, dimensions, patchify, positions, unpatchify
+from .transformer import FeedForward, chain, check_options, check_patches, dimensions, patchify, positions, unpatchify
 
 __all__ = ['DiT', 'dit']
 
@@ -26,7 +26,7 @@ def dit(
   width: int | None = None,
   heads: int | None = None,
   classes: int = 0,
-  features_out: int | None = None,
+  out_channels: int | None = None,
   attention: str | Callable = 'xla',
   dtype: Any = 'float32',
   remat: bool | str | None = None,
@@ -38,7 +38,7 @@ def dit(
   """
   depth, width, heads = dimensions(SIZES, size, depth, width, heads)
   check_options(patch, classes, attention, remat)
-  check('features_out', features_out, features_out is None or is_count(features_out), 'a positive integer or None')
+  check('out_channels', out_channels, out_channels is None or is_count(out_channels), 'a positive integer or None')
   return Apply(
     DiT(
       depth=depth,
@@ -46,7 +46,7 @@ def dit(
       heads=heads,
       patch=patch,
       classes=classes,
-      features_out=features_out,
+      out_channels=out_channels,
       attention=attention,
       dtype=activation_dtype(dtype),
       remat=remat or None,
@@ -56,7 +56,7 @@ def dit(
 
 
 class DiT(nn.Module):
-  """The image a noisy image points to: (B, H, W, C) -> (B, H, W, features_out or C) float32, exactly 0 at init.
+  """The image a noisy image points to: (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
 
   h = W patches(x) + fixed positions
   c = silu(Dense(D) silu Dense(D) cossin_256(t) [+ label row])
@@ -64,7 +64,7 @@ class DiT(nn.Module):
   out = unpatch(W0 (g LN(h) + b)), (b, g - 1) = W0' c                    (W0, W0': start at zero)
 
   x (B, H, W, C), H and W divisible by `patch`; t (B,), the embedding coordinate; cond labels (B,) in 0 .. classes or
-  None (the null label, classes); key is not used. With learned variances features_out is 2C, the mean's channels first.
+  None (the null label, classes); key is not used. With learned variances out_channels is 2C, the mean's channels first.
   InputError for an image that does not divide, or labels for a network without classes.
 
   Weights, statistics, softmax and output are float32, other activations `dtype`. `attention` as in `Attend`, `remat` as
@@ -78,7 +78,7 @@ class DiT(nn.Module):
   heads: int
   patch: int = 2
   classes: int = 0
-  features_out: int | None = None
+  out_channels: int | None = None
   attention: str | Callable = 'xla'
   dtype: Any = jnp.float32
   remat: bool | str | None = None
@@ -99,7 +99,7 @@ class DiT(nn.Module):
     shift, scale = modulation(2, self.width, self.dtype, 'ada')(c)
     h = modulate(LayerNorm(affine=False, dtype=self.dtype, name='norm')(h), shift, scale)
     tap(self, 'head', h)
-    out = Dense(self.patch**2 * (self.features_out or channels), initial=zeros, dtype=self.dtype, name='out')(h)
+    out = Dense(self.patch**2 * (self.out_channels or channels), initial=zeros, dtype=self.dtype, name='out')(h)
     return unpatchify(out, (height, width), self.patch).astype(jnp.float32)
 
   def _embedding(self, batch, t, cond):
@@ -111,7 +111,7 @@ class DiT(nn.Module):
 
 
 class Block(nn.Module):
-  """x += a1 Attn((1 + g1) LN x + b1);  x += a2 Feed((1 + g2) LN x + b2);  (b1, g1, a1, b2, g2, a2) = W0 c.
+  """x += a1 Attn((1 + g1) LN x + b1);  x += a2 FeedForward((1 + g2) LN x + b2);  (b1, g1, a1, b2, g2, a2) = W0 c.
 
   x (B, N, D); c (B, D) after its silu; W0 starts at zero.
   """
@@ -126,7 +126,7 @@ class Block(nn.Module):
     norm = LayerNorm(affine=False, dtype=self.dtype, name='norm')  # no weights: serves twice
     h = MultiHead(self.heads, self.how, dtype=self.dtype, name='attention')(modulate(norm(x), b1, g1))
     x += a1 * h
-    x += a2 * Feed(dtype=self.dtype, name='feed')(modulate(norm(x), b2, g2))
+    x += a2 * FeedForward(dtype=self.dtype, name='feed')(modulate(norm(x), b2, g2))
     tap(self, 'out', x)
     return x, ()
 

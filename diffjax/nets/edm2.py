@@ -24,13 +24,13 @@ CLIP = 256.0  # of activations, far from what occurs, for half precision
 def edm2(
   size: str = 'S',
   width: int | None = None,
-  levels: tuple[int, ...] = (1, 2, 3, 4),
-  blocks: int = 3,
+  channel_mult: tuple[int, ...] = (1, 2, 3, 4),
+  blocks_per_level: int = 3,
   attention: tuple[int, ...] = (16, 8),
-  head: int = 64,
+  head_dim: int = 64,
   dropout: float = 0.0,
   classes: int = 0,
-  features_out: int | None = None,
+  out_channels: int | None = None,
   how: str | Callable = 'xla',
   dtype: Any = 'float32',
   remat: bool | str | None = None,
@@ -42,27 +42,37 @@ def edm2(
   """
   check('size', size, size in SIZES, ', '.join(map(repr, SIZES)))
   width = SIZES[size] if width is None else width
-  levels, attention = tuple(levels), tuple(attention)
+  channel_mult, attention = tuple(channel_mult), tuple(attention)
   check('width', width, is_count(width), 'a positive integer')
-  check('levels', levels, levels and all(map(is_count, levels)), 'one positive integer multiplier a level')
-  check('blocks', blocks, is_count(blocks), 'a positive integer')
+  check(
+    'channel_mult',
+    channel_mult,
+    channel_mult and all(map(is_count, channel_mult)),
+    'one positive integer multiplier a level',
+  )
+  check('blocks_per_level', blocks_per_level, is_count(blocks_per_level), 'a positive integer')
   check('attention', attention, all(map(is_count, attention)), 'positive integers, the resolutions with attention')
-  check('head', head, is_count(head) and width % head == 0, f'features of a head, which divide the width {width}')
+  check(
+    'head_dim',
+    head_dim,
+    is_count(head_dim) and width % head_dim == 0,
+    f'features of a head, which divide the width {width}',
+  )
   check('dropout', dropout, 0 <= dropout < 1, '0 <= dropout < 1')
   check('classes', classes, classes == 0 or is_count(classes), 'the number of classes, 0 for none')
-  check('features_out', features_out, features_out is None or is_count(features_out), 'a positive integer or None')
+  check('out_channels', out_channels, out_channels is None or is_count(out_channels), 'a positive integer or None')
   check_how(how)
   check_remat(remat)
   return Apply(
     EDM2(
       width=width,
-      levels=levels,
-      blocks=blocks,
+      channel_mult=channel_mult,
+      blocks_per_level=blocks_per_level,
       attention=attention,
-      head=head,
+      head_dim=head_dim,
       dropout=float(dropout),
       classes=classes,
-      features_out=features_out,
+      out_channels=out_channels,
       how=how,
       dtype=activation_dtype(dtype),
       remat=remat or None,
@@ -71,34 +81,34 @@ def edm2(
 
 
 class EDM2(nn.Module):
-  """The image a noisy image points to: (B, H, W, C) -> (B, H, W, features_out or C) float32, exactly 0 at init.
+  """The image a noisy image points to: (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
 
   h   = conv [x, 1]: the channel of ones stands in for every bias
   e   = mp_silu mp_sum(W mp_fourier(t), W' label)           (null label: zeros for W' label; classes=0: no mp_sum)
-  down: as in `UNet`: `blocks` encoder blocks a level, attention where the height is in `attention`; a block that halves
+  down: as in `UNet`: `blocks_per_level` encoder blocks a level, attention where the height is in `attention`; a block that halves
   mid:  two decoder blocks, the first with attention
   up:   blocks + 1 decoder blocks a level, each on mp_cat(h, the kept h); a block that doubles
   out:  g conv h                                                     (g: a trained number that starts at zero)
 
-  x (B, H, W, C) of unit variance, H and W divisible by 2^(len(levels) - 1); t (B,), the embedding coordinate of order
+  x (B, H, W, C) of unit variance, H and W divisible by 2^(len(channel_mult) - 1); t (B,), the embedding coordinate of order
   one, log(sigma) / 4; cond labels (B,) in 0 .. classes or None; key None or a batch of B keys for dropout. InputError
   for an image that does not halve, an attention resolution that never occurs, or labels for a network without classes.
 
   Weights, their norms, the embedding, softmax and output are float32, other activations `dtype`. Train with weights
   kept at unit mean square, `diffjax.train.forced`. `how` as in `Attend`; `remat` as in `layers.rematted`.
   Hooks: 'down{i}_{j}/attention', 'up{i}_{j}/attention', 'middle_0/attention'.
-  Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head'; hooks' names + '/out'.
+  Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head_dim'; hooks' names + '/out'.
   arXiv:2312.02696 config G, figure 21
   """
 
   width: int
-  levels: tuple[int, ...] = (1, 2, 3, 4)
-  blocks: int = 3
+  channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+  blocks_per_level: int = 3
   attention: tuple[int, ...] = (16, 8)
-  head: int = 64
+  head_dim: int = 64
   dropout: float = 0.0
   classes: int = 0
-  features_out: int | None = None
+  out_channels: int | None = None
   how: str | Callable = 'xla'
   dtype: Any = jnp.float32
   remat: bool | str | None = None
@@ -107,11 +117,11 @@ class EDM2(nn.Module):
   def __call__(self, x, t, cond=None, key=None):
     self._check_input(x, cond)
     e = self._embedding(x.shape[0], t, cond)
-    rows, widths, last = x.shape[1], [m * self.width for m in self.levels], len(self.levels) - 1
+    rows, widths, last = x.shape[1], [m * self.width for m in self.channel_mult], len(self.channel_mult) - 1
     residual = rematted(Block, self.remat)
 
     def block(h, name, features, encoder, attend=False, change=None):
-      heads = features // self.head if attend else 0
+      heads = features // self.head_dim if attend else 0
       made = residual(features, encoder, heads, self.how, self.dropout, change, self.dtype, name=name)
       return made(h, e, key)
 
@@ -124,7 +134,7 @@ class EDM2(nn.Module):
     h = keep(MPConv(self.width, dtype=self.dtype, name='in')(h), 'in')
     skips = [h]
     for i, features in enumerate(widths):
-      for j in range(self.blocks):
+      for j in range(self.blocks_per_level):
         h = keep(block(h, f'down{i}_{j}', features, True, rows >> i in self.attention), f'down{i}_{j}')
         skips.append(h)
       if i < last:
@@ -135,18 +145,18 @@ class EDM2(nn.Module):
     h = keep(block(h, 'middle_1', widths[-1], False), 'middle')
 
     for i, features in reversed(list(enumerate(widths))):
-      for j in range(self.blocks + 1):
+      for j in range(self.blocks_per_level + 1):
         h = mp_cat(h, skips.pop(), SKIP)
         h = keep(block(h, f'up{i}_{j}', features, False, rows >> i in self.attention), f'up{i}_{j}')
       if i > 0:
         h = keep(block(h, f'up{i}_double', features, False, change=double), f'up{i}_double')
 
-    tap(self, 'head', h)
+    tap(self, 'head_dim', h)
     gain = self.param('gain', zeros, ())
-    return MPConv(self.features_out or x.shape[-1], dtype=self.dtype, name='out')(h, gain).astype(jnp.float32)
+    return MPConv(self.out_channels or x.shape[-1], dtype=self.dtype, name='out')(h, gain).astype(jnp.float32)
 
   def _embedding(self, batch, t, cond):
-    size = self.width * max(self.levels)
+    size = self.width * max(self.channel_mult)
     e = MPFourier(self.width, name='fourier')(jnp.broadcast_to(t, (batch,)))
     e = MPDense(size, ('in', 'embed'), name='time')(e)
     if self.classes:
@@ -154,10 +164,10 @@ class EDM2(nn.Module):
     return mp_silu(e)
 
   def _check_input(self, x, cond):
-    factor = 2 ** (len(self.levels) - 1)
+    factor = 2 ** (len(self.channel_mult) - 1)
     check('x', x.shape, x.ndim == 4, 'images (B, H, W, C)')
     check('x', x.shape, x.shape[1] % factor == x.shape[2] % factor == 0, f'height and width divisible by {factor}')
-    occur = [x.shape[1] >> i for i in range(len(self.levels))]
+    occur = [x.shape[1] >> i for i in range(len(self.channel_mult))]
     check('attention', self.attention, set(self.attention) <= set(occur), f'resolutions that occur, {occur}')
     check('cond', 'labels', self.classes or cond is None, 'None, as the network has classes=0')
 

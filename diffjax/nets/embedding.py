@@ -11,7 +11,7 @@ from diffjax.errors import InputError
 
 from .layers import named
 
-__all__ = ['sincos', 'cossin', 'gff', 'waves', 'Label']
+__all__ = ['sincos', 'cossin', 'gaussian_fourier', 'waves', 'Label']
 
 
 def sincos(t: jax.Array, size: int) -> jax.Array:
@@ -36,7 +36,7 @@ def cossin(t: jax.Array, size: int) -> jax.Array:
   return jnp.roll(waves(t, 10000.0 ** (-np.arange(size // 2) / (size // 2))), size // 2, axis=-1)
 
 
-def gff(u: jax.Array, size: int, scale: float = 16.0, seed: int = 0) -> jax.Array:
+def gaussian_fourier(u: jax.Array, size: int, scale: float = 16.0, seed: int = 0) -> jax.Array:
   """(sin(2 pi W u), cos(2 pi W u)), W ~ N(0, scale^2) of `size` numbers fixed by `seed`, never trained.
 
   u (B,), usually log sigma; result (B, 2 size), float32.   NCSN++, arXiv:2011.13456 appendix C

@@ -20,27 +20,27 @@ FREQUENCIES = np.geomspace(1e-3, 2.0, 16)
 
 
 def mlp(
-  width: int = 128, depth: int = 3, features_out: int | None = None, classes: int = 0, dtype: Any = 'float32'
+  width: int = 128, depth: int = 3, out_channels: int | None = None, classes: int = 0, dtype: Any = 'float32'
 ) -> Apply:
   """`MLP` behind the library's interface, its arguments checked: InputError names field, value and what is allowed."""
   check('width', width, is_count(width), 'a positive integer')
   check('depth', depth, is_count(depth), 'a positive integer')
-  check('features_out', features_out, features_out is None or is_count(features_out), 'a positive integer or None')
+  check('out_channels', out_channels, out_channels is None or is_count(out_channels), 'a positive integer or None')
   check('classes', classes, classes == 0 or is_count(classes), 'the number of classes, 0 for none')
-  return Apply(MLP(width, depth, features_out, classes, activation_dtype(dtype)))
+  return Apply(MLP(width, depth, out_channels, classes, activation_dtype(dtype)))
 
 
 class MLP(nn.Module):
   """h <- silu(W h + V e), `depth` times, e = (waves(t), label row); then a linear layer that starts at exactly zero.
 
-  x (B, ...) is read as a vector; the result is float32 in the shape of x, or (B, features_out). t (B,), the embedding
+  x (B, ...) is read as a vector; the result is float32 in the shape of x, or (B, out_channels). t (B,), the embedding
   coordinate, becomes 32 Fourier features computed in float32; cond labels (B,) in 0 .. classes or None; key is not
   used. Weights are float32, activations `dtype`. Taps: 'hidden{i}'.
   """
 
   width: int = 128
   depth: int = 3
-  features_out: int | None = None
+  out_channels: int | None = None
   classes: int = 0
   dtype: Any = jnp.float32
 
@@ -57,5 +57,5 @@ class MLP(nn.Module):
       shift = Dense(self.width, ('embed', 'out'), lecun, self.dtype, name=f'embed_{i}')(e)
       h = nn.silu(Dense(self.width, ('in', 'out'), lecun, self.dtype, name=f'hidden_{i}')(h) + shift)
       tap(self, f'hidden{i}', h)
-    out = Dense(self.features_out or size, ('in', 'out'), zeros, self.dtype, name='out')(h).astype(jnp.float32)
-    return out if self.features_out else out.reshape(x.shape)
+    out = Dense(self.out_channels or size, ('in', 'out'), zeros, self.dtype, name='out')(h).astype(jnp.float32)
+    return out if self.out_channels else out.reshape(x.shape)

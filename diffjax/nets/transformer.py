@@ -45,7 +45,7 @@ def positions(rows: int, columns: int, size: int) -> np.ndarray:
   return np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], 1)
 
 
-class Feed(nn.Module):
+class FeedForward(nn.Module):
   """W2 gelu(W1 x), hidden features `ratio` times as many; `tanh`: gelu by its tanh approximation, else by erf."""
 
   ratio: int = 4
@@ -108,7 +108,7 @@ def unstacked(params: dict[str, Any]) -> dict[str, Any]:
   """The inverse of `stacked`."""
   out = {}
   for name, value in params.items():
-    if not name.endswith('blocks'):
+    if not name.endswith('blocks_per_level'):
       out[name] = value
       continue
     for i in range(jax.tree.leaves(value)[0].shape[0]):

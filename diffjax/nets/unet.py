@@ -9,7 +9,7 @@ from . import resample as resampling
 from .apply import Apply
 from .arguments import activation_dtype, check, check_remat, is_count
 from .attention import Attention
-from .embedding import Label, gff, sincos
+from .embedding import Label, gaussian_fourier, sincos
 from .layers import Conv, Dense, Dropout, GroupNorm, rematted, zeros
 from .taps import tap
 
@@ -21,15 +21,15 @@ EMBEDDING = ('sincos', 'fourier')
 
 def unet(
   width: int,
-  levels: tuple[int, ...] = (1, 2, 2, 2),
-  blocks: int = 4,
+  channel_mult: tuple[int, ...] = (1, 2, 2, 2),
+  blocks_per_level: int = 4,
   attention: tuple[int, ...] = (16,),
   dropout: float = 0.0,
   classes: int = 0,
   resample: str = 'nearest',
   embedding: str = 'sincos',
   progressive: bool = False,
-  features_out: int | None = None,
+  out_channels: int | None = None,
   augment: int = 0,
   dtype: Any = 'float32',
   remat: bool | str | None = None,
@@ -39,31 +39,36 @@ def unet(
   The defaults are DDPM++; NCSN++ has resample='fir', embedding='fourier' and progressive=True.
   That `attention` lists only resolutions that occur is checked when shapes are known, in `init` or the first trace.
   """
-  levels, attention = tuple(levels), tuple(attention)
+  channel_mult, attention = tuple(channel_mult), tuple(attention)
   check('width', width, is_count(width) and width % 2 == 0 and width >= 4, 'an even integer, at least 4')
-  check('levels', levels, levels and all(map(is_count, levels)), 'one positive integer multiplier a level')
-  check('blocks', blocks, is_count(blocks), 'a positive integer')
+  check(
+    'channel_mult',
+    channel_mult,
+    channel_mult and all(map(is_count, channel_mult)),
+    'one positive integer multiplier a level',
+  )
+  check('blocks_per_level', blocks_per_level, is_count(blocks_per_level), 'a positive integer')
   check('attention', attention, all(map(is_count, attention)), 'positive integers, the resolutions with attention')
   check('dropout', dropout, 0 <= dropout < 1, '0 <= dropout < 1')
   check('classes', classes, classes == 0 or is_count(classes), 'the number of classes, 0 for none')
   check('resample', resample, resample in RESAMPLE, ' or '.join(map(repr, RESAMPLE)))
   check('embedding', embedding, embedding in EMBEDDING, ' or '.join(map(repr, EMBEDDING)))
   check('progressive', progressive, not progressive or resample == 'fir', "False, or True with resample='fir'")
-  check('features_out', features_out, features_out is None or is_count(features_out), 'a positive integer or None')
+  check('out_channels', out_channels, out_channels is None or is_count(out_channels), 'a positive integer or None')
   check('augment', augment, augment == 0 or is_count(augment), 'the numbers of an augmentation label, 0 for none')
   check_remat(remat)
   return Apply(
     UNet(
       width=width,
-      levels=levels,
-      blocks=blocks,
+      channel_mult=channel_mult,
+      blocks_per_level=blocks_per_level,
       attention=attention,
       dropout=float(dropout),
       classes=classes,
       resample=resample,
       embedding=embedding,
       progressive=bool(progressive),
-      features_out=features_out,
+      out_channels=out_channels,
       augment=augment,
       dtype=activation_dtype(dtype),
       remat=remat or None,
@@ -72,10 +77,10 @@ def unet(
 
 
 class UNet(nn.Module):
-  """The image a noisy image points to: (B, H, W, C) -> (B, H, W, features_out or C) float32, exactly 0 at init.
+  """The image a noisy image points to: (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
 
   h   = conv(x), temb = Dense(4w) silu Dense(4w) (embedded(t) [+ W augment]) [+ label row]
-  down: at each level `blocks` residual blocks of levels[i] * width channels, attention after every one where the height
+  down: at each level `blocks_per_level` residual blocks of channel_mult[i] * width channels, attention after every one where the height
         is in `attention`; then a residual block that halves, except at the last level. Every h is kept. With
         `progressive`, h <- p <- (conv' p + h) / sqrt 2 at each halving: conv' blurs and strides by 2, p begins as x.
   mid:  residual, attention, residual
@@ -83,11 +88,11 @@ class UNet(nn.Module):
         residual block that doubles, except at the first level
   out:  conv_0 silu GN h                                            (conv_0: starts at zero)
 
-  x (B, H, W, C), H and W divisible by 2^(len(levels) - 1); t (B,), the embedding coordinate; cond labels (B,) in
+  x (B, H, W, C), H and W divisible by 2^(len(channel_mult) - 1); t (B,), the embedding coordinate; cond labels (B,) in
   0 .. classes or None, or {'label': such labels, 'augment': (B, augment) what was done to the clean images}, of which
   zeros, nothing, are meant without it; key None or a batch of B keys for dropout. InputError for an image that does not
   halve, an attention resolution that never occurs, or a label of either kind for a network without.
-  embedded(t) is `sincos` of t to w numbers, or with embedding 'fourier' `gff` of 4 t to 2w: of log(sigma / alpha) where
+  embedded(t) is `sincos` of t to w numbers, or with embedding 'fourier' `gaussian_fourier` of 4 t to 2w: of log(sigma / alpha) where
   t is a quarter of that, as processes timed by their noise and kind 'edm' hand over.
   Weights, statistics, softmax and output are float32, other activations `dtype`; `remat` recomputes every block
   in the backward pass (`layers.rematted`). Hooks: 'middle_attention', 'down{i}_{j}_attention', 'up{i}_{j}_attention'.
@@ -96,15 +101,15 @@ class UNet(nn.Module):
   """
 
   width: int
-  levels: tuple[int, ...] = (1, 2, 2, 2)
-  blocks: int = 4
+  channel_mult: tuple[int, ...] = (1, 2, 2, 2)
+  blocks_per_level: int = 4
   attention: tuple[int, ...] = (16,)
   dropout: float = 0.0
   classes: int = 0
   resample: str = 'nearest'
   embedding: str = 'sincos'
   progressive: bool = False
-  features_out: int | None = None
+  out_channels: int | None = None
   augment: int = 0
   dtype: Any = jnp.float32
   remat: bool | str | None = None
@@ -128,9 +133,9 @@ class UNet(nn.Module):
 
     halve, double = getattr(resampling, self.resample)
     h = keep(Conv(self.width, dtype=self.dtype, name='in')(x), 'in')
-    skips, last, pyramid = [h], len(self.levels) - 1, x
-    for i, multiplier in enumerate(self.levels):
-      for j in range(self.blocks):
+    skips, last, pyramid = [h], len(self.channel_mult) - 1, x
+    for i, multiplier in enumerate(self.channel_mult):
+      for j in range(self.blocks_per_level):
         h = block(h, f'down{i}_{j}', multiplier * self.width)
         h = attend(h, f'down{i}_{j}') if h.shape[1] in self.attention else h
         skips.append(keep(h, f'down{i}_{j}'))
@@ -144,21 +149,21 @@ class UNet(nn.Module):
     h = attend(block(h, 'middle_0', h.shape[-1]), 'middle')
     h = keep(block(h, 'middle_1', h.shape[-1]), 'middle')
 
-    for i, multiplier in reversed(list(enumerate(self.levels))):
-      for j in range(self.blocks + 1):
+    for i, multiplier in reversed(list(enumerate(self.channel_mult))):
+      for j in range(self.blocks_per_level + 1):
         h = block(jnp.concatenate([h, skips.pop()], -1), f'up{i}_{j}', multiplier * self.width)
-        h = attend(h, f'up{i}_{j}') if j == self.blocks and h.shape[1] in self.attention else h
+        h = attend(h, f'up{i}_{j}') if j == self.blocks_per_level and h.shape[1] in self.attention else h
         keep(h, f'up{i}_{j}')
       if i > 0:
         h = keep(block(h, f'up{i}_double', h.shape[-1], double), f'up{i}_double')
 
     h = keep(nn.silu(GroupNorm(self.dtype, name='norm')(h)), 'head')
-    return Conv(self.features_out or x.shape[-1], initial=zeros, dtype=self.dtype, name='out')(h).astype(jnp.float32)
+    return Conv(self.out_channels or x.shape[-1], initial=zeros, dtype=self.dtype, name='out')(h).astype(jnp.float32)
 
   def _embedding(self, batch, t, label, augment):
     size = 4 * self.width
     t = jnp.broadcast_to(t, (batch,))
-    h = gff(4 * t, self.width) if self.embedding == 'fourier' else sincos(t, self.width)
+    h = gaussian_fourier(4 * t, self.width) if self.embedding == 'fourier' else sincos(t, self.width)
     if self.augment:
       augment = jnp.zeros((batch, self.augment)) if augment is None else augment
       h += Dense(h.shape[-1], ('in', 'embed'), dtype=self.dtype, bias=False, name='augment')(augment)
@@ -167,10 +172,10 @@ class UNet(nn.Module):
     return h + Label(self.classes, size, self.dtype, name='label')(label, batch) if self.classes else h
 
   def _check_input(self, x, label, augment):
-    factor = 2 ** (len(self.levels) - 1)
+    factor = 2 ** (len(self.channel_mult) - 1)
     check('x', x.shape, x.ndim == 4, 'images (B, H, W, C)')
     check('x', x.shape, x.shape[1] % factor == x.shape[2] % factor == 0, f'height and width divisible by {factor}')
-    occur = [x.shape[1] >> i for i in range(len(self.levels))]
+    occur = [x.shape[1] >> i for i in range(len(self.channel_mult))]
     check('attention', self.attention, set(self.attention) <= set(occur), f'resolutions that occur, {occur}')
     check('cond', 'labels', self.classes or label is None, 'None, as the network has classes=0')
     told = 0 if augment is None else augment.shape[-1]

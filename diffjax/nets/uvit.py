@@ -12,7 +12,17 @@ from .attention import MultiHead
 from .embedding import Label, cossin
 from .layers import Conv, Dense, LayerNorm, named, rematted
 from .taps import tap
-from .transformer import Feed, chain, check_options, check_patches, dimensions, layout, patchify, reverse, unpatchify
+from .transformer import (
+  FeedForward,
+  chain,
+  check_options,
+  check_patches,
+  dimensions,
+  layout,
+  patchify,
+  reverse,
+  unpatchify,
+)
 
 __all__ = ['UViT', 'uvit']
 
@@ -147,7 +157,7 @@ def trunk(net: Any, tokens: dict[str, Any], post: bool = False) -> dict[str, Any
 
 
 class Block(nn.Module):
-  """x += Attn(LN x);  x += Feed(LN x); with `post`  x = LN(x + Attn x);  x = LN(x + Feed x).   No bias of q, k, v.
+  """x += Attn(LN x);  x += FeedForward(LN x); with `post`  x = LN(x + Attn x);  x = LN(x + FeedForward x).   No bias of q, k, v.
 
   With a skip, (B, N, D) like x, W [x, skip] comes first, under another LN if `post`. Returns the result twice: the
   second is what a later block is handed as its skip.
@@ -164,7 +174,7 @@ class Block(nn.Module):
       return LayerNorm(1e-5, dtype=self.dtype, name=name)(h)
 
     attention = MultiHead(self.heads, self.how, False, normal, self.dtype, name='attention')
-    feed = Feed(tanh=False, initial=normal, dtype=self.dtype, name='feed')
+    feed = FeedForward(tanh=False, initial=normal, dtype=self.dtype, name='feed')
     if skip is not None:
       x = Dense(x.shape[-1], initial=normal, dtype=self.dtype, name='skip')(jnp.concatenate([x, skip], -1))
       x = norm(x, 'norm_skip') if self.post else x

@@ -41,7 +41,7 @@ def defaults() -> ConfigDict:
     keep=3, max_skipped=20, profile=(),
   )  # fmt: skip
   c.sampling = dict(
-    solver=dict(name='dpmpp_2m'), grid=dict(name='karras'), steps=20, teleport=0.0, scale=1.0, interval=(),
+    solver=dict(name='dpmpp_2m'), grid=dict(name='karras'), steps=20, teleport=0.0, guidance_scale=1.0, interval=(),
     threshold='none', ema=0, batch=512,
   )  # fmt: skip
   c.evaluation = dict(n=360, split='test')

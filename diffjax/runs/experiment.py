@@ -91,10 +91,10 @@ class Experiment:
   def guided(self, denoise: Denoise) -> Denoise:
     """The denoiser with the guidance and threshold of `config.sampling`."""
     s = self.config.sampling
-    if s.scale != 1:
+    if s.guidance_scale != 1:
       if not self.classes:
-        raise ConfigError(f'config.sampling.scale: got {s.scale}; allowed: 1, since data.classes is 0')
-      denoise = guidance.cfg(denoise, s.scale, interval=tuple(s.interval) or None)
+        raise ConfigError(f'config.sampling.guidance_scale: got {s.guidance_scale}; allowed: 1, since data.classes is 0')
+      denoise = guidance.cfg(denoise, s.guidance_scale, interval=tuple(s.interval) or None)
     if s.threshold == 'static':
       denoise = guidance.threshold(denoise)
     elif s.threshold == 'dynamic':
@@ -135,10 +135,10 @@ class Experiment:
     shape = getattr(found, 'shape', ())
     if shape not in ((), self.shape):
       raise ConfigError(f'config.data.shape: got {self.shape}; allowed with {path}: {shape}')
-    scale = float(getattr(found, 'scale', s.scale))  # the data's Gaussian has none
-    if scale != s.scale:
-      raise ConfigError(f'config.sampling.scale: got {s.scale:g}; allowed with {path}: {scale:g}, of '
-                        f'which it is; {command} --scale={s.scale:g} makes those of this one')  # fmt: skip
+    scale = float(getattr(found, 'scale', s.guidance_scale))  # the data's Gaussian has none
+    if scale != s.guidance_scale:
+      raise ConfigError(f'config.sampling.guidance_scale: got {s.guidance_scale:g}; allowed with {path}: {scale:g}, of '
+                        f'which it is; {command} --scale={s.guidance_scale:g} makes those of this one')  # fmt: skip
     return found
 
 

@@ -15,7 +15,7 @@ from diffjax import keys as draws
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise
 from diffjax.process import Process
-from diffjax.solvers import Solver, path, sample
+from diffjax.solvers import Solver, trajectory, sample
 from diffjax.train import sharding
 
 __all__ = ['drawn', 'generate', 'random_labels', 'starts', 'trajectories']
@@ -135,6 +135,6 @@ def trajectories(
   lay = lambda values: jax.make_array_from_callback((n,), everywhere, np.asarray(values, np.int32).__getitem__)  # noqa: E731
   begin = jax.jit(_starts, static_argnums=1, out_shardings=everywhere)
   x, keys = begin(denoise.process, shape, jax.random.key(seed), lay(np.arange(n)))
-  kept = path(denoise, solver, x, keys, None if labels is None else lay(labels[:n]))
+  kept = trajectory(denoise, solver, x, keys, None if labels is None else lay(labels[:n]))
   end, (points, predicted) = multihost_utils.process_allgather(kept, tiled=True)
   return np.concatenate([points, end[None]]), np.concatenate([predicted, end[None]])

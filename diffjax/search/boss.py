@@ -11,7 +11,7 @@ from diffjax import noise_levels
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise, complete
 from diffjax.process import Process
-from diffjax.solvers import euler, grids, path
+from diffjax.solvers import euler, grids, trajectory
 
 __all__ = ['boss', 'shortest', 'step_costs']
 
@@ -37,7 +37,7 @@ def step_costs(denoise: Denoise, x: Array, ts: Any, cond: Any = None) -> np.ndar
   x_j and the velocities v_j are those of Euler's method on all of ts, so c_{j,j+1} is 0 up to rounding.
   """
   process, ts = denoise.process, noise_levels.checked(denoise.process, ts)
-  end, (points, x0) = path(denoise, euler(process, ts), x, None, cond)
+  end, (points, x0) = trajectory(denoise, euler(process, ts), x, None, cond)
   points = jnp.concatenate([points, end[None]])
   gaps = np.asarray(_gaps(process, points, x0, jnp.asarray(ts, end.dtype)), np.float64)
   return np.where(np.triu(np.ones((len(ts), len(ts)), bool), 1), np.concatenate([gaps, gaps[:1]]), np.inf)

@@ -145,7 +145,7 @@ def evolve(
 
 def _scored(space: Space, young: list[Genes], score: Callable, size: int) -> list[float]:
   """Errors of at most `size` candidates; what is not finite is worst. The first fills up the population."""
-  rows = len(space.table(young[0]).rows.live)
+  rows = len(space.table(young[0]).rows.evaluated)
   tables = [space.table(genes) for genes in young]
   widest = _registers(space)
   stacked = population(tables + tables[:1] * (size - len(tables)), rows, widest)

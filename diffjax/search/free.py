@@ -91,13 +91,13 @@ def free(process: Process, table: Table) -> Free:
     InputError: it draws noise, is element-wise, evaluates twice at one time, or leaves the line alpha x0 + sigma eps,
       as a table whose scale or told moved does.
   """
-  weights, live = np.asarray(table.rows.weights, np.float64), np.asarray(table.rows.live)
-  ts = np.asarray(table.rows.t, np.float64)[live]
-  if table.noisy or weights.ndim != 3 or not (np.diff(ts) < 0).all():
+  weights, evaluated = np.asarray(table.rows.weights, np.float64), np.asarray(table.rows.evaluated)
+  ts = np.asarray(table.rows.t, np.float64)[evaluated]
+  if table.stochastic or weights.ndim != 3 or not (np.diff(ts) < 0).all():
     raise InputError('table: got one that draws noise, is element-wise or does not evaluate at falling times; allowed: '
                      'the others')  # fmt: skip
   alpha, sigma, lam = noise_levels.at(process, ts)
-  points, n = _points(weights, live, alpha, sigma), len(ts)
+  points, n = _points(weights, evaluated, alpha, sigma), len(ts)
   last = np.array([points[-1, 0] * alpha[0] + points[-1, 1:].sum(), points[-1, 0] * sigma[0]])
   levels = np.append(alpha, last[0]), np.append(sigma, last[1])
   look = np.zeros((n, n - 1))
@@ -118,13 +118,13 @@ def free(process: Process, table: Table) -> Free:
   return Free(process, *(jnp.asarray(v, float) for v in numbers))
 
 
-def _points(weights: np.ndarray, live: np.ndarray, alpha: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+def _points(weights: np.ndarray, evaluated: np.ndarray, alpha: np.ndarray, sigma: np.ndarray) -> np.ndarray:
   """(n + 1, 1 + n): the points evaluated and the end, as coefficients of x_T and of the n predictions of x0."""
-  n, q = int(live.sum()), weights.shape[1]
+  n, q = int(evaluated.sum()), weights.shape[1]
   state: Any = np.zeros((q, 1 + n))
   state[0, 0] = 1
   points, i = [], 0
-  for row, alive in zip(weights, live, strict=True):
+  for row, alive in zip(weights, evaluated, strict=True):
     clean, eps = np.zeros(1 + n), np.zeros(1 + n)
     if alive:
       points.append(state[0])

@@ -28,7 +28,7 @@ def population(tables: Sequence[Table], rows: int | None = None, registers: int 
   if not tables:
     raise InputError('tables: got none; allowed: at least one')
   for i, table in enumerate(tables):
-    if table.noisy:
+    if table.stochastic:
       raise InputError(f'tables: got one that draws noise at place {i}; allowed: deterministic ones, since errors are '
                        'distances to the solution of the probability-flow ODE')  # fmt: skip
   sizes = np.array([table.rows.weights.shape[:2] for table in tables])

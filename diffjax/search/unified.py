@@ -13,10 +13,10 @@ import numpy as np
 from diffjax.errors import InputError
 from diffjax.noise_levels import checked, on_grid
 from diffjax.process import Process
+from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.data_form import in_data_form
 from diffjax.solvers.table import Table
 from diffjax.solvers.tables.adams import adams_weights, leg, phi
-from diffjax.solvers.tape import Combo, Tape
 
 __all__ = ['BASELINES', 'Choice', 'usf']
 
@@ -66,10 +66,10 @@ def usf(process: Process, ts: Any, choices: Sequence[Choice]) -> Table:
   anchors = max(i - nodes[0] + choices[i].corrector for i, nodes in enumerate(plan))
   points = [f'x{j}' for j in range(1, anchors + 1)]
   pasts = [[f'{m}{j}' for j in range(1, most + 1)] for m, most in zip('me', reach, strict=True)]
-  tape = Tape('x', *points, *pasts[0], *pasts[1])
-  known = [[getattr(tape, name) for name in names] for names in pasts]
-  lags = [[tape.x0, *known[0]], [tape.eps, *known[1]]]  # [noise][rows back]
-  stations = [tape.x, *(getattr(tape, name) for name in points)]
+  table = TableBuilder('x', *points, *pasts[0], *pasts[1])
+  known = [[getattr(table, name) for name in names] for names in pasts]
+  lags = [[table.x0, *known[0]], [table.eps, *known[1]]]  # [noise][rows back]
+  stations = [table.x, *(getattr(table, name) for name in points)]
 
   def step(i: int, at: int, x: Combo, ahead: bool) -> Combo:
     """Step i written in the row of node `at`, i or i + 1, where x is the point it starts from."""
@@ -82,17 +82,17 @@ def usf(process: Process, ts: Any, choices: Sequence[Choice]) -> Table:
 
   for i in range(n):
     again = i > 0 and choices[i - 1].corrector and np.isfinite(lam[i - 1 : i + 1]).all()
-    x = step(i - 1, i, stations[i - plan[i - 1][0]], True) if again else tape.x
+    x = step(i - 1, i, stations[i - plan[i - 1][0]], True) if again else table.x
     here = [x, *stations[1:]]
     if np.isfinite(lam[i : i + 2]).all():
       after = step(i, i, here[i - plan[i][0]], False)
     else:
       ratio = sigma[i + 1] / sigma[i]
-      after = ratio * x + (alpha[i + 1] - alpha[i] * ratio) * tape.x0
+      after = ratio * x + (alpha[i + 1] - alpha[i] * ratio) * table.x0
     kept = [pair for names, lag in zip((points, *pasts), (here, *lags), strict=True)
             for pair in zip(names, lag, strict=False)]  # fmt: skip
-    tape.row(ts[i], x=after, **dict(kept))
-  table = tape.done()
+    table.row(ts[i], x=after, **dict(kept))
+  table = table.done()
   return in_data_form(table, process) if any(c.noise for c in choices) else table
 
 

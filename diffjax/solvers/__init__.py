@@ -1,17 +1,17 @@
 """Solvers as tables, and the one scan that runs them. `tables.__all__` lists the names a config may give a solver."""
 
 from diffjax.solvers import data_form, grids, noise, one_step, own, table, tables, transforms
+from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.data_form import *
 from diffjax.solvers.one_step import *
 from diffjax.solvers.own import *
-from diffjax.solvers.sample import Solver, path, sample
+from diffjax.solvers.sample import Solver, sample, trajectory
 from diffjax.solvers.table import *
 from diffjax.solvers.tables import *
 from diffjax.solvers.tables.analytic import analytic_dpm, analytic_grid
 from diffjax.solvers.tables.dpm_v3 import dpm_v3
 from diffjax.solvers.tables.momentum import heavy_ball, nesterov
 from diffjax.solvers.tables.trig import recommended
-from diffjax.solvers.tape import Tape
 from diffjax.solvers.transforms import *
 
 with_statistics = tables.with_statistics
@@ -20,7 +20,7 @@ table_transforms = (*tables.momentum.transforms, *transforms.__all__, *data_form
 
 __all__ = [
   'Solver',
-  'Tape',
+  'TableBuilder',
   'analytic_dpm',
   'analytic_grid',
   'dpm_v3',
@@ -29,7 +29,7 @@ __all__ = [
   'nesterov',
   'noise',
   'own_step',
-  'path',
+  'trajectory',
   'recommended',
   'sample',
   'table_transforms',

@@ -27,7 +27,7 @@ def in_data_form(table: Table, process: Process) -> Table:
   the table; one that returns another pair on purpose wants the table as it was written. Noise and element-wise weights
   are kept; registers have their names but other values.
   """
-  weights, live = np.asarray(table.rows.weights, np.float64), np.asarray(table.rows.live)
+  weights, evaluated = np.asarray(table.rows.weights, np.float64), np.asarray(table.rows.evaluated)
   q, elements = weights.shape[1], weights.shape[3:]
   alpha, sigma, _ = at(process, table.rows.t)
   far, read = np.append(alpha < sigma, False), _read(weights)
@@ -36,7 +36,7 @@ def in_data_form(table: Table, process: Process) -> Table:
   for i, row in enumerate(weights):
     new = row.copy()
     new[:, :q] = np.einsum('jk...,kl...->jl...', row[:, :q], back)
-    if live[i] and far[i]:
+    if evaluated[i] and far[i]:
       new[:, 0] += row[:, q + 1] / sigma[i]
       new[:, q] -= row[:, q + 1] * (alpha[i] / sigma[i])
       new[:, q + 1] = 0.0

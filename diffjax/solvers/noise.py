@@ -21,8 +21,8 @@ DEPTH = 14  # halvings of a Brownian path: 1 / 16384 of the range of lam
 
 
 def independent(keys: Array, row: Any, like: Any) -> Any:
-  """A fresh standard normal draw a row and sample, from stream `row.id`; a retried or padded row draws the same."""
-  return draws.normal(draws.fold(keys, row.id), like)
+  """A fresh standard normal draw a row and sample, from stream `row.stream`; a retried or padded row draws the same."""
+  return draws.normal(draws.fold(keys, row.stream), like)
 
 
 def fixed(z: Any) -> 'Fixed':
@@ -36,7 +36,7 @@ class Fixed(struct.PyTreeNode):
   z: Any
 
   def __call__(self, keys: Array, row: Any, like: Any) -> Any:
-    return jax.tree.map(lambda z, x: z[row.id].astype(x.dtype), self.z, like)
+    return jax.tree.map(lambda z, x: z[row.stream].astype(x.dtype), self.z, like)
 
 
 def brownian(solver: Any, process: Process) -> 'Brownian':
@@ -63,7 +63,7 @@ class Brownian(struct.PyTreeNode):
   ends: Array
 
   def __call__(self, keys: Array, row: Any, like: Any) -> Any:
-    u, v = self.ends[row.id]
+    u, v = self.ends[row.stream]
     path, alone = draws.split(keys, 2)
     rise = jax.tree.map(jnp.subtract, _point(path, v, like), _point(path, u, like))
     fresh = independent(alone, row, like)

@@ -8,7 +8,7 @@ from jax import Array
 
 from diffjax import keys as draws
 from diffjax.prediction import Denoise, complete
-from diffjax.process import Process, like
+from diffjax.process import Process, expand
 
 __all__ = ['transfer', 'renoise', 'churned_transfer', 'heun_transfer']
 
@@ -30,7 +30,7 @@ def renoise(process: Process, x: Array, s: Time, t: Time, eps: Array) -> Array:
   """
   ratio = process.schedule(jnp.asarray(t))[0] / process.schedule(jnp.asarray(s))[0]
   spread = process.schedule(jnp.asarray(t))[1] * jnp.sqrt(-jnp.expm1(2 * (process.lam(t) - process.lam(s))))
-  return like(ratio, x) * x + like(spread, x) * eps
+  return expand(ratio, x) * x + expand(spread, x) * eps
 
 
 def churned_transfer(denoise: Denoise, x: Array, t: Time, up: Time, s: Time, keys: Array, cond: Any = None) -> Array:
@@ -54,4 +54,4 @@ def heun_transfer(denoise: Denoise, x: Array, t: Time, s: Time, cond: Any = None
 def _noise_form(process: Process, x: Array, eps: Array, t: Time, s: Time) -> Array:
   alpha, sigma = process.schedule(jnp.asarray(t))
   alpha_s, sigma_s = process.schedule(jnp.asarray(s))
-  return like(alpha_s / alpha, x) * x + like(sigma_s - alpha_s * sigma / alpha, x) * eps
+  return expand(alpha_s / alpha, x) * x + expand(sigma_s - alpha_s * sigma / alpha, x) * eps

@@ -12,29 +12,34 @@ from diffjax.errors import InputError
 from diffjax.prediction import Denoise, Pred
 from diffjax.solvers.noise import Noise, independent
 
-__all__ = ['Solver', 'sample', 'path']
+__all__ = ['Solver', 'sample', 'trajectory']
 
 
 class Solver(Protocol):
   """A method laid out on a grid; it never sees the network. Every leaf of a state has the batch first.
 
-  `rows` is a pytree of arrays with one entry a row, at least `t`, `live` and `id`; `update` draws from
+  `rows` is a pytree of arrays with one entry a row, at least `t`, `evaluated` and `stream`; `update` draws from
   `transition`, the law of the next state, and wrappers may use either.
   """
 
   rows: Any
-  noisy: bool
-  masked: bool
+  stochastic: bool
+  skips: bool
 
   def init(self, x: Any, key: Array | None) -> Any: ...
-  def probe(self, state: Any) -> Any: ...
+  def point(self, state: Any) -> Any: ...
   def transition(self, state: Any, pred: Pred, row: Any) -> tuple[Any, Any]: ...
   def update(self, state: Any, pred: Pred, row: Any, keys: Array | None, noise: Noise) -> Any: ...
-  def end(self, state: Any) -> Any: ...
+  def output(self, state: Any) -> Any: ...
 
 
 def sample(
-  denoise: Denoise, solver: Solver, x: Any, key: Array | None = None, cond: Any = None, noise: Noise = independent
+  denoise: Denoise,
+  solver: Solver,
+  x: Any,
+  key: Array | None = None,
+  cond: Any = None,
+  noise_source: Noise = independent,
 ) -> Any:
   """The sample that `solver` reaches from the noise x (B, ...) at the first time of its grid.
 
@@ -43,20 +48,25 @@ def sample(
   Args:
     key: one typed key, or one a sample (B,); only stochastic solvers need it.
     cond: the condition of each sample, a pytree with the batch first.
-    noise: where a stochastic solver takes its z from (`diffjax.solvers.noise`): independent draws, one Brownian path a
+    noise_source: where a stochastic solver takes its z from (`diffjax.solvers.noise`): independent draws, one Brownian path a
       sample, or given ones.
 
   Raises:
     InputError: a stochastic solver has no key, or the key is not a typed one.
   """
-  return _sample(denoise, solver, x, _batch(solver, x, key), cond, _source(noise))
+  return _sample(denoise, solver, x, _batch(solver, x, key), cond, _source(noise_source))
 
 
-def path(
-  denoise: Denoise, solver: Solver, x: Any, key: Array | None = None, cond: Any = None, noise: Noise = independent
+def trajectory(
+  denoise: Denoise,
+  solver: Solver,
+  x: Any,
+  key: Array | None = None,
+  cond: Any = None,
+  noise_source: Noise = independent,
 ) -> tuple[Any, Any]:
   """The sample, and the points before each row and the prediction of x0 there: ((B, ...), (n, B, ...) pairs)."""
-  return _path(denoise, solver, x, _batch(solver, x, key), cond, _source(noise))
+  return _trajectory(denoise, solver, x, _batch(solver, x, key), cond, _source(noise_source))
 
 
 def _source(noise: Noise) -> Any:
@@ -66,7 +76,7 @@ def _source(noise: Noise) -> Any:
 
 def _batch(solver: Solver, x: Any, key: Array | None) -> Array | None:
   if key is None:
-    if solver.noisy:
+    if solver.stochastic:
       raise InputError('key: got None; allowed: a typed key, jax.random.key(seed), since this solver draws noise')
     return None
   return draws.per_sample(key, jax.tree.leaves(x)[0].shape[0])
@@ -78,7 +88,9 @@ def _sample(denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: 
 
 
 @jax.jit
-def _path(denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any, noise: Noise) -> tuple[Any, Any]:
+def _trajectory(
+  denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any, noise: Noise
+) -> tuple[Any, Any]:
   return _run(denoise, solver, x, keys, cond, noise, keep=True)
 
 
@@ -88,24 +100,24 @@ def _run(
   dtype = jnp.promote_types(jax.tree.leaves(x)[0].dtype, jnp.float32)  # of times: bfloat16 would move them
   state = solver.init(x, keys)
   first = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], solver.rows)
-  shapes = jax.eval_shape(lambda: denoise(solver.probe(state), first.t.astype(dtype), cond, None))
+  shapes = jax.eval_shape(lambda: denoise(solver.point(state), first.t.astype(dtype), cond, None))
   blank = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
   def step(carry: tuple, row: Any) -> tuple[tuple, Any]:
     state, memory = carry
-    point, t = solver.probe(state), row.t.astype(dtype)
+    point, t = solver.point(state), row.t.astype(dtype)
 
     def evaluate() -> Pred:
       return denoise(point, t, cond, memory)
 
-    pred = jax.lax.cond(row.live, evaluate, lambda: blank) if solver.masked else evaluate()
+    pred = jax.lax.cond(row.evaluated, evaluate, lambda: blank) if solver.skips else evaluate()
     after = _memory(pred, memory)
-    if solver.masked:  # a row that is not evaluated keeps what was remembered
-      after = jax.tree.map(lambda new, old: jnp.where(row.live, new, old), after, memory)
+    if solver.skips:  # a row that is not evaluated keeps what was remembered
+      after = jax.tree.map(lambda new, old: jnp.where(row.evaluated, new, old), after, memory)
     return (solver.update(state, pred, row, keys, noise), after), (point, pred.x0) if keep else None
 
   (state, _), kept = jax.lax.scan(step, (state, _memory(blank, None)), jax.tree.map(jnp.asarray, solver.rows))
-  return solver.end(state), kept
+  return solver.output(state), kept
 
 
 def _memory(pred: Pred, default: Any) -> Any:

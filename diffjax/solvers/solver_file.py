@@ -12,13 +12,13 @@ from diffjax.fingerprint import matching, stamp
 from diffjax.process import Process
 from diffjax.solvers.table import Rows, Table
 
-__all__ = ['Kept', 'read', 'write']
+__all__ = ['SolverFile', 'read', 'write']
 
 VERSION = 1
-FIELDS = {'version', 'about', 'nfe', 'stamp', 'registers', 'noisy', 'masked', *Rows._fields}
+FIELDS = {'version', 'about', 'nfe', 'stamp', 'registers', 'stochastic', 'skips', *Rows._fields}
 
 
-class Kept(NamedTuple):
+class SolverFile(NamedTuple):
   """A table from a file and what was written about it."""
 
   table: Table
@@ -28,14 +28,14 @@ class Kept(NamedTuple):
 def write(path: str, table: Table, process: Process, about: str) -> None:
   """Keep a table, bit for bit, with the stamp of the process it is for and a line about where it comes from.
 
-  A file that is there is replaced, as a whole or not at all. The arrays of the .npz: `Rows`' t, weights, live and id,
-  registers, noisy, masked, nfe, stamp (`diffjax.fingerprint`), about and the format's version.
+  A file that is there is replaced, as a whole or not at all. The arrays of the .npz: `Rows`' t, weights, evaluated and stream,
+  registers, stochastic, skips, nfe, stamp (`diffjax.fingerprint`), about and the format's version.
   """
   from etils import epath
 
   arrays: dict[str, Any] = {name: np.asarray(leaf) for name, leaf in table.rows._asdict().items()}
   buffer = io.BytesIO()
-  np.savez(buffer, **arrays, registers=np.array(table.registers), noisy=table.noisy, masked=table.masked,
+  np.savez(buffer, **arrays, registers=np.array(table.registers), stochastic=table.stochastic, skips=table.skips,
            nfe=table.nfe, stamp=stamp(process), about=about, version=VERSION)  # fmt: skip
   target = epath.Path(path)
   target.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def write(path: str, table: Table, process: Process, about: str) -> None:
   temporary.replace(target)
 
 
-def read(path: str, process: Process, shape: tuple[int, ...] = ()) -> Kept:
+def read(path: str, process: Process, shape: tuple[int, ...] = ()) -> SolverFile:
   """The table that `write` kept, and the line about it.
 
   Args:
@@ -74,7 +74,7 @@ def read(path: str, process: Process, shape: tuple[int, ...] = ()) -> Kept:
     raise _refused(path, f'whose weights are for data of shape {elements}', f'{tuple(shape)}, the shape of the data')
   rows = Rows(*(found[name] for name in Rows._fields))
   names = tuple(str(name) for name in found['registers'])
-  return Kept(Table(rows, names, bool(found['noisy']), bool(found['masked'])), str(found['about']))
+  return SolverFile(Table(rows, names, bool(found['stochastic']), bool(found['skips'])), str(found['about']))
 
 
 def _refused(path: str, what: str, allowed: str = 'a whole one') -> InputError:
@@ -82,13 +82,13 @@ def _refused(path: str, what: str, allowed: str = 'a whole one') -> InputError:
 
 
 def _fits(found: dict[str, np.ndarray]) -> bool:
-  """One size throughout, times and weights that are finite numbers, live rows counted."""
-  t, weights, live, order = (found[name] for name in Rows._fields)
+  """One size throughout, times and weights that are finite numbers, evaluated rows counted."""
+  t, weights, evaluated, order = (found[name] for name in Rows._fields)
   n, q = len(np.atleast_1d(t)), found['registers'].size
-  shapes = t.shape == live.shape == order.shape == (n,) and weights.shape[:3] == (n, q, q + 4)
-  kinds = t.dtype.kind == weights.dtype.kind == 'f' and live.dtype == bool and order.dtype.kind == 'i'
-  flags = all(found[name].shape == () and found[name].dtype == bool for name in ('noisy', 'masked'))
+  shapes = t.shape == evaluated.shape == order.shape == (n,) and weights.shape[:3] == (n, q, q + 4)
+  kinds = t.dtype.kind == weights.dtype.kind == 'f' and evaluated.dtype == bool and order.dtype.kind == 'i'
+  flags = all(found[name].shape == () and found[name].dtype == bool for name in ('stochastic', 'skips'))
   whole = shapes and kinds and flags and found['stamp'].shape == (5, 3) and found['nfe'].shape == ()
-  if not (whole and np.isfinite(t).all() and np.isfinite(weights).all() and int(found['nfe']) == live.sum()):
+  if not (whole and np.isfinite(t).all() and np.isfinite(weights).all() and int(found['nfe']) == evaluated.sum()):
     return False
-  return bool((found['masked'] or live.all()) and (found['noisy'] or not weights[:, :, q + 3].any()))
+  return bool((found['skips'] or evaluated.all()) and (found['stochastic'] or not weights[:, :, q + 3].any()))

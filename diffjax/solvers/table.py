@@ -24,39 +24,39 @@ __all__ = ['Rows', 'Table', 'pad']
 
 
 class Rows(NamedTuple):
-  """n rows: times t (n,), weights (n, q, q + 4[, ...]), live (n,) whether evaluated, id (n,) streams of noise."""
+  """n rows: times t (n,), weights (n, q, q + 4[, ...]), live (n,) whether evaluated, stream (n,) streams of noise."""
 
   t: Any
   weights: Any
-  live: Any
-  id: Any
+  evaluated: Any
+  stream: Any
 
 
 class Table(struct.PyTreeNode):
   """A solver whose state is q registers and whose step is a linear map; numbers are leaves, flags are static.
 
   Attributes:
-    rows: the table, NumPy float64 when built by a `Tape`, cast to the dtype of x when used.
+    rows: the table, NumPy float64 when built by a `TableBuilder`, cast to the dtype of x when used.
     registers: their names, for printing.
-    noisy: whether any row draws noise.
-    masked: whether any row skips the evaluation.
+    stochastic: whether any row draws noise.
+    skips: whether any row skips the evaluation.
   """
 
   rows: Rows
   registers: tuple[str, ...] = struct.field(pytree_node=False)
-  noisy: bool = struct.field(pytree_node=False, default=False)
-  masked: bool = struct.field(pytree_node=False, default=False)
+  stochastic: bool = struct.field(pytree_node=False, default=False)
+  skips: bool = struct.field(pytree_node=False, default=False)
 
   @property
   def nfe(self) -> int:
-    """Evaluations of the denoiser: live rows."""
-    return int(np.sum(np.asarray(self.rows.live)))
+    """Evaluations of the denoiser: evaluated rows."""
+    return int(np.sum(np.asarray(self.rows.evaluated)))
 
   def init(self, x: Any, key: Array | None = None) -> tuple:
     """The registers at the start: x, and zeros."""
     return (x, *(jax.tree.map(jnp.zeros_like, x) for _ in self.registers[1:]))
 
-  def probe(self, state: tuple) -> Any:
+  def point(self, state: tuple) -> Any:
     """The point where the denoiser is evaluated."""
     return state[0]
 
@@ -80,19 +80,19 @@ class Table(struct.PyTreeNode):
   def update(self, state: tuple, pred: Pred, row: Rows, keys: Array | None, noise: Noise = independent) -> tuple:
     """One row: mean + std z with z = noise(keys, row, x); InputError if it needs keys and has none."""
     means, stds = self.transition(state, pred, row)
-    if not self.noisy:
+    if not self.stochastic:
       return means
     if keys is None:
       raise InputError('keys: got None; allowed: a key batch (B,), since this solver draws noise')
     z = noise(keys, row, state[0])
     return tuple(jax.tree.map(lambda m, s, z: m + s * z, m, s, z) for m, s in zip(means, stds, strict=True))
 
-  def end(self, state: tuple) -> Any:
+  def output(self, state: tuple) -> Any:
     """The sample."""
     return state[0]
 
   def __str__(self) -> str:
-    t, weights, live, _ = (np.asarray(part) for part in self.rows)
+    t, weights, evaluated, _ = (np.asarray(part) for part in self.rows)
     names = (*self.registers, 'x0', 'eps', '1', 'z')
     lines = [f'{len(t)} rows, {self.nfe} evaluations, registers {", ".join(self.registers)}']
     for i in range(len(t)):
@@ -101,7 +101,7 @@ class Table(struct.PyTreeNode):
         for j, name in enumerate(self.registers)
         if not _kept(weights[i, j], j)
       )
-      lines.append(f'{i:3d}  t = {t[i]:<9.4g}' + (' ' if live[i] else '-') + f' {after}')
+      lines.append(f'{i:3d}  t = {t[i]:<9.4g}' + (' ' if evaluated[i] else '-') + f' {after}')
     return '\n'.join(lines)
 
   __repr__ = __str__
@@ -124,7 +124,7 @@ def _sum(row: np.ndarray, names: Sequence[str]) -> str:
 def pad(solver: Table, rows: int, registers: int) -> Table:
   """The same method with idle rows and registers added, so that solvers of one size share one compiled program.
 
-  The result is masked, its registers bear neutral names, and it stays noisy or not.
+  The result `skips`, its registers bear neutral names, and it stays stochastic or not.
 
   Raises:
     InputError: the solver has more rows or registers than asked for.
@@ -142,12 +142,12 @@ def pad(solver: Table, rows: int, registers: int) -> Table:
     for j in range(registers):
       if i >= n or j >= q:
         weights[i, j, j] = 1.0
-  t, live = np.asarray(solver.rows.t, np.float64), np.asarray(solver.rows.live)
+  t, evaluated = np.asarray(solver.rows.t, np.float64), np.asarray(solver.rows.evaluated)
   padded = Rows(
     np.concatenate([t, np.full(rows - n, t[-1])]),
     weights,
-    np.concatenate([live, np.zeros(rows - n, bool)]),
-    np.concatenate([np.asarray(solver.rows.id), np.arange(n, rows, dtype=np.int32)]),
+    np.concatenate([evaluated, np.zeros(rows - n, bool)]),
+    np.concatenate([np.asarray(solver.rows.stream), np.arange(n, rows, dtype=np.int32)]),
   )
   names = ('x', *(f'r{j}' for j in range(1, registers)))
-  return solver.replace(rows=padded, registers=names, masked=True)
+  return solver.replace(rows=padded, registers=names, skips=True)

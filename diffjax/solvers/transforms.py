@@ -32,8 +32,8 @@ def denoise_to_zero(table: Table, process: Process, t: float | None = None) -> T
   last[0, 0, q] = 1.0
   for j in range(1, q):
     last[0, j, j] = 1.0
-  live, ids = np.asarray(table.rows.live), np.asarray(table.rows.id)
-  rows = Rows(np.append(times, t), np.concatenate([weights, last]), np.append(live, True),
+  evaluated, ids = np.asarray(table.rows.evaluated), np.asarray(table.rows.stream)
+  rows = Rows(np.append(times, t), np.concatenate([weights, last]), np.append(evaluated, True),
               np.append(ids, ids.max() + 1).astype(np.int32))  # fmt: skip
   return table.replace(rows=rows)
 
@@ -42,36 +42,36 @@ def churn(
   build: Callable[..., Table],
   process: Process,
   ts: Any,
-  amount: float = 40.0,
-  low: float = 0.0,
-  high: float = np.inf,
-  spread: float = 1.0,
+  s_churn: float = 40.0,
+  s_min: float = 0.0,
+  s_max: float = np.inf,
+  s_noise: float = 1.0,
   **options: Any,
 ) -> Table:
   """A solver with noise before its steps, which then start from the raised level.   arXiv:2206.00364 Alg. 2
 
-  Before the step from t, sigma / alpha is raised by the factor 1 + min(amount / n, sqrt 2 - 1), at most to its value
-  at t_max: a row that is not evaluated, x' = (alpha' / alpha) x + alpha' spread sqrt(rho'^2 - rho^2) z. The
+  Before the step from t, sigma / alpha is raised by the factor 1 + min(s_churn / n, sqrt 2 - 1), at most to its value
+  at t_max: a row that is not evaluated, x' = (alpha' / alpha) x + alpha' s_noise sqrt(rho'^2 - rho^2) z. The
   coefficients of a step depend on where it starts, so this takes the builder, not its table: the solver is built anew
   from each raised level to the next, with its registers at 0, and a method that looks back starts over there.
 
   Args:
     build: (process, ts, **options) -> Table, for grids of as few as two times if every step is churned.
-    low, high: the sigma / alpha at which there is churn; published .05 and 50 for ImageNet-64.
-    spread: the standard deviation of the noise; there 1.003.
+    s_min, s_max: the sigma / alpha at which there is churn; published .05 and 50 for ImageNet-64.
+    s_noise: the standard deviation of the noise; there 1.003.
 
   Raises:
-    InputError: amount is negative, or what the builder refuses.
+    InputError: s_churn is negative, or what the builder refuses.
   """
-  if not amount >= 0:
-    raise InputError(f'amount: got {amount}; allowed: a number of at least 0')
+  if not s_churn >= 0:
+    raise InputError(f's_churn: got {s_churn}; allowed: a number of at least 0')
   ts = checked(process, ts)
   n = len(ts) - 1
   alpha, _, lam = on_grid(process, ts)
   most = np.exp(-at(process, [float(process.t_max)])[2][0])
   rho = np.exp(-lam[:n])
-  up = np.minimum(rho * (1 + min(amount / n, np.sqrt(2) - 1)), most)
-  churned = (up > rho) & (low <= rho) & (rho <= high)
+  up = np.minimum(rho * (1 + min(s_churn / n, np.sqrt(2) - 1)), most)
+  churned = (up > rho) & (s_min <= rho) & (rho <= s_max)
   starts = [i for i in range(n) if i == 0 or churned[i]]
   parts = []
   for first, last in zip(starts, [*starts[1:], n], strict=True):
@@ -81,7 +81,7 @@ def churn(
     part = build(process, nodes, **options)
     if churned[first]:
       raised = at(process, nodes[:1])[0][0]
-      std = raised * spread * np.sqrt((up[first] - rho[first]) * (up[first] + rho[first]))
+      std = raised * s_noise * np.sqrt((up[first] - rho[first]) * (up[first] + rho[first]))
       part = _after(part, ts[first], raised / alpha[first], std)
     parts.append(part)
   return _joined(parts)
@@ -92,17 +92,17 @@ def _after(table: Table, t: float, keep: float, std: float) -> Table:
   old = table.rows
   first = np.zeros((1, *old.weights.shape[1:]))
   first[0, 0, 0], first[0, 0, -1] = keep, std
-  rows = Rows(np.append(t, old.t), np.concatenate([first, old.weights]), np.append(False, old.live), old.id)
-  return table.replace(rows=rows, noisy=True, masked=True)
+  rows = Rows(np.append(t, old.t), np.concatenate([first, old.weights]), np.append(False, old.evaluated), old.stream)
+  return table.replace(rows=rows, stochastic=True, skips=True)
 
 
 def _joined(tables: list[Table]) -> Table:
   """One table after another, the noise of every row its own."""
-  t, weights, live = (np.concatenate([getattr(table.rows, name) for table in tables]) for name in Rows._fields[:3])
+  t, weights, evaluated = (np.concatenate([getattr(table.rows, name) for table in tables]) for name in Rows._fields[:3])
   return tables[0].replace(
-    rows=Rows(t, weights, live, np.arange(len(t), dtype=np.int32)),
-    noisy=any(table.noisy for table in tables),
-    masked=any(table.masked for table in tables),
+    rows=Rows(t, weights, evaluated, np.arange(len(t), dtype=np.int32)),
+    stochastic=any(table.stochastic for table in tables),
+    skips=any(table.skips for table in tables),
   )
 
 
@@ -124,11 +124,11 @@ def dualfast(table: Table, process: Process, amount: float, decay: str = 'linear
   for field, value, allowed in (('decay', decay, ('linear', 'constant')), ('tau', tau, ('first', 'previous'))):
     if value not in allowed:
       raise InputError(f'{field}: got {value!r}; allowed: {", ".join(allowed)}')
-  weights, live = np.asarray(table.rows.weights, np.float64), np.asarray(table.rows.live)
+  weights, evaluated = np.asarray(table.rows.weights, np.float64), np.asarray(table.rows.evaluated)
   n, q = weights.shape[:2]
   alpha, sigma, _ = at(process, table.rows.t)
-  place = np.cumsum(live) - 1
-  c = np.where(live & (place > 0), amount, 0.0)
+  place = np.cumsum(evaluated) - 1
+  c = np.where(evaluated & (place > 0), amount, 0.0)
   if decay == 'linear':
     c = c * (1 - place / max(place[-1], 1))
   if ((c != 0) & (alpha == 0)).any():
@@ -141,7 +141,7 @@ def dualfast(table: Table, process: Process, amount: float, decay: str = 'linear
   lean = c[over] * (weights[:, :, q + 1] - weights[:, :, q] * ratio[over])
   out[:, :q, q + 2] += lean
   out[:, :q, q] -= lean
-  pin = live & (place == 0) if tau == 'first' else live
+  pin = evaluated & (place == 0) if tau == 'first' else evaluated
   out[pin, q, q + 2] = 1.0
   out[~pin, q, q] = 1.0
   return table.replace(rows=table.rows._replace(weights=out), registers=(*table.registers, 'pinned'))
@@ -154,12 +154,12 @@ def pair_form(table: Table, process: Process) -> Table:
   returns another pair on purpose (`guidance.cfgpp`, or x0 clipped and eps kept) is written as its authors write it.
   Values kept in registers, and rows that are not evaluated, stay.
   """
-  weights, live = np.array(table.rows.weights, np.float64), np.asarray(table.rows.live)
+  weights, evaluated = np.array(table.rows.weights, np.float64), np.asarray(table.rows.evaluated)
   q = weights.shape[1]
-  alpha, sigma, _ = at(process, np.asarray(table.rows.t)[live])
+  alpha, sigma, _ = at(process, np.asarray(table.rows.t)[evaluated])
   over = (slice(None), *(None,) * (weights.ndim - 2))
-  share = weights[live, :, 0]
-  weights[live, :, q] += share * alpha[over]
-  weights[live, :, q + 1] += share * sigma[over]
-  weights[live, :, 0] = 0.0
+  share = weights[evaluated, :, 0]
+  weights[evaluated, :, q] += share * alpha[over]
+  weights[evaluated, :, q + 1] += share * sigma[over]
+  weights[evaluated, :, 0] = 0.0
   return table.replace(rows=table.rows._replace(weights=weights))

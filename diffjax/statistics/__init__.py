@@ -4,16 +4,16 @@ from diffjax.statistics.closed import isotropic, linear_form
 from diffjax.statistics.estimate import energies, linear_terms
 from diffjax.statistics.files import KINDS, load, save
 from diffjax.statistics.pca import gaussian
-from diffjax.statistics.types import Energies, Gaussian, LinearTerms
+from diffjax.statistics.types import Gaussian, ModelStatistics, NoiseEnergy
 
 NEUTRAL = {'energies': isotropic, 'linear': linear_form}
 """Stand-ins that know no data, by kind: a solver can be laid out on them to check its options."""
 
 __all__ = [
-  'Energies',
+  'NoiseEnergy',
   'Gaussian',
   'KINDS',
-  'LinearTerms',
+  'ModelStatistics',
   'NEUTRAL',
   'energies',
   'gaussian',

@@ -6,7 +6,7 @@ from diffjax.errors import InputError
 from diffjax.fingerprint import stamp
 from diffjax.noise_levels import at
 from diffjax.process import Process
-from diffjax.statistics.types import Energies, LinearTerms
+from diffjax.statistics.types import ModelStatistics, NoiseEnergy
 
 __all__ = ['isotropic', 'knots', 'linear_form']
 
@@ -24,16 +24,16 @@ def knots(process: Process, n: int) -> np.ndarray:
   return np.linspace(first if np.isfinite(first) else near, last, n)
 
 
-def linear_form(process: Process, data: bool = True) -> LinearTerms:
+def linear_form(process: Process, data: bool = True) -> ModelStatistics:
   """Terms that know no data: those under which DPM-Solver-v3 is the exponential method in data or in noise form.
 
   Data: l = 1, s = 0, so that f = -x0. Noise: l = 0, s = -1, so that f = e^{-lam} eps.
   """
   lam, one, zero = knots(process, 2), np.ones(2), np.zeros(2)
-  return LinearTerms(stamp(process), lam, l=one if data else zero, s=zero if data else -one, b=zero)
+  return ModelStatistics(stamp(process), lam, l=one if data else zero, s=zero if data else -one, b=zero)
 
 
-def isotropic(process: Process, var: float = 1.0) -> Energies:
+def isotropic(process: Process, var: float = 1.0) -> NoiseEnergy:
   """Of data N(mean, var I): Gamma = sigma^2 / (alpha^2 var + sigma^2)."""
   lam = knots(process, 2)
-  return Energies(stamp(process), lam, 1 / (1 + var * np.exp(2 * lam)))
+  return NoiseEnergy(stamp(process), lam, 1 / (1 + var * np.exp(2 * lam)))

@@ -15,7 +15,7 @@ from diffjax.noise_levels import times_of
 from diffjax.prediction import Denoise
 from diffjax.process import Process
 from diffjax.statistics.closed import knots as knots_of
-from diffjax.statistics.types import Energies, LinearTerms
+from diffjax.statistics.types import ModelStatistics, NoiseEnergy
 
 __all__ = ['energies', 'linear_terms']
 
@@ -36,7 +36,7 @@ def energies(
   batch: int = 256,
   place: Place = jnp.asarray,
   progress: Progress = iter,
-) -> Energies:
+) -> NoiseEnergy:
   """Gamma(lam) = E |eps(x_t)|^2 / d over the examples x0 (n, ...), at `knots` noise levels.   arXiv:2201.06503
 
   Less its regression on |eps|^2 / d - 1, eps . (x0 - m) and eps . m, m the mean of the data, whose means are known to
@@ -61,7 +61,7 @@ def energies(
   sizes, controls = (np.concatenate([np.asarray(part[i], np.float64) for part in parts], -1) for i in range(2))
   weights = np.linalg.lstsq((controls - controls.mean(1, keepdims=True)).T, sizes.T, rcond=1e-10)[0]
   value = sizes.mean(1) - controls.mean(1) @ weights
-  return Energies(stamp(process), lam, value, float(np.min(x0)), float(np.max(x0)))
+  return NoiseEnergy(stamp(process), lam, value, float(np.min(x0)), float(np.max(x0)))
 
 
 @jax.jit
@@ -88,7 +88,7 @@ def linear_terms(
   batch: int = 256,
   place: Place = jnp.asarray,
   progress: Progress = iter,
-) -> LinearTerms:
+) -> ModelStatistics:
   """DPM-Solver-v3's l, s and b for every element of an example.   arXiv:2310.13268 sec. 3.1
 
       l  = E sigma diag(d eps / dx)                       minimises E |sigma d eps / dx - diag(l)|^2
@@ -120,7 +120,7 @@ def linear_terms(
   _, f, rate, var, cov = total
   varies = var > 1e-10 * (var + f**2)  # less is rounding
   s = np.clip(np.where(varies, cov / np.where(varies, var, 1), 0), -STEEPEST, STEEPEST)
-  return LinearTerms(stamp(process), lam, slope, s, rate - s * f)
+  return ModelStatistics(stamp(process), lam, slope, s, rate - s * f)
 
 
 @jax.jit

@@ -8,17 +8,17 @@ from typing import Any, TypeVar
 import numpy as np
 
 from diffjax.errors import InputError
-from diffjax.statistics.types import Energies, Gaussian, LinearTerms
+from diffjax.statistics.types import Gaussian, ModelStatistics, NoiseEnergy
 
 __all__ = ['load', 'save']
 
 VERSION = 1
-KINDS = {'energies': Energies, 'linear': LinearTerms, 'gaussian': Gaussian}
+KINDS = {'energies': NoiseEnergy, 'linear': ModelStatistics, 'gaussian': Gaussian}
 
-Statistics = TypeVar('Statistics', Energies, LinearTerms, Gaussian)
+Statistics = TypeVar('Statistics', NoiseEnergy, ModelStatistics, Gaussian)
 
 
-def save(path: str, value: Energies | LinearTerms | Gaussian) -> None:
+def save(path: str, value: NoiseEnergy | ModelStatistics | Gaussian) -> None:
   """Write an .npz, first under a temporary name: a file that is there is replaced as a whole or not at all."""
   from etils import epath
 
@@ -34,7 +34,7 @@ def save(path: str, value: Energies | LinearTerms | Gaussian) -> None:
 
 
 def load(path: str, kind: type[Statistics]) -> Statistics:
-  """The statistics of this kind (`Energies`, `LinearTerms` or `Gaussian`) that `save` wrote.
+  """The statistics of this kind (`NoiseEnergy`, `ModelStatistics` or `Gaussian`) that `save` wrote.
 
   Raises:
     InputError: it is not there, damaged, of another version or of another kind.

@@ -9,14 +9,14 @@ from diffjax.errors import InputError
 from diffjax.fingerprint import matching
 from diffjax.process import Process
 
-__all__ = ['COMMAND', 'Energies', 'Gaussian', 'LinearTerms', 'given']
+__all__ = ['COMMAND', 'NoiseEnergy', 'Gaussian', 'ModelStatistics', 'given']
 
 COMMAND = 'diffjax statistics --workdir=WORKDIR'
 
 LEAST = 1e-12  # of an energy and of its distance from 1
 
 
-class Energies(struct.PyTreeNode):
+class NoiseEnergy(struct.PyTreeNode):
   """Gamma(lam) = E |eps(x_t)|^2 / d, from 0 near the data to 1 in the noise.   arXiv:2201.06503
 
   Attributes:
@@ -51,7 +51,7 @@ class Energies(struct.PyTreeNode):
     return np.exp(np.interp(lam, self.lam, np.log1p(-value) - np.log(value) - 2 * self.lam))
 
 
-class LinearTerms(struct.PyTreeNode):
+class ModelStatistics(struct.PyTreeNode):
   """The linear term l, scaling s and bias b of DPM-Solver-v3, element by element.   arXiv:2310.13268
 
   f = (sigma eps - l x) / alpha moves along the probability-flow ODE as df/dlam ~ s f + b.

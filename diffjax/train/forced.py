@@ -12,7 +12,7 @@ import optax
 from diffjax.errors import InputError
 from diffjax.nets.magnitude import MP_KERNEL, unit_columns
 
-__all__ = ['project', 'forced', 'is_forced']
+__all__ = ['project', 'force_norm', 'is_forced']
 
 
 def is_forced(path: tuple) -> bool:
@@ -25,7 +25,7 @@ def project(params: Any) -> Any:
   return jax.tree.map_with_path(lambda path, w: unit_columns(w) if is_forced(path) else w, params)
 
 
-def forced() -> optax.GradientTransformation:
+def force_norm() -> optax.GradientTransformation:
   """The last link of a chain of optimiser transforms: parameters come out as `project(params + updates)`.
 
   updates <- project(params + updates) - params, for such weights; hence averages, guards against non-finite steps and
@@ -37,7 +37,7 @@ def forced() -> optax.GradientTransformation:
 
   def init(params: Any) -> optax.EmptyState:
     if not any(is_forced(path) for path, _ in jax.tree.leaves_with_path(params)):
-      raise InputError(f'optimiser.forced: got parameters without a leaf {MP_KERNEL!r}; allowed: those of a '
+      raise InputError(f'optimiser.forced_norm: got parameters without a leaf {MP_KERNEL!r}; allowed: those of a '
                        'magnitude-preserving network such as edm2')  # fmt: skip
     return optax.EmptyState()
 

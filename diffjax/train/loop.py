@@ -213,7 +213,7 @@ class _Run:
       kept = self.saver.steps() if self.saver is not None else ()
       held = f'the checkpoint of step {kept[-1]} is the last good one' if kept else 'there is no checkpoint yet'
       text = f'the loss or gradient was not finite in {row} steps in a row, up to step {step}'
-      raise NonFinite(f'{text}; {held}. A lower learning rate (optimiser.peak) or clip often helps')
+      raise NonFinite(f'{text}; {held}. A lower learning rate (optimiser.learning_rate) or clip often helps')
     rate = self.clock.rate()
     with self.clock('log'):
       self.log.tick(loss)

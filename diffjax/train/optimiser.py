@@ -1,11 +1,11 @@
 """Optimisers as a config names them: a rule, its learning-rate schedule, a clip on the global norm.
 
-rate(n) = peak n / warmup            n < warmup
-        = peak                       schedule 'constant'
-        = peak (end + (1 - end) (1 + cos(pi (n - warmup) / (steps - warmup))) / 2)      schedule 'cosine'
-        = peak / sqrt(max(n / reference, 1))                                            schedule 'inverse_sqrt'
+rate(n) = learning_rate n / warmup            n < warmup
+        = learning_rate                       schedule 'constant'
+        = learning_rate (final_fraction + (1 - final_fraction) (1 + cos(pi (n - warmup) / (steps - warmup))) / 2)      schedule 'cosine'
+        = learning_rate / sqrt(max(n / decay_from, 1))                                            schedule 'inverse_sqrt'
 
-`forced` keeps the weights of magnitude-preserving networks at unit mean square after each step (`train.forced`).
+`forced_norm` keeps the weights of magnitude-preserving networks at unit mean square after each step (`train.forced`).
 """
 
 from typing import Any
@@ -15,17 +15,17 @@ import jax.numpy as jnp
 import optax
 
 from diffjax.errors import InputError
-from diffjax.train.forced import forced as forced_norm
+from diffjax.train.forced import force_norm
 
 __all__ = ['adamw', 'adam', 'lion', 'sgd']
 
 SCHEDULES = ('cosine', 'constant', 'inverse_sqrt')
-SHAPE = ('warmup', 'schedule', 'end', 'reference')
+SHAPE = ('warmup', 'schedule', 'final_fraction', 'decay_from')
 
 
 def adamw(
   steps: int,
-  peak: float = 1e-3,
+  learning_rate: float = 1e-3,
   weight_decay: float = 1e-2,
   b1: float = 0.9,
   b2: float = 0.999,
@@ -33,57 +33,62 @@ def adamw(
   **shape: Any,
 ) -> optax.GradientTransformation:
   """Adam with decoupled weight decay on matrices and kernels, not on biases and scales.   arXiv:1711.05101"""
-  rate = learning_rate(steps, peak, **_schedule(shape))
+  rate = rate_schedule(steps, learning_rate, **_schedule(shape))
   return _clipped(optax.adamw(rate, b1, b2, eps, weight_decay=weight_decay, mask=decayed), **shape)
 
 
 def adam(
-  steps: int, peak: float = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, **shape: Any
+  steps: int, learning_rate: float = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, **shape: Any
 ) -> optax.GradientTransformation:
   """Adam.   arXiv:1412.6980"""
-  rate = learning_rate(steps, peak, **_schedule(shape))
+  rate = rate_schedule(steps, learning_rate, **_schedule(shape))
   return _clipped(optax.adam(rate, b1, b2, eps), **shape)
 
 
 def lion(
-  steps: int, peak: float = 1e-4, weight_decay: float = 1e-2, b1: float = 0.9, b2: float = 0.99, **shape: Any
+  steps: int, learning_rate: float = 1e-4, weight_decay: float = 1e-2, b1: float = 0.9, b2: float = 0.99, **shape: Any
 ) -> optax.GradientTransformation:
   """The sign of a momentum, with the same weight decay as adamw.   arXiv:2302.06675"""
-  rate = learning_rate(steps, peak, **_schedule(shape))
+  rate = rate_schedule(steps, learning_rate, **_schedule(shape))
   return _clipped(optax.lion(rate, b1, b2, weight_decay=weight_decay, mask=decayed), **shape)
 
 
-def sgd(steps: int, peak: float = 1e-2, momentum: float = 0.0, **shape: Any) -> optax.GradientTransformation:
+def sgd(steps: int, learning_rate: float = 1e-2, momentum: float = 0.0, **shape: Any) -> optax.GradientTransformation:
   """Gradient descent, with heavy-ball momentum where it is not 0."""
-  rate = learning_rate(steps, peak, **_schedule(shape))
+  rate = rate_schedule(steps, learning_rate, **_schedule(shape))
   return _clipped(optax.sgd(rate, momentum or None), **shape)
 
 
-def learning_rate(
-  steps: int, peak: float, warmup: int = 0, schedule: str = 'cosine', end: float = 0.0, reference: int = 0
+def rate_schedule(
+  steps: int,
+  learning_rate: float,
+  warmup: int = 0,
+  schedule: str = 'cosine',
+  final_fraction: float = 0.0,
+  decay_from: int = 0,
 ) -> optax.Schedule:
   """The rate as a function of the update count; the equation heads this module.
 
   Raises:
-    InputError: an unknown schedule, a warm-up longer than the run, a peak that is not positive, no reference for
+    InputError: an unknown schedule, a warm-up longer than the run, a learning_rate that is not positive, no decay_from for
       'inverse_sqrt'.
   """
   if schedule not in SCHEDULES:
     raise InputError(f'optimiser.schedule: got {schedule!r}; allowed: {", ".join(SCHEDULES)}')
   if not 0 <= warmup < max(steps, 1):
     raise InputError(f'optimiser.warmup: got {warmup}; allowed: 0 <= warmup < steps = {steps}')
-  if not peak > 0:
-    raise InputError(f'optimiser.peak: got {peak}; allowed: a positive learning rate')
-  if schedule == 'inverse_sqrt' and not reference > 0:
-    raise InputError(f'optimiser.reference: got {reference}; allowed with inverse_sqrt: the step where decay begins')
-  rest = optax.constant_schedule(peak)
+  if not learning_rate > 0:
+    raise InputError(f'optimiser.learning_rate: got {learning_rate}; allowed: a positive learning rate')
+  if schedule == 'inverse_sqrt' and not decay_from > 0:
+    raise InputError(f'optimiser.decay_from: got {decay_from}; allowed with inverse_sqrt: the step where decay begins')
+  rest = optax.constant_schedule(learning_rate)
   if schedule == 'inverse_sqrt':  # arXiv:2312.02696
-    rest = lambda n: peak / jnp.sqrt(jnp.maximum((n + warmup) / reference, 1))  # noqa: E731
+    rest = lambda n: learning_rate / jnp.sqrt(jnp.maximum((n + warmup) / decay_from, 1))  # noqa: E731
   if schedule == 'cosine':
-    rest = optax.cosine_decay_schedule(peak, steps - warmup, alpha=end)
+    rest = optax.cosine_decay_schedule(learning_rate, steps - warmup, alpha=final_fraction)
   if not warmup:
     return rest
-  return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), rest], [warmup])
+  return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), rest], [warmup])
 
 
 def decayed(params: Any) -> Any:
@@ -99,16 +104,16 @@ def decayed(params: Any) -> Any:
 
 
 def _schedule(shape: dict[str, Any]) -> dict[str, Any]:
-  unknown = sorted(set(shape) - {*SHAPE, 'clip', 'forced'})
+  unknown = sorted(set(shape) - {*SHAPE, 'clip', 'forced_norm'})
   if unknown:
-    allowed = ', '.join((*SHAPE, 'clip', 'forced'))
+    allowed = ', '.join((*SHAPE, 'clip', 'forced_norm'))
     raise InputError(f'optimiser: got the unknown option {unknown[0]}; allowed beside its own: {allowed}')
   return {name: value for name, value in shape.items() if name in SHAPE}
 
 
 def _clipped(
-  rule: optax.GradientTransformation, clip: float = 1.0, forced: bool = False, **_: Any
+  rule: optax.GradientTransformation, clip: float = 1.0, forced_norm: bool = False, **_: Any
 ) -> optax.GradientTransformation:
-  """Gradients of a global norm above `clip` are scaled down to it first, 0 leaves them alone; `forced` comes last."""
-  links = ([optax.clip_by_global_norm(clip)] if clip else []) + [rule] + ([forced_norm()] if forced else [])
+  """Gradients of a global norm above `clip` are scaled down to it first, 0 leaves them alone; `forced_norm` comes last."""
+  links = ([optax.clip_by_global_norm(clip)] if clip else []) + [rule] + ([force_norm()] if forced_norm else [])
   return optax.chain(*links) if len(links) > 1 else rule

@@ -103,7 +103,7 @@ def main():
     net, shape = nets.dit('XL', **plain, attention=options.attention, scan=options.scan), (32, 32, 4)
     bare = nets.dit('XL', classes=1000)
   else:
-    sizes: dict[str, Any] = dict(width=192, levels=(1, 2, 3, 4), blocks=3, attention=(32, 16, 8))
+    sizes: dict[str, Any] = dict(width=192, channel_mult=(1, 2, 3, 4), blocks_per_level=3, attention=(32, 16, 8))
     net, shape = nets.unet(**sizes, **plain), (64, 64, 3)
     bare = nets.unet(**sizes, classes=1000)
   operations, batch = forward_operations(bare, shape), options.batch * jax.device_count()

@@ -18,7 +18,7 @@ from diffjax import nets
 from diffjax.train import compiler
 from experiments.bench.timing import compare, matmul_rate
 
-SIZES: dict[str, Any] = dict(width=64, levels=(1, 2, 2), blocks=2)
+SIZES: dict[str, Any] = dict(width=64, channel_mult=(1, 2, 2), blocks_per_level=2)
 ROWS = 16
 
 

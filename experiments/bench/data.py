@@ -94,7 +94,7 @@ def alone(n):
         print(f'{batch} rows {name}: {r:.1f} batches a second, {1e6 / r / batch:.1f} us an image', flush=True)
 
 
-NET = nets.unet(width=32, levels=(1, 2), blocks=1, attention=(4,), classes=10, augment=FEATURES)
+NET = nets.unet(width=32, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), classes=10, augment=FEATURES)
 METHOD = Method((Phase('student', losses.denoising(schedules.cosine(), NET), optax.adamw(1e-4)),))
 STEP = jax.jit(make_train_step(METHOD), static_argnums=2, donate_argnums=0)
 

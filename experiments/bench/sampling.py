@@ -50,7 +50,7 @@ def main():
   rounds = parser.parse_args().rounds
   cases = {
     'U-Net 64 x (1, 2, 2), 32 x 32, batch 16': (
-      nets.unet(width=64, levels=(1, 2, 2), blocks=2, attention=(16,)),
+      nets.unet(width=64, channel_mult=(1, 2, 2), blocks_per_level=2, attention=(16,)),
       jax.random.normal(jax.random.key(2), (16, 32, 32, 3)),
     ),
     'DiT-S/4, 32 x 32, batch 16': (nets.dit('S', patch=4), jax.random.normal(jax.random.key(2), (16, 32, 32, 3))),

@@ -33,9 +33,9 @@ LINE = re.compile(rf'= (.*?) ({"|".join(KINDS)})(?:-start)?\(')
 ROWS = 7  # of the batch, where it is split: as 7 divides no weight, shapes tell features from weights
 NETS = dict(
   dit=nets.dit(depth=2, width=64, heads=4, classes=10),
-  unet=nets.unet(width=32, levels=(1, 2), blocks=1, attention=(4,), classes=10),
+  unet=nets.unet(width=32, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), classes=10),
   uvit=nets.uvit(depth=2, width=64, heads=4, classes=10),
-  edm2=nets.edm2(width=32, levels=(1, 2), blocks=1, attention=(4,), head=16, classes=10),
+  edm2=nets.edm2(width=32, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), head_dim=16, classes=10),
 )
 
 
@@ -108,7 +108,7 @@ def step_of(net: Any, mesh: Any, rows: int | None = None, smallest: int = 2**10)
   """The compiled train step of a network of 8 x 8 images with labels, what makes its state, and that state's shapes."""
   inputs = (jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
   layout = rules.layout(net.axes(*inputs))
-  loss = losses.denoising(schedules.cosine(), net, drop=0.1, null=10)
+  loss = losses.denoising(schedules.cosine(), net, drop_cond=0.1, null=10)
   method = Method((Phase('student', loss, optimiser.adam(100, eps=1e-3)),))
   averages = ema.averages((0.99,))
   rows = rows or ROWS * mesh.shape['data'] * mesh.shape['fsdp']

@@ -40,7 +40,7 @@ def laid_out(process):
 
 def operations():
   """FLOPs of a row over those of a forward, one line a program."""
-  denoise = denoiser(nets.unet(width=64, levels=(1, 2, 2), blocks=2, attention=(16,)), (32, 32, 3))
+  denoise = denoiser(nets.unet(width=64, channel_mult=(1, 2, 2), blocks_per_level=2, attention=(16,)), (32, 32, 3))
   x = jnp.zeros((16, 32, 32, 3))
   bare = (
     jax.jit(lambda params, x, t: denoise.net(params, x, t, None, None))
@@ -50,12 +50,12 @@ def operations():
   forward = counted(bare)
   programs = {}
   for name, table in laid_out(denoise.process).items():
-    programs.setdefault((len(table.registers), table.noisy, table.masked), []).append((name, table))
-  for (registers, noisy, masked), same in sorted(programs.items()):
-    key = jax.random.key(0) if noisy else None
+    programs.setdefault((len(table.registers), table.stochastic, table.skips), []).append((name, table))
+  for (registers, stochastic, skips), same in sorted(programs.items()):
+    key = jax.random.key(0) if stochastic else None
     run = jax.jit(lambda denoise, solver, x: sample(denoise, solver, x, key))  # noqa: B023
     ratio = counted(run.lower(denoise, same[0][1], x).compile()) / forward
-    flags = f'{registers} registers' + (', noisy' if noisy else '') + (', masked' if masked else '')
+    flags = f'{registers} registers' + (', stochastic' if stochastic else '') + (', skips rows' if skips else '')
     print(f'FLOPs x {ratio:.4f}  {flags}: {", ".join(name for name, _ in same)}', flush=True)
 
 

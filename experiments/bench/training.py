@@ -76,12 +76,12 @@ def main():
   key = jax.random.key(2)
   cases = {
     'digits U-Net, batch 128': (
-      nets.unet(width=32, levels=(1, 2), blocks=1, attention=(4,), classes=10),
+      nets.unet(width=32, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), classes=10),
       jax.random.normal(key, (128, 8, 8, 1)),
       jnp.arange(128, dtype=jnp.int32) % 10,
     ),
     'U-Net 64 x (1, 2, 2), 32 x 32, batch 16': (
-      nets.unet(width=64, levels=(1, 2, 2), blocks=2, attention=(16,)),
+      nets.unet(width=64, channel_mult=(1, 2, 2), blocks_per_level=2, attention=(16,)),
       jax.random.normal(key, (16, 32, 32, 3)),
       None,
     ),

@@ -14,12 +14,12 @@ def get_config() -> ConfigDict:
   c.data = dict(name='cifar10', shape=(32, 32, 3), classes=0)
   c.process = dict(name='ve', sigma_min=0.02, sigma_max=100.0)
   c.net = dict(
-    name='unet', width=128, levels=(1, 2, 2, 2), blocks=4, attention=(16,), dropout=0.1,
+    name='unet', width=128, channel_mult=(1, 2, 2, 2), blocks_per_level=4, attention=(16,), dropout=0.1,
     resample='fir', embedding='fourier', progressive=True,
   )  # fmt: skip
   c.loss = dict(name='denoising', kind='eps')
   c.train = dict(
-    steps=1_300_000, batch=128, optimiser=dict(name='adam', peak=2e-4, warmup=5000, schedule='constant', clip=1.0),
+    steps=1_300_000, batch=128, optimiser=dict(name='adam', learning_rate=2e-4, warmup=5000, schedule='constant', clip=1.0),
     ema=(0.999,), log_every=100, save_every=5000,
   )  # fmt: skip
   c.sampling = dict(

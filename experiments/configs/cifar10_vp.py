@@ -11,10 +11,10 @@ def get_config() -> ConfigDict:
   c.seed = 0
   c.data = dict(name='cifar10', shape=(32, 32, 3), classes=0)
   c.process = dict(name='vp_linear', t_min=1e-5)
-  c.net = dict(name='unet', width=128, levels=(1, 2, 2, 2), blocks=4, attention=(16,), dropout=0.1)
+  c.net = dict(name='unet', width=128, channel_mult=(1, 2, 2, 2), blocks_per_level=4, attention=(16,), dropout=0.1)
   c.loss = dict(name='denoising', kind='eps')
   c.train = dict(
-    steps=1_300_000, batch=128, optimiser=dict(name='adam', peak=2e-4, warmup=5000, schedule='constant', clip=1.0),
+    steps=1_300_000, batch=128, optimiser=dict(name='adam', learning_rate=2e-4, warmup=5000, schedule='constant', clip=1.0),
     ema=(0.9999,), log_every=100, save_every=5000,
   )  # fmt: skip
   c.sampling = dict(solver='euler_maruyama', grid=dict(name='uniform', to_zero=False), steps=1000, batch=2048)

@@ -8,10 +8,10 @@ def get_config() -> ConfigDict:
   c.seed = 0
   c.data = dict(name='digits', shape=(8, 8, 1), classes=10)
   c.process = dict(name='cosine')
-  c.net = dict(name='unet', width=24, levels=(1, 2), blocks=1, attention=(4,), dropout=0.1)
-  c.loss = dict(name='denoising', kind='v', times='stratified', drop=0.1)
-  c.train = dict(steps=3600, batch=64, optimiser=dict(name='adamw', peak=2e-3, warmup=200), ema=(0.999,))
-  c.sampling = dict(solver='dpmpp_2m', grid='uniform', steps=20, scale=1.2)
+  c.net = dict(name='unet', width=24, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), dropout=0.1)
+  c.loss = dict(name='denoising', kind='v', times='stratified', drop_cond=0.1)
+  c.train = dict(steps=3600, batch=64, optimiser=dict(name='adamw', learning_rate=2e-3, warmup=200), ema=(0.999,))
+  c.sampling = dict(solver='dpmpp_2m', grid='uniform', steps=20, guidance_scale=1.2)
   c.evaluation = dict(n=360)
   c.mesh = dict(data=-1, fsdp=1, model=1, cpu_devices=2)
   return c

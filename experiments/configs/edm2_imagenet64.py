@@ -24,8 +24,8 @@ def get_config(size: str = 'S') -> ConfigDict:
   c.train = dict(
     steps=MIMAGES[size] * 2**20 // batch, batch=batch,
     optimiser=dict(
-      name='adam', peak=PEAK[size], b2=0.99, clip=0.0, forced=True,
-      schedule='inverse_sqrt', reference=35_000, warmup=10_000_000 // batch,
+      name='adam', learning_rate=PEAK[size], b2=0.99, clip=0.0, forced_norm=True,
+      schedule='inverse_sqrt', decay_from=35_000, warmup=10_000_000 // batch,
     ),
     ema=('power:.05', 'power:.1'), log_every=100, save_every=2**23 // batch * 4, keep=64,
   )  # fmt: skip

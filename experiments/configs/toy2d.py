@@ -10,7 +10,7 @@ def get_config(name: str = 'ring8') -> ConfigDict:
   c.process = dict(name='flow')
   c.net = dict(name='mlp', width=128, depth=3)
   c.loss = dict(name='denoising', kind='velocity', times='logit_normal')
-  c.train = dict(steps=3000, batch=512, optimiser=dict(name='adam', peak=2e-3), ema=(0.999,))
+  c.train = dict(steps=3000, batch=512, optimiser=dict(name='adam', learning_rate=2e-3), ema=(0.999,))
   c.sampling = dict(solver='heun', grid='uniform', steps=20)
   c.evaluation = dict(n=2000)
   return c

@@ -17,7 +17,7 @@ def get_config(other: str = 'label') -> ConfigDict:
   c.process = dict(name='cosine')
   c.net = dict(name='unidiffuser', patch=2, depth=4, width=96, heads=4)
   c.loss = dict(name='modalities', kind='v')
-  c.train = dict(steps=8000, batch=128, optimiser=dict(name='adamw', peak=1e-3, warmup=200), ema=(0.999,))
+  c.train = dict(steps=8000, batch=128, optimiser=dict(name='adamw', learning_rate=1e-3, warmup=200), ema=(0.999,))
   c.sampling = dict(solver='dpmpp_2m', grid='uniform', steps=50)
   c.evaluation = dict(n=360)
   c.mesh = dict(data=-1, fsdp=1, model=1, cpu_devices=2)

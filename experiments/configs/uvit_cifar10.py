@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
   c.train = dict(
     steps=500_000, batch=128,
     optimiser=dict(
-      name='adamw', peak=2e-4, warmup=2500, schedule='constant', weight_decay=0.03, b1=0.99, b2=0.999, clip=0.0
+      name='adamw', learning_rate=2e-4, warmup=2500, schedule='constant', weight_decay=0.03, b1=0.99, b2=0.999, clip=0.0
     ),
     ema=(0.9999,), log_every=100, save_every=5000,
   )  # fmt: skip

@@ -19,15 +19,15 @@ def get_config(size: str = 'L') -> ConfigDict:
   )
   c.process = dict(name='vp_linear')
   c.net = dict(name='uvit', size=size, patch=2, conv=size != 'H', dtype='bfloat16', remat='dots', scan=True)
-  c.loss = dict(name='denoising', kind='eps', drop=0.15)
+  c.loss = dict(name='denoising', kind='eps', drop_cond=0.15)
   c.train = dict(
     steps=STEPS[size], batch=1024,
     optimiser=dict(
-      name='adamw', peak=2e-4, warmup=5000, schedule='constant', weight_decay=0.03, b1=0.99, b2=0.99, clip=0.0
+      name='adamw', learning_rate=2e-4, warmup=5000, schedule='constant', weight_decay=0.03, b1=0.99, b2=0.99, clip=0.0
     ),
     ema=(0.9999,), log_every=100, save_every=5000,
   )  # fmt: skip
-  c.sampling = dict(solver='dpmpp_2m', grid='uniform_lam', steps=50, scale=1.4, batch=4096)
+  c.sampling = dict(solver='dpmpp_2m', grid='uniform_lam', steps=50, guidance_scale=1.4, batch=4096)
   c.evaluation = dict(n=50_000)
   c.mesh = dict(data=-1, fsdp=8, model=1)
   return c

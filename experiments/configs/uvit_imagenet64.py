@@ -13,10 +13,10 @@ def get_config() -> ConfigDict:
   c.data = dict(name='imagenet_resized/64x64', shape=(64, 64, 3), classes=1000)
   c.process = dict(name='vp_linear')
   c.net = dict(name='uvit', size='M', patch=4, dtype='bfloat16', remat='dots')
-  c.loss = dict(name='denoising', kind='eps', drop=0.1)
+  c.loss = dict(name='denoising', kind='eps', drop_cond=0.1)
   c.train = dict(
     steps=300_000, batch=1024,
-    optimiser=dict(name='adamw', peak=3e-4, warmup=5000, schedule='constant', weight_decay=0.03, b1=0.99, b2=0.99),
+    optimiser=dict(name='adamw', learning_rate=3e-4, warmup=5000, schedule='constant', weight_decay=0.03, b1=0.99, b2=0.99),
     ema=(0.9999,), log_every=100, save_every=5000,
   )  # fmt: skip
   c.sampling = dict(solver='dpmpp_2m', grid='uniform_lam', steps=50, batch=4096)

@@ -41,11 +41,11 @@ __all__ = ['ROWS', 'Unskipped', 'eps_error', 'trained']
 CONFIGS = 'experiments/configs'
 PLAIN = (
   'data.classes=0',
-  'loss.drop=0.0',
+  'loss.drop_cond=0.0',
   'loss.kind=eps',
   'train.steps=3000',
   'train.batch=128',
-  'sampling.scale=1.0',
+  'sampling.guidance_scale=1.0',
 )
 DDIM = ('sampling.solver.name=ddim', 'sampling.grid.name=uniform', 'sampling.steps=50', 'mesh.cpu_devices=0')
 

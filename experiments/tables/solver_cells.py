@@ -67,7 +67,7 @@ def exact(out: Path, budgets: tuple[int, ...], names: list[str]) -> list[dict]:
           for of, part in ((denoise, plain), (target.moments_denoiser(process), headed)):
             for (solver, grid), got in runs(of, part, jnp.asarray(x)):
               done = laid[solver, grid]
-              error = None if done.noisy else float(np.sqrt(np.mean(np.sum((got - ends) ** 2, -1)))) / spread
+              error = None if done.stochastic else float(np.sqrt(np.mean(np.sum((got - ends) ** 2, -1)))) / spread
               distance = sliced(got, draws[:STARTS]) / spread
               lines.append(dict(solver=solver, grid=grid, evaluations=done.nfe, error=error, distance=distance))
           cells.add(lines, **place, nfe=nfe, floor=sliced(draws[:STARTS], draws[STARTS:]) / spread)
@@ -149,7 +149,7 @@ def digits(out: Path, workdir: str, budgets: tuple[int, ...], names: list[str], 
       else:
         padded = solver
       got = np.asarray(solvers.sample(denoise, padded, x, jax.random.key(1), cond))
-      error = None if solver.noisy else float(np.sqrt(np.mean(np.sum((got - ends) ** 2, (1, 2, 3))))) / spread
+      error = None if solver.stochastic else float(np.sqrt(np.mean(np.sum((got - ends) ** 2, (1, 2, 3))))) / spread
       frechet = float(frechet_distance(features(images[:n]), features(got)))
       line = dict(evaluations=solver.nfe, error=error, frechet=frechet, distance=sliced(got, images[:n]))
       cells.add([line], nfe=nfe, grid=grid, solver=name)

@@ -98,7 +98,7 @@ ROWS = {
   'DPM-Solver++(2M), heavy ball .8': _row('dpmpp_2m', lambda table: solvers.heavy_ball(table, 0.8)),
   'Adams in the angle 2': _row('trig_adams'),
   'Adams in the angle 3': _row('trig_adams', order=3),
-  'Adams in the angle 4, at the end 2': _row('trig_adams', order=4, final=2),
+  'Adams in the angle 4, at the end 2': _row('trig_adams', order=4, final_order=2),
   'DPM-Solver-v3': _row('dpm_v3'),
   'DPM-Solver-v3, pseudo': _row('dpm_v3', pseudo=True, lower_final=False),
   'Analytic-DDPM': _row('analytic_dpm'),

@@ -68,12 +68,12 @@ def knowledge(target: Mixture, process: Process) -> Callable[[str], Any]:
   return known
 
 
-def _energies(target: Mixture, process: Process, x0: np.ndarray) -> statistics.Energies:
+def _energies(target: Mixture, process: Process, x0: np.ndarray) -> statistics.NoiseEnergy:
   """Gamma = 1 - E Var[eps | x_t], the mean over the elements too: without error on one Gaussian."""
   lam, z = knots(process, KNOTS), np.random.default_rng(4).standard_normal(x0.shape)
   alpha, sigma, _ = noise_levels.at(process, noise_levels.times_of(process, lam))
   at = lambda level: jnp.mean(target.moments(level[0] * x0 + level[1] * z, *level)['residual2'])  # noqa: E731
-  return statistics.Energies(stamp(process), lam, 1 - np.asarray(jax.lax.map(at, (alpha, sigma))))
+  return statistics.NoiseEnergy(stamp(process), lam, 1 - np.asarray(jax.lax.map(at, (alpha, sigma))))
 
 
 def _covariance(eigenvalues: np.ndarray, seed: int) -> np.ndarray:

@@ -26,7 +26,7 @@ import numpy as np
 from diffjax import keys
 from diffjax.cli import main as diffjax
 from diffjax.data.pairs import one_hot, projected
-from diffjax.guidance.modes import absent, given, part
+from diffjax.guidance.modes import clean, conditional, marginalised
 from diffjax.metrics import digits
 from diffjax.metrics.frechet import frechet
 from diffjax.runs import directory
@@ -68,10 +68,10 @@ def modes(workdir: str, other: str) -> dict[str, float]:
     return jax.tree.map(lambda *x: np.concatenate(x)[:n], *parts)
 
   n, free = len(held['image']), noise(4, len(seen['image']))
-  image = drawn(part(denoise, 'image'), noise(1, n)['image'], given({other: held[other]}))
-  value = drawn(part(denoise, other), noise(2, n)[other], given({'image': held['image']}))
+  image = drawn(conditional(denoise, 'image'), noise(1, n)['image'], clean({other: held[other]}))
+  value = drawn(conditional(denoise, other), noise(2, n)[other], clean({'image': held['image']}))
   both = drawn(denoise, noise(3, n))
-  alone = drawn(part(denoise, 'image'), free['image'], absent(process, {other: free[other]}))
+  alone = drawn(conditional(denoise, 'image'), free['image'], marginalised(process, {other: free[other]}))
   return {
     'other -> image': agreement(other, read(other, _clipped(image), seen['image']), held[other]),
     'image -> other': agreement(other, value, held[other]),

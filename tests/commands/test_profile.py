@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 def get_config():
   c = ConfigDict()
   c.net = dict(name='mlp', width=256, depth=2)
-  c.train = dict(steps=4, batch=32, save_every=4, optimiser=dict(name='adam', peak=1e-2))
+  c.train = dict(steps=4, batch=32, save_every=4, optimiser=dict(name='adam', learning_rate=1e-2))
   return c
 """
 

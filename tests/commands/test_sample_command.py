@@ -20,9 +20,9 @@ from ml_collections import ConfigDict
 def get_config():
   c = ConfigDict()
   c.net = dict(name='mlp', width=256, depth=1)
-  c.loss = dict(name='denoising', kind='v', drop=.1)
-  c.train = dict(steps=20, batch=32, log_every=10, save_every=10, optimiser=dict(name='adam', peak=1e-2))
-  c.sampling = dict(solver='dpmpp_2m', grid='uniform', steps=4, scale=1.5)
+  c.loss = dict(name='denoising', kind='v', drop_cond=.1)
+  c.train = dict(steps=20, batch=32, log_every=10, save_every=10, optimiser=dict(name='adam', learning_rate=1e-2))
+  c.sampling = dict(solver='dpmpp_2m', grid='uniform', steps=4, guidance_scale=1.5)
   c.evaluation = dict(n=60)
   return c
 """
@@ -113,7 +113,7 @@ def test_another_draw_is_refused(trained, tmp_path, capsys):
   assert main(line) == 0
   before = os.stat(tmp_path / 'out.npz').st_mtime_ns
   for option, words in {
-    '--config.sampling.scale=3': 'guidance.scale is 1.5 there and 3.0 here',
+    '--config.sampling.guidance_scale=3': 'guidance.scale is 1.5 there and 3.0 here',
     '--config.sampling.steps=5': 'solver.steps is 4 there and 5 here',
     '--labels=3': "labels is None there and '3' here",
     '--step=10': 'checkpoint.step is 20 there and 10 here',

@@ -17,7 +17,7 @@ def get_config():
   c = ConfigDict()
   c.process = dict(name='cosine')
   c.net = dict(name='mlp', width=16, depth=1)
-  c.train = dict(steps=4, batch=16, save_every=4, optimiser=dict(name='adam', peak=1e-2))
+  c.train = dict(steps=4, batch=16, save_every=4, optimiser=dict(name='adam', learning_rate=1e-2))
   c.sampling = dict(solver=dict(name='dpm_v3', order=2), grid='uniform', steps=4, scale=2.)
   return c
 """
@@ -72,8 +72,8 @@ def test_it_leaves_three_files_that_sampling_reads(known, tmp_path, capsys):
   assert main(['sample', f'--workdir={known}', f'--out={tmp_path}/v3']) == 0
   assert 'dpm_v3, 4 evaluations, scale 2' in capsys.readouterr().out
   assert main(['sample', f'--workdir={known}', '--config.sampling.solver.name=analytic_dpm']) == 0
-  linear = statistics.load(f'{known}/statistics/linear.npz', statistics.LinearTerms)
-  energies = statistics.load(f'{known}/statistics/energies.npz', statistics.Energies)
+  linear = statistics.load(f'{known}/statistics/linear.npz', statistics.ModelStatistics)
+  energies = statistics.load(f'{known}/statistics/energies.npz', statistics.NoiseEnergy)
   gaussian = statistics.load(f'{known}/statistics/gaussian.npz', statistics.Gaussian)
   assert linear.l.shape == (6, 8, 8, 1) and energies.value.shape == (6,) and gaussian.mean.shape == (8, 8, 1)
   assert linear.scale == energies.scale == 2 and (energies.low, energies.high) == (-1, 1)
@@ -89,7 +89,7 @@ def test_sampling_is_that_of_the_library_with_these_terms(known, tmp_path):
 
   assert main(['sample', f'--workdir={known}', f'--out={tmp_path}/v3', '--labels=3,4,5']) == 0
   denoise, process, config = diffjax.load(known)
-  terms = statistics.load(f'{known}/statistics/linear.npz', statistics.LinearTerms)
+  terms = statistics.load(f'{known}/statistics/linear.npz', statistics.ModelStatistics)
   solver = solvers.dpm_v3(process, grids.uniform(process, 4), terms, order=2)
   drawn = generate(guidance.cfg(denoise, 2.0), solver, (8, 8, 1), 3, np.array([3, 4, 5], np.int32))
   with np.load(tmp_path / 'v3.npz') as file:
@@ -99,15 +99,15 @@ def test_sampling_is_that_of_the_library_with_these_terms(known, tmp_path):
 
 def test_computing_again_replaces_and_says_so(known, tmp_path, capsys):
   shutil.copytree(known, tmp_path / 'run')
-  line = refused(capsys, 'sample', f'--workdir={tmp_path}/run', '--config.sampling.scale=3')
-  assert 'config.sampling.scale: got 3; allowed' in line and f'--workdir={tmp_path}/run --scale=3' in line
+  line = refused(capsys, 'sample', f'--workdir={tmp_path}/run', '--config.sampling.guidance_scale=3')
+  assert 'config.sampling.guidance_scale: got 3; allowed' in line and f'--workdir={tmp_path}/run --scale=3' in line
   assert main(['statistics', f'--workdir={tmp_path}/run', '--n=64', '--knots=6', '--scale=3']) == 0
   told, bars = capsys.readouterr()
   first = '64 examples at 6 noise levels, scale 3: 768 forwards (energies), 1,536 forwards and 1,536 JVPs (linear)'
   assert told.startswith(first)  # two forwards an evaluation under guidance, two passes
   assert 'energies: 100%' in bars and bars.count('linear: 100%') == 2
   assert told.count('(replaces the one that was there)') == 3 and 'scale 3' in told
-  assert main(['sample', f'--workdir={tmp_path}/run', '--config.sampling.scale=3']) == 0
+  assert main(['sample', f'--workdir={tmp_path}/run', '--config.sampling.guidance_scale=3']) == 0
   assert sorted(p.name for p in (tmp_path / 'run' / 'statistics').iterdir()) == [
     'energies.npz',
     'gaussian.npz',
@@ -118,7 +118,7 @@ def test_computing_again_replaces_and_says_so(known, tmp_path, capsys):
 def test_files_that_do_not_fit_are_refused(known, tmp_path, capsys):
   shutil.copytree(known, tmp_path / 'run')
   path = tmp_path / 'run' / 'statistics' / 'linear.npz'
-  good = statistics.load(str(path), statistics.LinearTerms)
+  good = statistics.load(str(path), statistics.ModelStatistics)
   command = ('sample', f'--workdir={tmp_path}/run')
   statistics.save(str(path), good.replace(stamp=good.stamp * 1.1))
   line = refused(capsys, *command)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from diffjax import exact, keys, noise_levels, schedules, solvers
-from diffjax.guidance import around, cfg, threshold
-from diffjax.guidance.mean_reverting import centred, restored, starts
+from diffjax.guidance import cfg, mean_reverting, threshold
+from diffjax.guidance.mean_reverting import from_centred, to_centred
 from diffjax.prediction import as_denoiser
 from diffjax.solvers import grids, sample
 from diffjax.solvers.noise import fixed
@@ -29,7 +29,7 @@ def network(x, t, mu):
 
 
 def denoiser(mu=None):
-  return around(as_denoiser(network, schedules.mean_reverting(), 'eps'), mu)
+  return mean_reverting(as_denoiser(network, schedules.mean_reverting(), 'eps'), mu)
 
 
 def problem(n=5, steps=8):
@@ -90,9 +90,9 @@ def test_solvers_of_y_are_the_published_updates_of_x(form, x64):
 
   name, options = PAPER[form]
   table = getattr(solvers, name)(process, ts, **options)
-  y = sample(denoiser(), table, centred(process, x, mu, ts[0]), jax.random.key(0), mu, noise=fixed(z))
+  y = sample(denoiser(), table, to_centred(process, x, mu, ts[0]), jax.random.key(0), mu, noise_source=fixed(z))
   want = by_hand(update, process, ts, x, z)
-  np.testing.assert_allclose(restored(process, y, mu, ts[-1]), want, atol=1e-12 * max(1, np.abs(want).max()))
+  np.testing.assert_allclose(from_centred(process, y, mu, ts[-1]), want, atol=1e-12 * max(1, np.abs(want).max()))
 
 
 def test_the_posterior_sampler_of_ir_sde_is_ddpm(x64):
@@ -106,9 +106,14 @@ def test_the_posterior_sampler_of_ir_sde_is_ddpm(x64):
     return mean + 50 / 255 * np.sqrt((1 - a**2) * (1 - c**2) / (1 - b**2)) * z[i]
 
   y = sample(
-    denoiser(), solvers.ddpm(process, ts), centred(process, x, mu, ts[0]), jax.random.key(0), mu, noise=fixed(z)
+    denoiser(),
+    solvers.ddpm(process, ts),
+    to_centred(process, x, mu, ts[0]),
+    jax.random.key(0),
+    mu,
+    noise_source=fixed(z),
   )
-  np.testing.assert_allclose(restored(process, y, mu, ts[-1]), by_hand(update, process, ts, x, z), atol=1e-12)
+  np.testing.assert_allclose(from_centred(process, y, mu, ts[-1]), by_hand(update, process, ts, x, z), atol=1e-12)
 
 
 def test_orders_against_the_flow_of_x(x64):
@@ -119,7 +124,7 @@ def test_orders_against_the_flow_of_x(x64):
   @jax.jit
   def flow(x):
     def slope(x, t):
-      f, g2, sigma = process.drift(t), process.diffusion(t), process.schedule(t)[1]
+      f, g2, sigma = process.drift(t), process.g2(t), process.schedule(t)[1]
       return -f * (mu - x) + g2 / (2 * sigma) * network(x, jnp.full(len(x), t), mu)
 
     def step(x, t):
@@ -137,8 +142,8 @@ def test_orders_against_the_flow_of_x(x64):
     for n in (80, 160):
       ts = noise_levels.times_of(process, np.linspace(*noise_levels.at(process, [1.0, end])[2], n + 1))
       table = solvers.pad(getattr(solvers, name)(process, ts), 160, 4)
-      y = sample(denoiser(), table, centred(process, x, mu, 1.0), None, mu)
-      errors.append(np.sqrt(np.mean((restored(process, y, mu, end) - want) ** 2)))
+      y = sample(denoiser(), table, to_centred(process, x, mu, 1.0), None, mu)
+      errors.append(np.sqrt(np.mean((from_centred(process, y, mu, end) - want) ** 2)))
     assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.25), (name, errors)
 
 
@@ -146,14 +151,14 @@ def test_starts_and_the_way_back():
   """x at the start is mu + sigma z; y and x are the same at the data; times may differ by sample, x be a pytree."""
   process, n = schedules.mean_reverting(), 4000
   mu = np.broadcast_to(MU.astype(np.float32), (n, 2))
-  x = restored(process, starts(process, mu, keys.per_sample(jax.random.key(0), n)), mu, process.t_max)
+  x = from_centred(process, initial_noise(process, mu, keys.per_sample(jax.random.key(0), n)), mu, process.t_max)
   assert np.abs(np.mean(x - mu, 0)).max() < 4 * 0.2 / np.sqrt(n)
   np.testing.assert_allclose(np.std(x - mu, 0), 50 / 255, rtol=4 / np.sqrt(2 * n))
-  np.testing.assert_array_equal(restored(process, x, mu, 0.0), x)
+  np.testing.assert_array_equal(from_centred(process, x, mu, 0.0), x)
   t = jnp.linspace(0, 1, n)
-  np.testing.assert_allclose(restored(process, centred(process, x, mu, t), mu, t), x, atol=1e-6)
-  both = centred(process, {'a': x}, {'a': mu}, 0.5)
-  np.testing.assert_allclose(both['a'], centred(process, x, mu, 0.5))
+  np.testing.assert_allclose(from_centred(process, to_centred(process, x, mu, t), mu, t), x, atol=1e-6)
+  both = to_centred(process, {'a': x}, {'a': mu}, 0.5)
+  np.testing.assert_allclose(both['a'], to_centred(process, x, mu, 0.5))
 
 
 def unconditional(x, t, cond):
@@ -166,8 +171,8 @@ def test_the_network_sees_x_and_transforms_go_around():
   """mu of the condition or of the adapter; thresholds and guidance wrap it, and the pair stays consistent."""
   process, y = schedules.mean_reverting(), np.float32([[0.3, -0.2], [0.1, 0.5]])
   mu = np.broadcast_to(MU.astype(np.float32), (2, 2))
-  alone = around(as_denoiser(unconditional, process, 'eps'), MU.astype(np.float32))
-  want = network(restored(process, y, mu, 0.5), jnp.full(2, 0.5), mu)
+  alone = mean_reverting(as_denoiser(unconditional, process, 'eps'), MU.astype(np.float32))
+  want = network(from_centred(process, y, mu, 0.5), jnp.full(2, 0.5), mu)
   for denoise, cond in ((denoiser(), mu), (alone, None)):
     pred = denoise(y, 0.5, cond)
     np.testing.assert_allclose(pred.eps, want, rtol=1e-5)
@@ -179,6 +184,6 @@ def test_the_network_sees_x_and_transforms_go_around():
 
 def test_refusals():
   with pytest.raises(ValueError, match='denoise: got Clipped; allowed: a Denoiser, before any transform'):
-    around(threshold(denoiser()))
+    mean_reverting(threshold(denoiser()))
   with pytest.raises(ValueError, match='cond: got None; allowed: mu'):
     denoiser()(np.zeros((2, 2), np.float32), 0.5)

@@ -9,10 +9,10 @@ from flax import struct
 
 from diffjax import guidance, keys, schedules, solvers
 from diffjax.exact import gaussian, gaussian_flow
-from diffjax.guidance.modes import absent, given, joint, part
+from diffjax.guidance.modes import clean, conditional, joint, marginalised
 from diffjax.kinds import as_kind
 from diffjax.nets import unidiffuser
-from diffjax.prediction import Denoiser, Pred, call, goal
+from diffjax.prediction import Denoiser, Pred, apply_net, target
 from diffjax.solvers import grids
 
 AT = {'a': slice(0, 2), 'b': slice(2, 3), 'c': slice(3, 5)}
@@ -78,14 +78,14 @@ def test_marginal():
   x = draws(1)['a']
   for seed in (2, 3):
     z = draws(seed)
-    pred = part(exact(), 'a', {k: z[k] for k in 'bc'})(x, 0.4)
+    pred = conditional(exact(), 'a', {k: z[k] for k in 'bc'})(x, 0.4)
     want = gaussian(MEAN[:2], COV[:2, :2]).denoiser(FLOW)(x, 0.4)
     close((pred.x0, pred.eps), (want.x0, want.eps))
 
 
 def test_conditional():
   x, y = draws(1)['a'], draws(2)
-  pred = part(exact(), 'a')(x, 0.4, given({k: y[k] for k in 'bc'}))
+  pred = conditional(exact(), 'a')(x, 0.4, clean({k: y[k] for k in 'bc'}))
   want = predicted(x, 0.4, *law(dims('a'), dims('b', 'c'), np.concatenate([y['b'], y['c']], 1)))
   close(pred.x0, want)
   close((1 - 0.4) * pred.x0 + 0.4 * pred.eps, x)
@@ -93,13 +93,13 @@ def test_conditional():
 
 def test_conditional_on_some_of_the_others():
   x, y = draws(1)['a'], draws(2)
-  cond = {**given({'b': y['b']}), **absent(FLOW, {'c': y['c']})}
-  close(part(exact(), 'a')(x, 0.4, cond).x0, predicted(x, 0.4, *law(dims('a'), dims('b'), y['b'])))
+  cond = {**clean({'b': y['b']}), **marginalised(FLOW, {'c': y['c']})}
+  close(conditional(exact(), 'a')(x, 0.4, cond).x0, predicted(x, 0.4, *law(dims('a'), dims('b'), y['b'])))
 
 
 def test_joint_of_two_given_the_third():
   x, y = draws(1), draws(2)['b']
-  pred = part(exact(), ('a', 'c'))({k: x[k] for k in 'ac'}, 0.4, given({'b': y}))
+  pred = conditional(exact(), ('a', 'c'))({k: x[k] for k in 'ac'}, 0.4, clean({'b': y}))
   want = predicted(np.concatenate([x['a'], x['c']], 1), 0.4, *law(dims('a', 'c'), dims('b'), y))
   close(np.concatenate([pred.x0['a'], pred.x0['c']], 1), want)
 
@@ -117,8 +117,8 @@ def test_own_times():
 
 def test_guidance_without_a_null_token():
   x, y = draws(1)['a'], draws(2)
-  noise, cond = {k: draws(3)[k] for k in 'bc'}, given({k: y[k] for k in 'bc'})
-  denoise = part(exact(), 'a', noise)
+  noise, cond = {k: draws(3)[k] for k in 'bc'}, clean({k: y[k] for k in 'bc'})
+  denoise = conditional(exact(), 'a', noise)
   c, u = denoise(x, 0.4, cond), denoise(x, 0.4)
   got = guidance.cfg(denoise, 3.0)(x, 0.4, cond)
   close((got.x0, got.eps), (u.x0 + 3 * (c.x0 - u.x0), u.eps + 3 * (c.eps - u.eps)))
@@ -128,7 +128,7 @@ def test_guided_joint():
   """m + s (e - m); at s = 1, and where nothing is correlated, the joint itself."""
   x, noise = draws(1), draws(2)
   e = exact()(x, 0.4)
-  m = {k: part(exact(), k, {j: noise[j] for j in AT if j != k})(x[k], 0.4).x0 for k in AT}
+  m = {k: conditional(exact(), k, {j: noise[j] for j in AT if j != k})(x[k], 0.4).x0 for k in AT}
   got = joint(exact(), 2.5, noise)(x, 0.4)
   close(got.x0, {k: m[k] + 2.5 * (e.x0[k] - m[k]) for k in AT})
   close(joint(exact(), 1.0, noise)(x, 0.4).eps, e.eps, atol=1e-5)
@@ -142,13 +142,13 @@ def test_samples_of_the_conditional():
   x, y = draws(1)['a'], {k: np.repeat(draws(2)[k][:1], N, 0) for k in 'bc'}
   mean, cov = law(dims('a'), dims('b', 'c'), np.concatenate([y['b'], y['c']], 1))
   solver = solvers.dpmpp_2m(FLOW, grids.uniform(FLOW, 64))
-  got = solvers.sample(part(exact(), 'a'), solver, x, cond=given(y))
+  got = solvers.sample(conditional(exact(), 'a'), solver, x, cond=clean(y))
   close(got, gaussian_flow(gaussian(mean[0], cov), FLOW, x, 1.0, 0.0), atol=1e-2)
 
 
 def test_refuses():
   with pytest.raises(ValueError, match='^cond: .*allowed'):
-    part(exact(), 'a')(draws(1)['a'], 0.4)
+    conditional(exact(), 'a')(draws(1)['a'], 0.4)
   with pytest.raises(ValueError, match=r"^noise: got \['a'\]"):
     joint(exact(), 2.0, {'a': draws(1)['a']})
 
@@ -177,8 +177,8 @@ def test_a_trained_network_knows_all_modes():
     eps = keys.normal(keys.per_sample(k_eps, 256), x0)
     times = 1.1 * jax.random.uniform(k_t, (2, 256)) - 0.05  # the ends 0 and 1 get a twentieth each
     t = dict(zip(x0, jnp.clip(times, 0, 1), strict=True))
-    out = call(net, params, FLOW, kind, FLOW.perturb(x0, eps, t), t, None)
-    want = goal(FLOW, kind, x0, eps, t)
+    out = apply_net(net, params, FLOW, kind, FLOW.perturb(x0, eps, t), t, None)
+    want = target(FLOW, kind, x0, eps, t)
     return sum(jnp.mean((out[k] - want[k]) ** 2) for k in x0)
 
   @jax.jit
@@ -207,8 +207,8 @@ def test_a_trained_network_knows_all_modes():
     for k, r in (('x', 0.95 * turn.T), ('y', 0.95 * turn)):
       o = other[k]
       known = (np.asarray(x0[o]) @ r.T, np.eye(2) - r @ r.T)
-      for cond, truth, wrong in ((given({o: x0[o]}), known, alone), (absent(FLOW, {o: noise[o]}), alone, known)):
-        pred = part(denoise, k)(xt[k], t, cond)
+      for cond, truth, wrong in ((clean({o: x0[o]}), known, alone), (marginalised(FLOW, {o: noise[o]}), alone, known)):
+        pred = conditional(denoise, k)(xt[k], t, cond)
         v = (1 - t) * pred.eps - t * pred.x0
         error = np.sqrt(np.mean((v - exact_v(xt[k], t, truth)) ** 2))
         confused = np.sqrt(np.mean((exact_v(xt[k], t, wrong) - exact_v(xt[k], t, truth)) ** 2))

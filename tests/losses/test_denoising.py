@@ -125,7 +125,7 @@ def test_rows_belong_to_their_example():
 
 
 def test_formula_by_hand():
-  """One example: mean over data dims of (net - goal)^2, net told 1000 t, x perturbed with the same noise."""
+  """One example: mean over data dims of (net - target)^2, net told 1000 t, x perturbed with the same noise."""
   process = schedules.flow()
   seen = {}
 
@@ -165,7 +165,7 @@ def test_conditions_are_dropped_as_often_as_asked():
   n, rate = 5000, 0.15
   batch = {'x': jnp.zeros((n, 2)), 'cond': {'label': jnp.zeros(n, jnp.int32), 'text': jnp.ones((n, 3))}}
   null = {'label': 7, 'text': jnp.zeros(3)}
-  loss = denoising(schedules.flow(), told, 'x0', drop=rate, null=null)
+  loss = denoising(schedules.flow(), told, 'x0', drop_cond=rate, null=null)
   dropped = np.asarray(run(loss, None, batch, 0)[0])
   assert set(dropped) == {0.0, 1.0}
   assert abs(dropped.mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / n)
@@ -182,7 +182,7 @@ def test_what_was_augmented_is_always_told():
     right = (cond['augment'] == batch['augment'][: len(x)]).all(1)
     return told(params, x, t, cond, key) + jnp.where(right, 0, 10.0)[:, None]
 
-  dropped = np.asarray(run(denoising(schedules.flow(), net, 'x0', drop=0.5, null=7), None, batch, 0)[0])
+  dropped = np.asarray(run(denoising(schedules.flow(), net, 'x0', drop_cond=0.5, null=7), None, batch, 0)[0])
   assert set(dropped) == {0.0, 1.0} and abs(dropped.mean() - 0.5) < 5 * np.sqrt(0.25 / n)
   unlabelled = {name: rows for name, rows in batch.items() if name != 'cond'}
   loss = denoising(schedules.flow(), lambda params, x, t, cond, key: cond['label'] or x)
@@ -192,7 +192,7 @@ def test_what_was_augmented_is_always_told():
 def test_dropping_does_not_change_other_draws():
   batch = {'x': jnp.ones((6, 2)), 'cond': jnp.zeros(6, jnp.int32)}
   plain, dropping = (
-    run(denoising(schedules.flow(), affine, 'v', drop=drop, null=1), PARAMS, batch, 3) for drop in (0.0, 0.5)
+    run(denoising(schedules.flow(), affine, 'v', drop_cond=drop, null=1), PARAMS, batch, 3) for drop in (0.0, 0.5)
   )
   np.testing.assert_array_equal(plain[0], dropping[0])
 
@@ -201,7 +201,7 @@ def test_bad_input_is_refused_before_anything_runs():
   process = schedules.flow()
   with pytest.raises(ValueError, match="kind: got 'epsilon'"):
     denoising(process, affine, 'epsilon')
-  with pytest.raises(ValueError, match='drop: got 1.5; allowed'):
-    denoising(process, affine, drop=1.5, null=0)
-  with pytest.raises(ValueError, match='null: got None with drop = 0.1'):
-    denoising(process, affine, drop=0.1)
+  with pytest.raises(ValueError, match='drop_cond: got 1.5; allowed'):
+    denoising(process, affine, drop_cond=1.5, null=0)
+  with pytest.raises(ValueError, match='null: got None with drop_cond = 0.1'):
+    denoising(process, affine, drop_cond=0.1)

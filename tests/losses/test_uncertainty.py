@@ -18,7 +18,7 @@ def zero(params, x, t, cond, key):
 
 
 def level(t):
-  """E|goal|^2 of a network that says 0: (sigma^2 s^2 / sd^2 + sd^2) / (sigma^2 + sd^2), from 1 to (s / sd)^2 = 4."""
+  """E|target|^2 of a network that says 0: (sigma^2 s^2 / sd^2 + sd^2) / (sigma^2 + sd^2), from 1 to (s / sd)^2 = 4."""
   t = np.asarray(t)
   return (t**2 * WIDE**2 / SD**2 + SD**2) / (t**2 + SD**2)
 

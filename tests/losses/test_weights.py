@@ -8,7 +8,7 @@ import pytest
 from diffjax import kinds, schedules
 from diffjax.kinds import as_kind
 from diffjax.losses import times, weights
-from diffjax.prediction import goal
+from diffjax.prediction import target
 
 PROCESSES = {
   'vp': schedules.cosine,
@@ -38,7 +38,7 @@ def at_random(process, n=200):
 
 def error(process, kind, t, truth, guess):
   """The squared error of the network's output that stands for this guess."""
-  want, got = (goal(process, kind, *(jnp.asarray(v) for v in pair), t) for pair in (truth, guess))
+  want, got = (target(process, kind, *(jnp.asarray(v) for v in pair), t) for pair in (truth, guess))
   return np.asarray((got - want) ** 2)
 
 

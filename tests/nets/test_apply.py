@@ -6,14 +6,14 @@ from jax.sharding import PartitionSpec as P
 
 from diffjax.nets import Apply, mlp, unet
 
-SMALL = dict(width=8, levels=[1, 2], blocks=1, attention=[4], classes=3)
+SMALL = dict(width=8, channel_mult=[1, 2], blocks_per_level=1, attention=[4], classes=3)
 QUICK = {'xla_backend_optimization_level': 0}  # these tests compile more than they compute
 X, T = jnp.ones((2, 8, 8, 1)), jnp.array([1.0, 500.0])
 
 
 def test_equal_modules_are_one_function():
   a, b = unet(**SMALL), unet(**SMALL, dtype=jnp.float32)
-  assert a == b and hash(a) == hash(b) and a != unet(**(SMALL | dict(blocks=2))) and a != mlp()
+  assert a == b and hash(a) == hash(b) and a != unet(**(SMALL | dict(blocks_per_level=2))) and a != mlp()
   assert Apply(a.module, ('in',)) != a
 
 

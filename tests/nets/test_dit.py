@@ -31,12 +31,12 @@ def count(net, x):
 def test_count_of_the_paper(size, patch, millions):
   """Table 4, latents 32 x 32 x 4 with learned variances; nothing is allocated."""
   x = jnp.zeros((1, 32, 32, 4))
-  assert round(count(dit(size, patch, classes=1000, features_out=8, scan=True), x) / 1e6) == millions
+  assert round(count(dit(size, patch, classes=1000, out_channels=8, scan=True), x) / 1e6) == millions
 
 
 def test_count_of_the_release():
   """DiT-XL/2 has 675,129,632 parameters, among them the 256 x 1152 fixed positions, which are none here."""
-  net = dit('XL', 2, classes=1000, features_out=8)
+  net = dit('XL', 2, classes=1000, out_channels=8)
   assert count(net, jnp.zeros((1, 32, 32, 4))) == 675_129_632 - 256 * 1152
 
 
@@ -88,11 +88,11 @@ def test_without_positions_patches_have_no_order(filled, monkeypatch):
 
 
 def test_more_channels_out():
-  net = dit(depth=1, width=16, heads=2, features_out=4)
+  net = dit(depth=1, width=16, heads=2, out_channels=4)
   params = jax.eval_shape(net.init, jax.random.key(0), X, T)
   assert jax.eval_shape(net, params, X, T).shape == (2, 4, 4, 4)
-  with pytest.raises(ValueError, match='^features_out: 0'):
-    dit(features_out=0)
+  with pytest.raises(ValueError, match='^out_channels: 0'):
+    dit(out_channels=0)
 
 
 def test_cossin_order_and_frequencies():

@@ -11,8 +11,8 @@ from diffjax.nets import edm2
 from diffjax.nets.attention import attend
 from diffjax.nets.magnitude import MP_KERNEL, MPConv, MPDense, MPFourier, MPLabel, mp_cat, mp_silu, mp_sum, unit
 
-SMALL = dict(width=8, levels=(1, 2), blocks=1, attention=(4,), head=4, classes=3, dropout=0.25)
-TINY = dict(width=8, levels=(1,), blocks=1, attention=(8,), head=4, classes=3)
+SMALL = dict(width=8, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), head_dim=4, classes=3, dropout=0.25)
+TINY = dict(width=8, channel_mult=(1,), blocks_per_level=1, attention=(8,), head_dim=4, classes=3)
 PLAIN = TINY | dict(attention=())  # attention in the middle alone
 QUICK = {'xla_backend_optimization_level': 0}  # these tests compile more than they compute
 RUN = jax.jit(edm2(**SMALL), compiler_options=QUICK)  # one for the file: a signature is compiled once
@@ -95,7 +95,7 @@ def test_magnitudes_at_init():
   The paper's calculus gives 1 for uncorrelated branches away from borders. Zeros outside a 16 (8) row image take 8%
   (16%) of a convolution's mean square, attention averages values, and a block's branches are weakly correlated.
   """
-  net = edm2(width=32, levels=(1, 2), blocks=1, head=32, attention=(8,), classes=10)
+  net = edm2(width=32, channel_mult=(1, 2), blocks_per_level=1, head_dim=32, attention=(8,), classes=10)
   x, t, y = normal(8, 16, 16, 3), jnp.linspace(-1.0, 1.0, 8), jnp.arange(8)
   rng = np.random.default_rng(1)
   draw = lambda s: jnp.asarray(rng.standard_normal(s.shape) if s.shape else 0.0, jnp.float32)  # noqa: E731
@@ -241,14 +241,14 @@ def test_logical_axes():
   'field, change',
   [
     ('size', dict(size='XM')),
-    ('levels', dict(levels=())),
+    ('channel_mult', dict(channel_mult=())),
     ('width', dict(width=0)),
-    ('head', dict(head=3)),
-    ('blocks', dict(blocks=0)),
+    ('head_dim', dict(head_dim=3)),
+    ('blocks_per_level', dict(blocks_per_level=0)),
     ('dropout', dict(dropout=1.0)),
     ('dtype', dict(dtype='int8')),
     ('classes', dict(classes=-1)),
-    ('features_out', dict(features_out=0)),
+    ('out_channels', dict(out_channels=0)),
     ('attention', dict(attention=(0,))),
     ('attention', dict(how='flash')),
     ('remat', dict(remat='some')),

@@ -110,7 +110,7 @@ def forward(p, x, t, labels, levels, blocks, head, classes):
 def test_forward_is_the_papers(classes):
   """float32 against float64: eps 6e-8 times the depth (about 40 maps) times their condition: 1e-4 of the largest."""
   rng = np.random.default_rng(0)
-  sizes = dict(levels=(1, 2), blocks=2 if classes else 1, head=4, classes=classes)
+  sizes = dict(channel_mult=(1, 2), blocks_per_level=2 if classes else 1, head_dim=4, classes=classes)
   net = edm2(width=8, attention=(4,), **sizes)
   x, t = rng.standard_normal((3, 8, 8, 2)), np.array([-1.5, 0.2, 1.0])
   labels = np.array([0, 2, 3]) if classes else None

@@ -12,7 +12,7 @@ X = jax.random.normal(jax.random.key(0), (2, 4, 4, 2))
 T = jnp.array([5.0, 700.0])
 NET = dit(depth=2, width=16, heads=2)
 NAME = 'block_0/attention'
-UNET = dict(width=8, levels=(1,), blocks=1, attention=(4,))
+UNET = dict(width=8, channel_mult=(1,), blocks_per_level=1, attention=(4,))
 
 
 def hooked(net, *hooks, taps=()):
@@ -39,8 +39,8 @@ TINY = dict(depth=2, width=16, heads=2)
 PAIR = {'image': X, 'word': X[:, 0, 0]}
 EVERY = {
   'dit': (dit(**TINY), X),
-  'edm2': (edm2(width=8, levels=(1, 2), blocks=1, attention=(4, 2), head=4), X),
-  'unet': (unet(width=8, levels=(1, 2), blocks=1, attention=(4, 2)), X),
+  'edm2': (edm2(width=8, channel_mult=(1, 2), blocks_per_level=1, attention=(4, 2), head_dim=4), X),
+  'unet': (unet(width=8, channel_mult=(1, 2), blocks_per_level=1, attention=(4, 2)), X),
   'unidiffuser': (unidiffuser(**TINY), PAIR),
   'uvit': (uvit(**TINY), X),
 }

@@ -5,7 +5,7 @@ import pytest
 
 from diffjax.nets import resample
 from diffjax.nets.attention import attend
-from diffjax.nets.embedding import Label, gff, sincos
+from diffjax.nets.embedding import Label, gaussian_fourier, sincos
 from diffjax.nets.layers import Conv, Dropout, GroupNorm, groups_of
 
 
@@ -23,9 +23,9 @@ def test_sincos_order_and_range():
 def test_gff_is_fixed_and_has_its_kernel():
   """E cos(2 pi W (u - u')) = exp(-2 pi^2 s^2 (u - u')^2): the mean of 20000 cosines is that to 4/sqrt(40000)."""
   u = jnp.array([0.1, 0.13])
-  e = gff(u, 20000, scale=4.0)
+  e = gaussian_fourier(u, 20000, scale=4.0)
   assert e.shape == (2, 40000) and e.dtype == jnp.float32
-  np.testing.assert_array_equal(e, gff(u, 20000, scale=4.0))
+  np.testing.assert_array_equal(e, gaussian_fourier(u, 20000, scale=4.0))
   np.testing.assert_allclose(e[0] @ e[1] / 20000, np.exp(-2 * np.pi**2 * 16 * 0.03**2), atol=0.02)
 
 

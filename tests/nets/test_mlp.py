@@ -72,14 +72,14 @@ def test_both_coordinates_tell_times_apart(scale):
 
 
 def test_other_shapes():
-  net = mlp(8, 1, features_out=5)
+  net = mlp(8, 1, out_channels=5)
   x = jnp.ones((3, 4, 4, 1))
   assert net(net.init(jax.random.key(0), x, T), x, T).shape == (3, 5)
   assert mlp(8, 1)(mlp(8, 1).init(jax.random.key(0), x, T), x, T).shape == x.shape
 
 
 @pytest.mark.parametrize(
-  'field, value', [('width', 0), ('depth', 1.5), ('features_out', -1), ('classes', True), ('dtype', 'int32')]
+  'field, value', [('width', 0), ('depth', 1.5), ('out_channels', -1), ('classes', True), ('dtype', 'int32')]
 )
 def test_refuses(field, value):
   with pytest.raises(ValueError, match=f'^{field}: .*allowed'):

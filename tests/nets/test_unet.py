@@ -11,7 +11,7 @@ from diffjax.kinds import as_kind
 from diffjax.nets import unet
 from diffjax.prediction import Denoiser
 
-SMALL = dict(width=8, levels=(1, 2), blocks=1, attention=(4,), classes=3, dropout=0.25)
+SMALL = dict(width=8, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), classes=3, dropout=0.25)
 NCSNPP = dict(resample='fir', embedding='fourier', progressive=True)
 QUICK = {'xla_backend_optimization_level': 0}  # these tests compile more than they compute
 RUN = jax.jit(unet(**SMALL), compiler_options=QUICK)  # one for the file: a signature is compiled once
@@ -62,10 +62,10 @@ def by_hand(width, levels, blocks, attention, size, channels, classes=0, augment
 @pytest.mark.parametrize(
   'sizes, size, channels',
   [
-    (dict(width=128, levels=(1, 2, 2, 2), blocks=4, attention=(16,)), 32, 3),
-    (dict(width=128, levels=(1, 2, 2, 2), blocks=8, attention=(16,)), 32, 3),
-    (dict(width=32, levels=(1, 2), blocks=1, attention=(4,), classes=10), 8, 1),
-    (dict(width=24, levels=(1, 2), blocks=1, attention=(4,), classes=10, augment=9), 8, 1),
+    (dict(width=128, channel_mult=(1, 2, 2, 2), blocks_per_level=4, attention=(16,)), 32, 3),
+    (dict(width=128, channel_mult=(1, 2, 2, 2), blocks_per_level=8, attention=(16,)), 32, 3),
+    (dict(width=32, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), classes=10), 8, 1),
+    (dict(width=24, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), classes=10, augment=9), 8, 1),
   ],
 )
 def test_count(sizes, size, channels):
@@ -112,7 +112,7 @@ def test_kind_eps_is_the_published_scaling_by_sigma(filled):
 
 def test_count_of_edm():
   """CIFAR-10 of EDM, unconditional, with its 9 augmentation numbers: 55,733,891 as released."""
-  assert count(unet(128, levels=(2, 2, 2), augment=9), 32, 3) == 55_733_891
+  assert count(unet(128, channel_mult=(2, 2, 2), augment=9), 32, 3) == 55_733_891
 
 
 def test_no_augmentation_is_zeros(filled):
@@ -231,15 +231,15 @@ def test_dropout_needs_a_key_and_is_each_samples_own(filled):
     ('resample', dict(resample='bilinear')),
     ('embedding', dict(embedding='sin')),
     ('progressive', dict(progressive=True)),
-    ('levels', dict(levels=())),
-    ('levels', dict(levels=(1, 0))),
-    ('levels', dict(levels=(1, 1.5))),
+    ('channel_mult', dict(channel_mult=())),
+    ('channel_mult', dict(channel_mult=(1, 0))),
+    ('channel_mult', dict(channel_mult=(1, 1.5))),
     ('width', dict(width=7)),
-    ('blocks', dict(blocks=0)),
+    ('blocks_per_level', dict(blocks_per_level=0)),
     ('dropout', dict(dropout=1.0)),
     ('dtype', dict(dtype='int8')),
     ('classes', dict(classes=-1)),
-    ('features_out', dict(features_out=0)),
+    ('out_channels', dict(out_channels=0)),
     ('attention', dict(attention=(0,))),
     ('augment', dict(augment=-1)),
   ],
@@ -262,6 +262,6 @@ def test_refuses_shapes_and_labels():
 
 
 def test_more_channels_out():
-  net, (x, t, y) = unet(**SMALL, features_out=5), inputs()
+  net, (x, t, y) = unet(**SMALL, out_channels=5), inputs()
   params = jax.eval_shape(net.init, jax.random.key(0), x, t)
   assert jax.eval_shape(net, params, x, t, y).shape == (4, 8, 8, 5)

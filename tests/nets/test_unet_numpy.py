@@ -124,7 +124,7 @@ def forward(
   return conv(p['out'], silu(norm(p['norm'], h)))
 
 
-NCSNPP = dict(resample='fir', embedding='fourier', progressive=True, levels=(1, 2, 2))
+NCSNPP = dict(resample='fir', embedding='fourier', progressive=True, channel_mult=(1, 2, 2))
 
 
 @pytest.mark.parametrize('options', [{}, dict(resample='fir'), NCSNPP], ids=['DDPM++', 'fir', 'NCSN++'])
@@ -134,7 +134,7 @@ def test_forward_is_the_papers(options):
   Of NCSN++ twice that: its angles, up to 300, are rounded to 3e-5.
   """
   rng = np.random.default_rng(0)
-  sizes = dict(width=8, levels=(1, 2), blocks=2) | options
+  sizes = dict(width=8, channel_mult=(1, 2), blocks_per_level=2) | options
   net = unet(**sizes, attention=(4,), classes=3, augment=2)
   x, labels = rng.standard_normal((3, 8, 8, 2)), np.array([0, 2, 3])
   t = np.array([-0.25, 0.1, 0.3]) if 'embedding' in options else np.array([0.5, 130.0, 999.0])

@@ -21,8 +21,8 @@ def get_config():
   c.data = dict(name='digits', shape=(8, 8, 1), classes=10)
   c.process = dict(name='cosine')
   c.net = dict(name='mlp', width=16, depth=1)
-  c.loss = dict(name='denoising', kind='v', drop=.1)
-  c.train = dict(steps=20, batch=32, log_every=10, save_every=10, optimiser=dict(name='adam', peak=1e-2))
+  c.loss = dict(name='denoising', kind='v', drop_cond=.1)
+  c.train = dict(steps=20, batch=32, log_every=10, save_every=10, optimiser=dict(name='adam', learning_rate=1e-2))
   c.sampling = dict(solver='dpmpp_2m', grid='uniform', steps=4)
   c.evaluation = dict(n=60)
   return c

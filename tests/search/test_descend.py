@@ -57,7 +57,7 @@ def test_one_target_new_starts(compiles):
   assert found.nfe == 4 and len(losses) == 150
   assert error(found, seen) < error(table, seen) and error(found, held) < 0.5 * error(table, held)
   with compiles(0):
-    search.descend([seen._replace(x=held.x, reference=held.reference)], table, steps=2)
+    search.descend([seen._replace(x=held.x, decay_from=held.reference)], table, steps=2)
     wild = search.descend([seen], table, steps=3, rate=30.0)
   assert error(wild, seen) <= error(table, seen) * (1 + 1e-5)
 
@@ -124,7 +124,9 @@ def test_a_table_fitted_to_a_family_halves_the_error(kind, n):
   process, fitted, judged = family(kind)
   default = solvers.recommended(process, n)
   ts = np.array(grids.noise_share(process, n, data_std=0.7))
-  smoother = [solvers.trig_adams(process, ts, order=p, final=min(2, p - 1)) for p in (2, 3, 4)]  # for exact scores
+  smoother = [
+    solvers.trig_adams(process, ts, order=p, final_order=min(2, p - 1)) for p in (2, 3, 4)
+  ]  # for exact scores
   found = search.descend(fitted, [default, *smoother, *published(process, n).values()], steps=1200)
   ratios = np.array([error(found, t) / error(default, t) for t in judged])
   assert ratios[0] <= 0.5 and np.exp(np.mean(np.log(ratios[1:]))) <= 0.5

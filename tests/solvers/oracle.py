@@ -138,8 +138,10 @@ def run(table, process, x, predict=predict):
   state = np.zeros((len(table.registers), *x.shape))
   state[0] = x
   levels = zip(*noise_levels.at(process, table.rows.t)[:2], strict=True)
-  for weights, live, (alpha, sigma) in zip(np.asarray(table.rows.weights), table.rows.live, levels, strict=True):
-    x0, eps = predict(state[0], alpha, sigma) if live else (np.zeros_like(x), np.zeros_like(x))
+  for weights, evaluated, (alpha, sigma) in zip(
+    np.asarray(table.rows.weights), table.rows.evaluated, levels, strict=True
+  ):
+    x0, eps = predict(state[0], alpha, sigma) if evaluated else (np.zeros_like(x), np.zeros_like(x))
     state = np.einsum('qk...,kb...->qb...', weights[:, :-1], np.stack([*state, x0, eps, np.ones_like(x)]))
   return state[0]
 

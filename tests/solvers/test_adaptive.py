@@ -33,7 +33,7 @@ def test_published_form_meets_the_specification(problem):
     (dpm_adaptive, dict(order=3, rtol=1e-3, atol=1e-4), 5e-5, 250),
   ):
     solution = solver(denoise, x, batch_coupled=True, **options)
-    assert bool(solution.reached.all())
+    assert bool(solution.success.all())
     assert error(solution) <= bound, (solver, options)
     assert int(solution.nfe.max()) == int(solution.nfe.min()) <= evaluations
 
@@ -76,8 +76,8 @@ def test_evaluations_are_those_that_happen(problem):
 
 def test_a_limit_is_reported(problem):
   denoise, x, _ = problem
-  solution = dopri5(denoise, x[:8], limit=3)
-  assert not bool(solution.reached.any()) and set(solution.nfe.tolist()) == {19}
+  solution = dopri5(denoise, x[:8], max_steps=3)
+  assert not bool(solution.success.any()) and set(solution.nfe.tolist()) == {19}
 
 
 def test_bad_input(problem):
@@ -99,7 +99,7 @@ def test_float32_is_kept_and_mapping_changes_nothing(solver):
   denoise = exact.ring8().denoiser(schedules.vp_linear())
   x = jax.random.normal(jax.random.key(0), (6, 2))
   solution = solver(denoise, x, rtol=1e-2, atol=1e-2)
-  assert solution.x.dtype == jnp.float32 and bool(solution.reached.all())
+  assert solution.x.dtype == jnp.float32 and bool(solution.success.all())
   mapped = jax.vmap(lambda x: solver(denoise, x[None], rtol=1e-2, atol=1e-2))(x)
   np.testing.assert_allclose(mapped.x[:, 0], solution.x, atol=1e-4)
   np.testing.assert_array_equal(mapped.nfe[:, 0], solution.nfe)

@@ -152,7 +152,7 @@ def test_best_grids(kind):
     assert sum(map(costs.__getitem__, itertools.pairwise(places))) <= sum(
       map(costs.__getitem__, itertools.pairwise(even))
     )
-  at_knots = statistics.Energies(known.stamp, np.linspace(known.lam[0], known.lam[1], 50), None)
+  at_knots = statistics.NoiseEnergy(known.stamp, np.linspace(known.lam[0], known.lam[1], 50), None)
   bad = at_knots.replace(value=np.where(np.arange(50) < 15, 1.001, known.energy(at_knots.lam)))
   ts = solvers.analytic_grid(process, bad, 10, candidates=100)
   assert len(ts) == 11 and (np.diff(ts) < 0).all() and ts[0] == float(process.t_max)
@@ -164,7 +164,7 @@ def test_refusals():
                          ({'last_noise': 0.0}, 'last_noise: got 0.0')):  # fmt: skip
     with pytest.raises(ValueError, match=words):
       solvers.analytic_dpm(VP, ts, known, **options)
-  with pytest.raises(ValueError, match='NoneType; allowed: Energies, made by diffjax statistics'):
+  with pytest.raises(ValueError, match='NoneType; allowed: NoiseEnergy, made by diffjax statistics'):
     solvers.analytic_dpm(VP, ts, None)
   with pytest.raises(ValueError, match='made for another process'):
     solvers.analytic_dpm(schedules.cosine(), ts * 0.99, known)

@@ -10,7 +10,7 @@ from test_orders import Replay
 
 from diffjax import noise_levels, schedules, solvers
 from diffjax.guidance import threshold
-from diffjax.solvers import Tape, grids, in_data_form, pad, sample
+from diffjax.solvers import TableBuilder, grids, in_data_form, pad, sample
 
 NOISE = [
   ('ipndm', {}),
@@ -35,7 +35,7 @@ def test_samples_are_those_of_the_table(name, options, kind):
   for ts in (grids.uniform(process, 7), grids.uniform_lam(process, 9, to_zero=False)):
     table = build(name, process, ts, **options)
     same, x = in_data_form(table, process), start(process, 6)
-    assert (same.registers, same.nfe, same.noisy, same.masked) == (table.registers, table.nfe, False, False)
+    assert (same.registers, same.nfe, same.stochastic, same.skips) == (table.registers, table.nfe, False, False)
     for say in (predict, clipped):
       np.testing.assert_allclose(run(same, process, x, say), run(table, process, x, say), rtol=1e-8, atol=1e-8)
     eps = same.rows.weights[:, :, -3]
@@ -48,10 +48,10 @@ def test_what_is_left_of_a_difference_of_eps():
   process = schedules.cosine()
   ts = np.array([0.99, 0.95, 0.9])
   alpha, sigma, _ = noise_levels.at(process, ts)
-  tape = Tape('x', 'e')
-  tape.row(ts[0], x=alpha[1] * tape.x0 + sigma[1] * tape.eps, e=tape.eps)
-  tape.row(ts[1], x=tape.eps - tape.e)
-  rows = in_data_form(tape.done(), process).rows.weights  # the register e becomes e - x_u / sigma_u
+  table = TableBuilder('x', 'e')
+  table.row(ts[0], x=alpha[1] * table.x0 + sigma[1] * table.eps, e=table.eps)
+  table.row(ts[1], x=table.eps - table.e)
+  rows = in_data_form(table.done(), process).rows.weights  # the register e becomes e - x_u / sigma_u
   np.testing.assert_allclose(rows[0, 1, 2], -alpha[1] / sigma[1], rtol=1e-9)
   np.testing.assert_allclose(rows[1, 0], [0, -1, -alpha[1] / sigma[1], 0, 0, 0], atol=1e-12)
 
@@ -62,12 +62,12 @@ def test_noise_and_element_wise_weights():
   ts = grids.uniform(process, 6, to_zero=False)
   alpha, sigma, _ = noise_levels.at(process, ts)
   w = np.array([0.5, 0.8])
-  tape = Tape('x', 'e')
+  table = TableBuilder('x', 'e')
   for t, a, b in zip(ts[:-1], alpha[1:] / alpha[:-1], 0.1 * sigma[1:], strict=True):
-    tape.row(t, x=a * tape.x - 0.3 * a * (w * tape.eps + (1 - w) * tape.e) + b * tape.z, e=tape.eps)
-  table = tape.done()
+    table.row(t, x=a * table.x - 0.3 * a * (w * table.eps + (1 - w) * table.e) + b * table.z, e=table.eps)
+  table = table.done()
   same = in_data_form(table, process)
-  assert same.noisy and same.rows.weights.shape == table.rows.weights.shape == (6, 2, 6, 2)
+  assert same.stochastic and same.rows.weights.shape == table.rows.weights.shape == (6, 2, 6, 2)
   with jax.enable_x64(True):
     process, x = schedules.vp_linear(), start(schedules.vp_linear(), 5)
     denoise = gm_a().denoiser(process)
@@ -100,7 +100,7 @@ def test_float32_on_the_hard_grids(kind, grid):
       x = (np.float32(process.schedule(process.t_max)[1]) * draws[0]).astype(dtype)
       for name in names:
         for n in (5, 7):
-          table = pad(build(name, process, times(name, process, n, grid)), 40, 6).replace(masked=False, noisy=False)
+          table = pad(build(name, process, times(name, process, n, grid)), 40, 6).replace(skips=False, stochastic=False)
           got[name, n] = np.asarray(sample(gm_a().denoiser(process), Replay(table, draws[1:].astype(dtype)), x))
       runs.append(got)
   spread = float(np.sqrt(np.trace(gm_a().covariance())))

@@ -39,7 +39,7 @@ def drawn_terms(process, n, shape=(2,), seed=0):
   r = np.random.default_rng(seed)
   lam = np.sort(np.concatenate([[-5.5, 5.5], r.uniform(-5, 5, n - 2)]))
   l, s, b = r.uniform(0, 1, (n, *shape)), r.uniform(-1, 1, (n, *shape)), r.uniform(-1, 1, (n, *shape))  # noqa: E741
-  return statistics.LinearTerms(stamp(process), lam, l, s, b)
+  return statistics.ModelStatistics(stamp(process), lam, l, s, b)
 
 
 def at(known, name, lam):
@@ -96,7 +96,7 @@ def test_which_terms_keep_the_line():
   for n in (51, 101, 0):
     lam = np.linspace(-4.5, 5.5, n or 101)
     l = 1 / (1 + 0.7 * np.exp(lam))  # noqa: E741
-    known = statistics.LinearTerms(stamp(VP), lam, l, (l - 1) if n else 0 * l, 0 * l)
+    known = statistics.ModelStatistics(stamp(VP), lam, l, (l - 1) if n else 0 * l, 0 * l)
     gaps.append(np.abs(line(solvers.dpm_v3(VP, ts, known), VP, ts) - np.stack(noise_levels.at(VP, ts)[:2], 1)).max())
   assert gaps[1] < 1e-3 and gaps[0] / gaps[1] == pytest.approx(4, rel=0.3) and gaps[2] > 10 * gaps[1]
 
@@ -169,7 +169,7 @@ def test_tables_are_finite_on_every_process_and_shaped_like_an_example():
 def test_refusals():
   ts, known = grids.uniform(VP, 4), statistics.linear_form(VP)
   for wrong in (None, statistics.isotropic(VP)):
-    with pytest.raises(ValueError, match='statistics: got .*; allowed: LinearTerms, made by diffjax statistics'):
+    with pytest.raises(ValueError, match='statistics: got .*; allowed: ModelStatistics, made by diffjax statistics'):
       solvers.dpm_v3(VP, ts, wrong)
   with pytest.raises(ValueError, match='statistics: made for another process'):
     solvers.dpm_v3(VP, ts, statistics.linear_form(schedules.vp_linear(0.2, 20.0)))

@@ -327,12 +327,12 @@ def test_general_second_order_step_of_edm():
       u = t + part * (after - t)
       d2 = predict(point + (u - t) * d, 1.0, u)[1]
       point = point + (after - t) * ((1 - 0.5 / part) * d + 0.5 / part * d2)
-    table = solvers.heun(process, ts, part=part)
+    table = solvers.heun(process, ts, midpoint=part)
     assert table.nfe == 5
     np.testing.assert_allclose(run(table, process, x), point, rtol=1e-9)
   for part in (0, 1.1, float('nan')):
-    with pytest.raises(ValueError, match='part: got .*; allowed: a number above 0, up to 1'):
-      solvers.heun(process, ts, part=part)
+    with pytest.raises(ValueError, match='midpoint: got .*; allowed: a number above 0, up to 1'):
+      solvers.heun(process, ts, midpoint=part)
 
 
 # Slopes between 160 and 320 steps of equal length in lam: what solvers.md accepts (sections 2-4, 6-8 and 10).

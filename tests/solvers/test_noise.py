@@ -52,9 +52,9 @@ def test_churn_keeps_the_law():
   """EDM's noise before a step: none by default, no evaluation more, the variance of the data at its end."""
   process = schedules.edm()
   ts = grids.karras(process, 64)
-  plain, churned = solvers.heun(process, ts), solvers.heun(process, ts, churn=20.0, churn_min=0.05, churn_max=50.0)
-  assert not plain.noisy and churned.noisy and churned.masked and churned.nfe == plain.nfe == 127
-  idle = ~churned.rows.live
+  plain, churned = solvers.heun(process, ts), solvers.heun(process, ts, s_churn=20.0, s_min=0.05, s_max=50.0)
+  assert not plain.stochastic and churned.stochastic and churned.skips and churned.nfe == plain.nfe == 127
+  idle = ~churned.rows.evaluated
   rho = churned.rows.t[idle]
   np.testing.assert_array_equal(rho, ts[:-1][(ts[:-1] >= 0.05) & (ts[:-1] <= 50)])
   up = churned.rows.t[np.flatnonzero(idle) + 1]
@@ -62,16 +62,16 @@ def test_churn_keeps_the_law():
   np.testing.assert_allclose(churned.rows.weights[idle, 0, -1] ** 2, up**2 - rho**2, rtol=1e-9)
   gaps = []
   for n in (128, 256):
-    gain, noise = gaussian_law(solvers.heun(process, grids.karras(process, n), churn=20.0), process, C2)
+    gain, noise = gaussian_law(solvers.heun(process, grids.karras(process, n), s_churn=20.0), process, C2)
     gaps.append(gain**2 * (C2 + 80**2) + noise - C2)
     assert gain**2 * 80**2 < 1e-3 * noise  # next to nothing is left of the start
   assert abs(gaps[1]) < 0.01 * C2 and gaps[0] / gaps[1] > 3, gaps
-  louder = solvers.heun(process, ts, churn=1e9, churn_noise=1.003)
-  up = louder.rows.t[np.flatnonzero(~louder.rows.live) + 1]
-  np.testing.assert_allclose(up[4:] / louder.rows.t[~louder.rows.live][4:], np.sqrt(2), rtol=1e-6)
+  louder = solvers.heun(process, ts, s_churn=1e9, s_noise=1.003)
+  up = louder.rows.t[np.flatnonzero(~louder.rows.evaluated) + 1]
+  np.testing.assert_allclose(up[4:] / louder.rows.t[~louder.rows.evaluated][4:], np.sqrt(2), rtol=1e-6)
   assert up.max() <= 80
   with pytest.raises(ValueError, match='churn: got -1'):
-    solvers.heun(process, ts, churn=-1)
+    solvers.heun(process, ts, s_churn=-1)
 
 
 def recursion(ts, eta):
@@ -218,7 +218,7 @@ def test_churn_keeps_the_bimodal_target():
   """EDM Heun of 256 steps, with and without churn: at most .004 from M1."""
   process = schedules.edm()
   ts = grids.karras(process, 256)
-  for options in ({}, {'churn': 40.0, 'churn_min': 0.05, 'churn_max': 50.0, 'churn_noise': 1.003}):
+  for options in ({}, {'churn': 40.0, 's_min': 0.05, 's_max': 50.0, 's_noise': 1.003}):
     assert wasserstein('heun', process, ts, 100000, **options) <= 0.004
 
 
@@ -259,9 +259,9 @@ def test_sample_k_does_not_depend_on_its_company():
 
 def test_each_row_draws_fresh_noise():
   """Two pure-noise rows into two registers are independent, standard normal and unlike the other samples' draws."""
-  tape = solvers.Tape('x', 'first')
-  tape.row(1.0, first=tape.z)
-  tape.row(0.5, x=tape.first + 10 * tape.z)
+  table = solvers.TableBuilder('x', 'first')
+  table.row(1.0, first=table.z)
+  table.row(0.5, x=table.first + 10 * table.z)
   process = schedules.flow()
-  got = np.asarray(sample(m1().denoiser(process), tape.done(), jnp.zeros((20000, 1)), jax.random.key(0)))[:, 0]
+  got = np.asarray(sample(m1().denoiser(process), table.done(), jnp.zeros((20000, 1)), jax.random.key(0)))[:, 0]
   assert got.var() == pytest.approx(101, rel=4 * np.sqrt(2 / 20000))  # 121 if both rows shared their noise

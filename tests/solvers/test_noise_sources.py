@@ -49,7 +49,7 @@ def test_one_path_gives_one_picture_at_different_numbers_of_steps():
 
   def run(n, source):
     solver = table(process, n)
-    return solvers.sample(target.denoiser(process), solver, x, jax.random.key(1), noise=source(solver))
+    return solvers.sample(target.denoiser(process), solver, x, jax.random.key(1), noise_source=source(solver))
 
   def gap(source):
     return float(np.sqrt(np.mean((run(40, source) - run(80, source)) ** 2)))
@@ -62,10 +62,10 @@ def test_given_draws_are_used_and_fixed_zeros_give_the_mean():
   solver, x = table(process, 5), np.linspace(-1, 1, 8, dtype=np.float32)[:, None]
   independent = draws(noise.independent, solver, 8)
   want = solvers.sample(target.denoiser(process), solver, x, jax.random.key(0))
-  got = solvers.sample(target.denoiser(process), solver, x, jax.random.key(5), noise=noise.fixed(independent))
+  got = solvers.sample(target.denoiser(process), solver, x, jax.random.key(5), noise_source=noise.fixed(independent))
   np.testing.assert_allclose(got, want, atol=1e-6)  # compiled elsewhere, the draws round differently
   a, b = (
-    solvers.sample(target.denoiser(process), solver, x, jax.random.key(s), noise=noise.fixed(0 * independent))
+    solvers.sample(target.denoiser(process), solver, x, jax.random.key(s), noise_source=noise.fixed(0 * independent))
     for s in (0, 1)
   )
   np.testing.assert_array_equal(a, b)
@@ -75,7 +75,11 @@ def test_another_path_is_another_picture_and_nothing_recompiles(compiles):
   process, target = schedules.vp_linear(), m1()
   solver, other = table(process, 5), solvers.sde_dpmpp_2m(process, grids.uniform(process, 5))
   x = np.zeros((4, 1), np.float32)
-  first = solvers.sample(target.denoiser(process), solver, x, jax.random.key(0), noise=noise.brownian(solver, process))
+  first = solvers.sample(
+    target.denoiser(process), solver, x, jax.random.key(0), noise_source=noise.brownian(solver, process)
+  )
   with compiles(0):
-    second = solvers.sample(target.denoiser(process), other, x, jax.random.key(1), noise=noise.brownian(other, process))
+    second = solvers.sample(
+      target.denoiser(process), other, x, jax.random.key(1), noise_source=noise.brownian(other, process)
+    )
   assert not np.allclose(first, second)

@@ -102,8 +102,8 @@ def test_point_mass_is_reached(kind, name):
 class ReplayRows(NamedTuple):
   t: Any
   weights: Any
-  live: Any
-  id: Any
+  evaluated: Any
+  stream: Any
   z: Any
 
 
@@ -113,8 +113,8 @@ class Replay:
 
   table: solvers.Table
   z: jax.Array
-  noisy = False
-  masked = False
+  stochastic = False
+  skips = False
 
   @property
   def rows(self):
@@ -123,15 +123,15 @@ class Replay:
   def init(self, x, key=None):
     return self.table.init(x, key)
 
-  def probe(self, state):
-    return self.table.probe(state)
+  def point(self, state):
+    return self.table.point(state)
 
   def update(self, state, pred, row, keys, noise):
     means, stds = self.table.transition(state, pred, row)
     return tuple(m + s * row.z.astype(m.dtype) for m, s in zip(means, stds, strict=True))
 
-  def end(self, state):
-    return self.table.end(state)
+  def output(self, state):
+    return self.table.output(state)
 
 
 LESS_USED = {'sub_vp', 've', 'sigmoid'}
@@ -154,8 +154,8 @@ def test_float32_is_close_to_float64(kind):
       for name in (name for name in solvers.tables.__all__ if takes(name, kind)):
         for n in (5, 20, 50):
           table = pad(build(name, process, times(name, process, n)), 200, 6)
-          live = table.replace(masked=False, noisy=False)
-          got[name, n] = np.asarray(sample(denoise, Replay(live, draws[1:].astype(dtype)), x))
+          evaluated = table.replace(skips=False, stochastic=False)
+          got[name, n] = np.asarray(sample(denoise, Replay(evaluated, draws[1:].astype(dtype)), x))
           assert got[name, n].dtype == dtype
       runs.append(got)
   for case, single in runs[0].items():

@@ -31,7 +31,7 @@ def test_rows():
   both = predictor_corrector(process, ts, steps=2)
   np.testing.assert_allclose(both.rows.t, np.repeat(ts[:-1], 3))
   np.testing.assert_array_equal(both.rows.stream, [1, 2, 0] * 3)
-  assert both.nfe == 9 and both.rows.live.all() and both.noisy and not both.masked
+  assert both.nfe == 9 and both.rows.evaluated.all() and both.stochastic and not both.skips
   np.testing.assert_array_equal(both.rows.weights[2::3], reverse_diffusion(process, ts).rows.weights[:, 0])
   assert predictor_corrector(process, ts).nfe == 6
   assert predictor_corrector(process, ts, 'none').nfe == predictor_corrector(process, ts, corrector='none').nfe == 3
@@ -50,7 +50,7 @@ def test_without_a_corrector_it_is_the_table():
   for name in ('reverse_diffusion', 'ancestral'):
     ts = grids.uniform(process, 6)
     table, alone = getattr(solvers, name)(process, ts), predictor_corrector(process, ts, name, 'none')
-    got, want = (sample(denoise, s, x, jax.random.key(0), noise=noise.fixed(draws)) for s in (alone, table))
+    got, want = (sample(denoise, s, x, jax.random.key(0), noise_source=noise.fixed(draws)) for s in (alone, table))
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
@@ -67,7 +67,7 @@ def test_the_law_of_annealed_steps_is_exact(kind):
   x, z = np.zeros((rows + 1, 1), np.float32), np.zeros((rows, rows + 1, 1), np.float32)
   x[0] = 1
   z[np.arange(rows), 1 + np.arange(rows)] = 1
-  got = sample(gaussian([0.0], C2).denoiser(process), solver, x, jax.random.key(0), noise=noise.fixed(z))
+  got = sample(gaussian([0.0], C2).denoiser(process), solver, x, jax.random.key(0), noise_source=noise.fixed(z))
   want = np.zeros(rows + 1)
   want[0] = 1
   alpha, sigma, _ = noise_levels.at(process, ts)

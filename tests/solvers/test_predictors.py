@@ -89,7 +89,7 @@ def test_the_deterministic_form_is_of_first_order():
   for n in (160, 320):
     ts = grids.uniform_lam(process, n, to_zero=False)
     table = reverse_diffusion(process, ts, ode=True)
-    assert not table.noisy
+    assert not table.stochastic
     errors.append(error(table, 'vp_linear', ts[-1], 32))
   assert np.log2(errors[0] / errors[1]) == pytest.approx(1, abs=0.15)
 

@@ -14,7 +14,7 @@ from diffjax.exact import mixture
 from diffjax.kinds import as_kind
 from diffjax.prediction import Denoiser, as_denoiser, complete
 from diffjax.process import Process
-from diffjax.solvers import Tape, grids, pad, path, sample
+from diffjax.solvers import TableBuilder, grids, pad, sample, trajectory
 
 X = np.random.default_rng(0).standard_normal((4, 2)).astype(np.float32)
 SEEN, TRACES = [], []
@@ -59,12 +59,12 @@ def with_idle_rows():
   """DDIM with a row that only scales between its evaluations, as a restart would."""
   process = schedules.vp_linear()
   alpha, sigma, _ = noise_levels.at(process, [0.9, 0.5, 0.1])
-  tape = Tape('x')
-  tape.row(0.9, x=alpha[1] * tape.x0 + sigma[1] * tape.eps)
-  tape.row(0.5, live=False, x=2 * tape.x)
-  tape.row(0.5, live=False, x=0.5 * tape.x)
-  tape.row(0.5, x=alpha[2] * tape.x0 + sigma[2] * tape.eps)
-  return tape.done()
+  table = TableBuilder('x')
+  table.row(0.9, x=alpha[1] * table.x0 + sigma[1] * table.eps)
+  table.row(0.5, evaluated=False, x=2 * table.x)
+  table.row(0.5, evaluated=False, x=0.5 * table.x)
+  table.row(0.5, x=alpha[2] * table.x0 + sigma[2] * table.eps)
+  return table.done()
 
 
 def test_rows_that_are_not_live_are_not_evaluated():
@@ -144,14 +144,14 @@ def test_memory_passes_from_evaluation_to_evaluation():
     table = build(name, process, grids.uniform(process, 6))
     np.testing.assert_allclose(sample(denoise, table, X), last, atol=1e-5)
     np.testing.assert_allclose(sample(denoise, pad(table, 15, 4), X), last, atol=1e-5)
-  _, (_, clean) = path(denoise, with_idle_rows(), X)
+  _, (_, clean) = trajectory(denoise, with_idle_rows(), X)
   np.testing.assert_array_equal(clean[jnp.array([0, 3])], np.stack([np.zeros_like(X), np.ones_like(X)]))
 
 
 def test_path_shows_points_and_predictions():
   process = schedules.vp_linear()
   denoise, table = gm_a().denoiser(process), solvers.ddim(process, grids.uniform(process, 4))
-  end, (points, clean) = path(denoise, table, X)
+  end, (points, clean) = trajectory(denoise, table, X)
   assert points.shape == clean.shape == (4, 4, 2)
   np.testing.assert_allclose(end, sample(denoise, table, X), rtol=1e-6)
   np.testing.assert_array_equal(points[0], X)
@@ -181,8 +181,8 @@ def test_modalities_share_one_table():
 class Steps(NamedTuple):
   t: Any
   s: Any
-  live: Any
-  id: Any
+  evaluated: Any
+  stream: Any
 
 
 @struct.dataclass
@@ -191,13 +191,13 @@ class Clipped:
 
   process: Process
   rows: Steps
-  noisy: bool = struct.field(pytree_node=False, default=False)
-  masked: bool = struct.field(pytree_node=False, default=False)
+  stochastic: bool = struct.field(pytree_node=False, default=False)
+  skips: bool = struct.field(pytree_node=False, default=False)
 
   def init(self, x, key=None):
     return {'now': x, 'clipped': jnp.zeros(x.shape[0])}
 
-  def probe(self, state):
+  def point(self, state):
     return state['now']
 
   def transition(self, state, pred, row):
@@ -208,7 +208,7 @@ class Clipped:
   def update(self, state, pred, row, keys, noise):
     return self.transition(state, pred, row)[0]
 
-  def end(self, state):
+  def output(self, state):
     return state
 
 
@@ -254,7 +254,7 @@ def test_keys_are_asked_for():
   with pytest.raises(ValueError, match='key: got None; allowed: a typed key'):
     sample(denoise, table, X)
   with pytest.raises(ValueError, match='key: got None'):
-    path(denoise, table, X)
+    trajectory(denoise, table, X)
   with pytest.raises(ValueError, match='key: got .* without a key type'):
     sample(denoise, table, X, jax.random.PRNGKey(0))
   with pytest.raises(ValueError, match=r'key: got a batch of shape \(3,\); allowed: .* shape \(4,\)'):

@@ -39,7 +39,7 @@ def kernel(process, t, s):
 # one program a structure of solver, whatever its number of rows
 @jax.jit
 def advance(denoise, solver, state, row, batch):
-  return solver.update(state, denoise(solver.probe(state), row.t.astype(jnp.float32), None), row, batch, independent)
+  return solver.update(state, denoise(solver.point(state), row.t.astype(jnp.float32), None), row, batch, independent)
 
 
 components = jax.jit(lambda denoise, solver, x, row: solver.components(x, denoise(x, row.t), row))
@@ -229,7 +229,7 @@ class Analytic:
 
   rows: dict
 
-  def probe(self, state):
+  def point(self, state):
     return state
 
   def update(self, state, pred, row, keys, noise):
@@ -478,7 +478,7 @@ def test_modalities_are_sampled_side_by_side():
 def test_trained_heads_know_the_covariance(name):
   """GM-A, a small network: correlation above .95 with the exact Var[eps | x_t], a dimension, over t in [.02, .9]."""
   process, target, steps = schedules.vp_linear(), gm_a(), 3000
-  net = nets.mlp(width=64, depth=2, features_out=2)
+  net = nets.mlp(width=64, depth=2, out_channels=2)
   loss = losses.moments(process, net, (name,), target.denoiser(process))
   optimiser = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
 

@@ -17,7 +17,7 @@ def test_bit_for_bit(name, tmp_path):
   write(path, table, process, f'{name} by hand')
   kept = read(path, schedules.cosine())
   assert kept.about == f'{name} by hand' and kept.table.registers == table.registers
-  assert (kept.table.noisy, kept.table.masked, kept.table.nfe) == (table.noisy, table.masked, table.nfe)
+  assert (kept.table.stochastic, kept.table.skips, kept.table.nfe) == (table.stochastic, table.skips, table.nfe)
   for a, b in zip(kept.table.rows, table.rows, strict=True):
     assert a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
@@ -26,7 +26,7 @@ def test_padded_and_element_wise_tables(tmp_path):
   process, path = schedules.flow(), str(tmp_path / 'solver.npz')
   padded = solvers.pad(solvers.ddim(process, grids.uniform(process, 4)), 6, 3)
   write(path, padded, process, '')
-  assert read(path, process).table.masked and read(path, process).table.nfe == 4
+  assert read(path, process).table.skips and read(path, process).table.nfe == 4
   plain = solvers.ddim(process, grids.uniform(process, 4))
   wide = np.broadcast_to(plain.rows.weights[..., None], (*plain.rows.weights.shape, 3))
   write(path, plain.replace(rows=plain.rows._replace(weights=wide)), process, '')
@@ -66,9 +66,9 @@ def test_other_processes_versions_and_places(path, tmp_path):
     dict(extra=1),
     dict(t=np.zeros(5)),
     dict(t=np.full(6, np.nan)),
-    dict(live=np.ones(6)),
-    dict(live=np.arange(6) > 0),
-    dict(noisy=np.array('no')),
+    dict(evaluated=np.ones(6)),
+    dict(evaluated=np.arange(6) > 0),
+    dict(stochastic=np.array('no')),
     dict(weights=np.zeros((6, 2, 6))),
     dict(registers=np.array(['x'])),
     dict(version=np.array('one')),

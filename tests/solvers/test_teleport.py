@@ -47,7 +47,7 @@ def test_a_teleported_solver_is_the_solver_begun_there():
   for build in (solvers.ddpm, solvers.unipc):
     inner = build(process, ts)
     solver = solvers.teleport(inner, process, known)
-    assert (solver.nfe, solver.noisy, solver.masked) == (5, inner.noisy, inner.masked)
+    assert (solver.nfe, solver.stochastic, solver.skips) == (5, inner.stochastic, inner.skips)
     begun = solvers.leap(process, known, x, process.t_max, ts[0])
     flat = Flat(denoise)
     got = solvers.sample(flat, solver, x, jax.random.key(1))

@@ -40,13 +40,13 @@ def test_churn_of_heun_is_heun_s_own():
   ts = grids.karras(process, 8)
   for options in ({}, {'low': 0.05, 'high': 50.0, 'spread': 1.003}):
     named = {'churn_' + {'low': 'min', 'high': 'max', 'spread': 'noise'}[k]: v for k, v in options.items()}
-    want = solvers.heun(process, ts, churn=2.0, **named)
+    want = solvers.heun(process, ts, s_churn=2.0, **named)
     got = churn(solvers.heun, process, ts, 2.0, **options)
     np.testing.assert_allclose(got.rows.t, want.rows.t)
-    np.testing.assert_array_equal(got.rows.live, want.rows.live)
+    np.testing.assert_array_equal(got.rows.evaluated, want.rows.evaluated)
     np.testing.assert_allclose(got.rows.weights[:, 0], want.rows.weights[:, 0], rtol=1e-9, atol=1e-12)
-    assert (got.nfe, got.noisy, got.masked, got.registers) == (want.nfe, True, True, want.registers)
-    np.testing.assert_array_equal(got.rows.id, np.arange(len(got.rows.t)))
+    assert (got.nfe, got.stochastic, got.skips, got.registers) == (want.nfe, True, True, want.registers)
+    np.testing.assert_array_equal(got.rows.stream, np.arange(len(got.rows.t)))
 
 
 @pytest.mark.parametrize('name', ['ddim', 'heun', 'dpmpp_2m', 'midpoint', 'unipc'])
@@ -56,10 +56,10 @@ def test_churn_of_nothing_is_the_table(name):
   base, options = getattr(solvers, name), {'order': 1} if name == 'unipc' else {}
   for amount, bounds in ((0.0, {}), (40.0, {'low': 1e9})):
     same = churn(base, process, ts, amount, **bounds, **options)
-    assert not same.noisy and not same.masked
+    assert not same.stochastic and not same.skips
     np.testing.assert_array_equal(same.rows.weights, base(process, ts, **options).rows.weights)
   some = churn(base, process, ts, 2.0, low=0.1, high=10.0, **options)
-  assert some.noisy and some.nfe == base(process, ts, **options).nfe
+  assert some.stochastic and some.nfe == base(process, ts, **options).nfe
 
 
 @pytest.mark.parametrize('name, kind', [('ddim', 'vp_linear'), ('heun', 'flow'), ('dpmpp_2m', 'edm')])
@@ -87,10 +87,10 @@ def test_churn_keeps_the_line_and_the_law(name, kind):
 def test_methods_that_look_back_start_over_after_churn():
   process = schedules.vp_linear()
   table = churn(solvers.dpmpp_2m, process, grids.uniform_lam(process, 8, to_zero=False), 2.0, low=0.2, high=2.0)
-  idle = np.flatnonzero(~table.rows.live)
+  idle = np.flatnonzero(~table.rows.evaluated)
   weights = table.rows.weights
   assert len(idle) > 1 and not weights[idle, 1].any() and not weights[idle + 1, 0, 1].any()
-  assert weights[1, 0, 1] and not table.rows.live.all()  # not churned at the start: the second row looks back
+  assert weights[1, 0, 1] and not table.rows.evaluated.all()  # not churned at the start: the second row looks back
   with pytest.raises(ValueError, match='amount: got -1; allowed'):
     churn(solvers.ddim, process, [1.0, 0.5], -1)
 
@@ -198,7 +198,7 @@ def test_first_order_steps_in_the_pair_form_are_ddim():
 def test_rows_that_are_not_evaluated_keep_x():
   process = schedules.edm()
   table = churn(solvers.ddim, process, grids.karras(process, 5), 2.0)
-  idle = ~table.rows.live
+  idle = ~table.rows.evaluated
   np.testing.assert_array_equal(pair_form(table, process).rows.weights[idle], table.rows.weights[idle])
 
 

@@ -24,7 +24,9 @@ def test_weights_are_exact_for_their_functions(nodes):
 def test_gaussian_data_of_the_given_deviation_are_solved_exactly_once_two_values_are_known(kind):
   """v = 0 for N(0, s^2), so every step leaves x / r alone but the first, which turns it and knows the line alone."""
   process, s = PROCESSES[kind](), 0.7
-  table = solvers.trig_adams(process, grids.noise_share(process, 6), order=2, data_std=s, final=2, corrector=False)
+  table = solvers.trig_adams(
+    process, grids.noise_share(process, 6), order=2, data_std=s, final_order=2, corrector=False
+  )
   ends = []
   for rows in range(1, 7):
     part = table.replace(rows=type(table.rows)(*(leaf[:rows] for leaf in table.rows)))
@@ -54,7 +56,7 @@ def test_order(order, corrector):
   process, errors = schedules.vp_linear(), []
   for n in (80, 160):
     ts = grids.noise_share(process, n, to_zero=False)
-    table = solvers.trig_adams(process, ts, order=order, corrector=corrector, final=order)
+    table = solvers.trig_adams(process, ts, order=order, corrector=corrector, final_order=order)
     gap = run(table, process, start(process, 128)) - solution('vp_linear', 128, ts[0], ts[-1])
     errors.append(np.sqrt(np.mean(gap**2)))
   assert np.log2(errors[0] / errors[1]) > 2 + corrector - 0.15

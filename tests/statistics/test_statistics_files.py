@@ -40,10 +40,10 @@ def test_a_damaged_file_is_one_clear_error(kind, tmp_path):
 def test_other_kinds_versions_and_shapes_are_refused(tmp_path):
   path = str(tmp_path / 'it.npz')
   with pytest.raises(ValueError, match='not there; allowed: a file that diffjax statistics wrote'):
-    statistics.load(path, statistics.Energies)
+    statistics.load(path, statistics.NoiseEnergy)
   statistics.save(path, VALUES['energies'])
   with pytest.raises(ValueError, match="holds 'energies'; allowed: 'linear'"):
-    statistics.load(path, statistics.LinearTerms)
+    statistics.load(path, statistics.ModelStatistics)
   with np.load(path) as file:
     arrays = dict(file)
   for change, words in (
@@ -55,7 +55,7 @@ def test_other_kinds_versions_and_shapes_are_refused(tmp_path):
   ):
     np.savez(path, **{**arrays, **change})
     with pytest.raises(ValueError, match=words):
-      statistics.load(path, statistics.Energies)
+      statistics.load(path, statistics.NoiseEnergy)
   np.savez(path, x=np.zeros(3))
   with pytest.raises(ValueError, match='damaged'):
-    statistics.load(path, statistics.Energies)
+    statistics.load(path, statistics.NoiseEnergy)

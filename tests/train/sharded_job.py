@@ -18,8 +18,8 @@ from experiments.bench.scaling import collectives, meshes, objections, step_of
 
 NETS = dict(
   dit=nets.dit(depth=1, width=32, heads=4, classes=10),
-  unet=nets.unet(width=16, levels=(1, 2), blocks=1, attention=(4,), classes=10),
-  edm2=nets.edm2(width=32, levels=(1, 2), blocks=1, attention=(4,), head=16, classes=10),
+  unet=nets.unet(width=16, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), classes=10),
+  edm2=nets.edm2(width=32, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), head_dim=16, classes=10),
   uvit=nets.uvit(depth=2, width=32, heads=4, classes=10),
 )
 STEPS, ROWS = 20, 56

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from diffjax.nets.magnitude import MP_KERNEL, MPDense, mp_silu
 from diffjax.train import optimiser
-from diffjax.train.forced import forced, project
+from diffjax.train.forced import force_norm, project
 from diffjax.train.roles import Method, Phase
 from diffjax.train.sharding import make_mesh, state_shardings
 from diffjax.train.step import init_state, make_train_step
@@ -69,8 +69,8 @@ def test_rows_keep_their_size_with_and_grow_without():
   Without: Adam's step is not the gradient's direction, so single rows may shrink; but n steps of r an element, each in
   a direction of its own, add n r^2 = .45 to a mean square of 1. Half of that in the mean square is asked for.
   """
-  options = dict(peak=0.03, b2=0.99, schedule='constant', clip=0.0)
-  state, (losses, rows) = trained(optimiser.adam(500, **options, forced=True), 500)
+  options = dict(learning_rate=0.03, b2=0.99, schedule='constant', clip=0.0)
+  state, (losses, rows) = trained(optimiser.adam(500, **options, forced_norm=True), 500)
   np.testing.assert_allclose(rows, 1, atol=1e-3)
   x = jax.random.normal(jax.random.key(3), (256, 8))
   h = Net().apply({'params': state.roles['student']}, x, mutable='features')[1]['features']['h'][0]
@@ -98,7 +98,7 @@ def test_project():
 
 def test_the_last_link_is_the_projection():
   """params + updates = project(params + the updates before), as nothing else touches them."""
-  plain, rule = optax.sgd(0.3), optax.chain(optax.sgd(0.3), forced())
+  plain, rule = optax.sgd(0.3), optax.chain(optax.sgd(0.3), force_norm())
   grads = jax.tree.map(lambda w: jnp.cos(5 * w), PARAMS)
   moved = [optax.apply_updates(PARAMS, r.update(grads, r.init(PARAMS), PARAMS)[0]) for r in (plain, rule)]
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), project(moved[0]), moved[1])
@@ -112,7 +112,7 @@ def test_a_sharding_changes_nothing():
 
 
 def test_refused():
-  with pytest.raises(ValueError, match="optimiser.forced: got .*'mp_kernel'; allowed"):
-    optimiser.adam(10, forced=True).init({'kernel': jnp.ones((2, 2))})
+  with pytest.raises(ValueError, match="optimiser.forced_norm: got .*'mp_kernel'; allowed"):
+    optimiser.adam(10, forced_norm=True).init({'kernel': jnp.ones((2, 2))})
   with pytest.raises(ValueError, match='params: got None; allowed'):
-    forced().update(PARAMS, optax.EmptyState())
+    force_norm().update(PARAMS, optax.EmptyState())

@@ -13,7 +13,7 @@ from diffjax.train.sharding import AXES, state_shardings
 
 X, T = jnp.zeros((1, 8, 8, 1)), jnp.zeros(1)
 DIT = nets.dit(depth=2, width=16, heads=4, classes=10, scan=True)
-UNET = nets.unet(width=16, levels=(1, 2), blocks=1, attention=(4,), classes=10)
+UNET = nets.unet(width=16, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), classes=10)
 
 
 def mesh(data, fsdp, model):

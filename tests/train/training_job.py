@@ -60,7 +60,7 @@ def batches(start):
 
 
 def method(steps=100):
-  return Method((Phase('student', loss, optimiser.adamw(steps, peak=1e-2, warmup=3)),))
+  return Method((Phase('student', loss, optimiser.adamw(steps, learning_rate=1e-2, warmup=3)),))
 
 
 def run(workdir=None, steps=20, batches=batches, **options):

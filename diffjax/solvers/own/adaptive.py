@@ -17,7 +17,7 @@ from jax import Array
 from diffjax.errors import InputError
 from diffjax.noise_levels import at
 from diffjax.prediction import Denoise
-from diffjax.process import Process, like
+from diffjax.process import Process, expand
 
 __all__ = ['Solution', 'dopri5', 'dpm_adaptive']
 
@@ -36,14 +36,14 @@ ERROR = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 
 
 
 class Solution(NamedTuple):
-  """The samples x (B, ...), the evaluations each took (B,), and whether each reached the end (B,).
+  """The samples x (B, ...), the evaluations each took (B,), and whether each success the end (B,).
 
   The network ran `nfe.max()` times on the whole batch; `nfe.mean()` is what the samples needed.
   """
 
   x: Array
   nfe: Array
-  reached: Array
+  success: Array
 
 
 def dopri5(
@@ -54,7 +54,7 @@ def dopri5(
   atol: float = 1e-5,
   end: float | None = None,
   batch_coupled: bool = False,
-  limit: int = 1000,
+  max_steps: int = 1000,
 ) -> Solution:
   """Dormand-Prince 5(4) for dx/dt = alpha' x0 + sigma' eps from t_max to `end`.   arXiv:2011.13456 sec. 4.3
 
@@ -63,7 +63,7 @@ def dopri5(
 
   Args:
     end: the last time; None is t_min of the process.
-    limit: attempts after which a sample is given up (`reached` is False).
+    limit: attempts after which a sample is given up (`success` is False).
 
   Raises:
     InputError: end is outside [0, t_max), or a tolerance is not positive.
@@ -73,7 +73,7 @@ def dopri5(
   if not 0 <= end < float(process.t_max):
     raise InputError(f'end: got {end}; allowed: from 0 to below {float(process.t_max):g}')
   span = end - float(process.t_max)
-  return _dopri5(denoise, x, cond, _tolerances(rtol, atol), end, 0.01 * span, batch_coupled, limit)
+  return _dopri5(denoise, x, cond, _tolerances(rtol, atol), end, 0.01 * span, batch_coupled, max_steps)
 
 
 def dpm_adaptive(
@@ -85,7 +85,7 @@ def dpm_adaptive(
   atol: float = 0.0078,
   end: float | None = None,
   batch_coupled: bool = False,
-  limit: int = 1000,
+  max_steps: int = 1000,
 ) -> Solution:
   """DPM-Solver-12 (order 2) or -23 (order 3): noise form in lam from t_max to `end`.   arXiv:2206.00927 app. C
 
@@ -102,7 +102,7 @@ def dpm_adaptive(
   lam = at(process, [float(process.t_max), end])[2]
   if not np.isfinite(lam).all():
     raise InputError(f'end: got {end}, lam from {lam[0]:g} to {lam[1]:g}; allowed: a process and end of finite lam')
-  return _dpm(denoise, x, cond, _tolerances(rtol, atol), lam[0], lam[1], order, batch_coupled, limit)
+  return _dpm(denoise, x, cond, _tolerances(rtol, atol), lam[0], lam[1], order, batch_coupled, max_steps)
 
 
 def _tolerances(rtol: float, atol: float) -> tuple[float, float]:
@@ -111,8 +111,8 @@ def _tolerances(rtol: float, atol: float) -> tuple[float, float]:
   return rtol, atol
 
 
-@partial(jax.jit, static_argnames=('coupled', 'limit'))
-def _dopri5(denoise, x, cond, tolerances, end, first, coupled, limit):
+@partial(jax.jit, static_argnames=('coupled', 'max_steps'))
+def _dopri5(denoise, x, cond, tolerances, end, first, coupled, max_steps):
   process: Process = denoise.process
   rtol, atol = tolerances
 
@@ -121,7 +121,7 @@ def _dopri5(denoise, x, cond, tolerances, end, first, coupled, limit):
     return process.velocity(pred.x0, pred.eps, t)
 
   def attempt(x: Array, t: Array, h: Array, k1: Array) -> tuple[Array, Array, Array]:
-    step, slopes = like(h, x), [k1]
+    step, slopes = expand(h, x), [k1]
     new = x
     for c, weights in zip(NODES[1:], STAGES[1:], strict=True):
       new = x + step * sum(w * k for w, k in zip(weights, slopes, strict=True))
@@ -132,12 +132,12 @@ def _dopri5(denoise, x, cond, tolerances, end, first, coupled, limit):
   together = (lambda error: jnp.sqrt(jnp.mean(error**2))) if coupled else None
   t = jnp.full(len(x), process.t_max, x.dtype)
   last, h = jnp.asarray(end, x.dtype), jnp.full_like(t, first)
-  x, tries, reached = _adapt(attempt, x, t, last, h, slope(x, t), 5, (0.2, 10.0), together, limit)
-  return Solution(x, 1 + 6 * tries, reached)
+  x, tries, success = _adapt(attempt, x, t, last, h, slope(x, t), 5, (0.2, 10.0), together, max_steps)
+  return Solution(x, 1 + 6 * tries, success)
 
 
-@partial(jax.jit, static_argnames=('order', 'coupled', 'limit'))
-def _dpm(denoise, x, cond, tolerances, start, end, order, coupled, limit):
+@partial(jax.jit, static_argnames=('order', 'coupled', 'max_steps'))
+def _dpm(denoise, x, cond, tolerances, start, end, order, coupled, max_steps):
   process: Process = denoise.process
   rtol, atol = tolerances
 
@@ -148,16 +148,16 @@ def _dpm(denoise, x, cond, tolerances, start, end, order, coupled, limit):
       """The point at lam + r h and its time: (alpha / alpha_t) x - sigma (expm1(r h) eps + extra)."""
       t = process.lam_inverse(lam + r * h)
       alpha, sigma = process.schedule(t)
-      return like(alpha / alpha_t, x) * x - like(sigma, x) * (like(jnp.expm1(r * h), x) * eps + extra), t
+      return expand(alpha / alpha_t, x) * x - expand(sigma, x) * (expand(jnp.expm1(r * h), x) * eps + extra), t
 
     eps = denoise(x, process.lam_inverse(lam), cond).eps
     if order == 2:
       low = reach(1.0, eps)[0]
       middle = denoise(*reach(0.5, eps), cond).eps
-      high = reach(1.0, eps, like(jnp.expm1(h), x) * (middle - eps))[0]
+      high = reach(1.0, eps, expand(jnp.expm1(h), x) * (middle - eps))[0]
     else:
       first = denoise(*reach(1 / 3, eps), cond).eps - eps
-      low = reach(1.0, eps, like(jnp.expm1(h), x) * 1.5 * first)[0]
+      low = reach(1.0, eps, expand(jnp.expm1(h), x) * 1.5 * first)[0]
       second = denoise(*reach(2 / 3, eps, 2 * _rest(2 / 3 * h, x) * first), cond).eps - eps
       high = reach(1.0, eps, 1.5 * _rest(h, x) * second)[0]
     delta = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(low), jnp.abs(before)))
@@ -165,13 +165,15 @@ def _dpm(denoise, x, cond, tolerances, start, end, order, coupled, limit):
 
   lam = jnp.full(len(x), start, x.dtype)
   last, h = jnp.asarray(end, x.dtype), jnp.full_like(lam, 0.05)
-  x, tries, reached = _adapt(attempt, x, lam, last, h, x, order, (0.0, jnp.inf), jnp.max if coupled else None, limit)
-  return Solution(x, order * tries, reached)
+  x, tries, success = _adapt(
+    attempt, x, lam, last, h, x, order, (0.0, jnp.inf), jnp.max if coupled else None, max_steps
+  )
+  return Solution(x, order * tries, success)
 
 
 def _rest(h: Array, x: Array) -> Array:
   """expm1(h) / h - 1, by its series where h is small."""
-  return like(jnp.where(jnp.abs(h) < 0.05, h / 2 + h**2 / 6 + h**3 / 24, jnp.expm1(h) / h - 1), x)
+  return expand(jnp.where(jnp.abs(h) < 0.05, h / 2 + h**2 / 6 + h**3 / 24, jnp.expm1(h) / h - 1), x)
 
 
 def _adapt(
@@ -184,23 +186,23 @@ def _adapt(
   order: int,
   factors: tuple[Any, Any],
   together: Callable[[Array], Array] | None,
-  limit: int,
+  max_steps: int,
 ) -> tuple[Array, Array, Array]:
   """Steps from `start` (B,) to `end` with attempt(x, s, h, kept) -> (new x, scaled error, new kept).
 
   `together` makes one error of those of the batch; None leaves every sample its own. Returns x, the attempts of each
-  sample, and whether it reached the end.
+  sample, and whether it success the end.
   """
   close = 8 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(end), jnp.abs(start))
   tiny = jnp.finfo(x.dtype).tiny
 
   def going(carry: tuple) -> Array:
     _, s, _, _, tries = carry
-    return jnp.any((jnp.abs(end - s) > close) & (tries < limit))
+    return jnp.any((jnp.abs(end - s) > close) & (tries < max_steps))
 
   def body(carry: tuple) -> tuple:
     x, s, h, kept, tries = carry
-    on = (jnp.abs(end - s) > close) & (tries < limit)
+    on = (jnp.abs(end - s) > close) & (tries < max_steps)
     last = jnp.abs(h) >= jnp.abs(end - s)
     step = jnp.where(last, end - s, h)
     new, scaled, new_kept = attempt(x, s, step, kept)
@@ -211,8 +213,8 @@ def _adapt(
     good = on & (error <= 1)
     factor = jnp.clip(0.9 * jnp.maximum(error, tiny) ** (-1 / order), *factors)
     factor = jnp.where(jnp.isinf(error), 0.2, jnp.minimum(factor, 1e3))
-    x = jnp.where(like(good, x), new, x)
-    kept = jnp.where(like(good, x), new_kept, kept)
+    x = jnp.where(expand(good, x), new, x)
+    kept = jnp.where(expand(good, x), new_kept, kept)
     s = jnp.where(good, jnp.where(last, end, s + step), s)
     return x, s, jnp.where(on, step * factor, h), kept, tries + on
 

@@ -10,7 +10,7 @@ from jax import Array
 from diffjax import keys as draws
 from diffjax.errors import InputError
 from diffjax.prediction import Pred
-from diffjax.process import Process, like
+from diffjax.process import Process, expand
 from diffjax.solvers.noise import Noise, independent
 from diffjax.solvers.own.sn_dpm import Stepped, Steps, given_keys, laid_out, root, unzip, wide
 
@@ -101,13 +101,13 @@ class Mixed(Stepped):
     keys = given_keys(keys)
     parts = self.components(state, pred, row)
     z = noise(keys, row, state)
-    chance = draws.fold(draws.fold(keys, row.id), 1)  # z has the stream row.id itself
+    chance = draws.fold(draws.fold(keys, row.stream), 1)  # z has the stream row.stream itself
     leaves, treedef = jax.tree.flatten(state)
     if self.per_dimension:
       streams = [chance] if len(leaves) == 1 else draws.split(chance, len(leaves))
       u = [jax.vmap(lambda k, x: jax.random.uniform(k, x.shape))(k, x) for k, x in zip(streams, leaves, strict=True)]
     else:
-      u = [like(draws.uniform(chance), x) for x in leaves]
+      u = [expand(draws.uniform(chance), x) for x in leaves]
     pick = lambda u, first, second, weight, std, z: jnp.where(u < weight, first, second) + std * z  # noqa: E731
     return jax.tree.map(pick, jax.tree.unflatten(treedef, u), *parts, z)
 

@@ -12,7 +12,7 @@ from jax import Array
 from diffjax import keys as draws
 from diffjax.errors import InputError
 from diffjax.prediction import Pred
-from diffjax.process import Process, like
+from diffjax.process import Process, expand
 from diffjax.solvers.noise import Noise, independent
 from diffjax.solvers.tables.predictors import ancestral, levels, reverse_diffusion
 
@@ -70,7 +70,7 @@ def predictor_corrector(
   count = np.arange(len(weights), dtype=np.int32)
   rows = Rows(np.repeat(times, each), np.ones(len(weights), bool), count, np.array(weights), np.array(stream, np.int32))
   return PredictorCorrector(
-    rows, noisy=bool(rows.weights[:, 4].any()), langevin=corrector == 'langevin', batch_coupled=batch_coupled
+    rows, stochastic=bool(rows.weights[:, 4].any()), langevin=corrector == 'langevin', batch_coupled=batch_coupled
   )
 
 
@@ -78,8 +78,8 @@ class Rows(NamedTuple):
   """n rows: weights (n, 5) of x, x0, eps, 1 and z; stream (n,) is 0 for the predictor, k for the k-th corrector."""
 
   t: Any
-  live: Any
-  id: Any
+  evaluated: Any
+  stream: Any
   weights: Any
   stream: Any
 
@@ -88,10 +88,10 @@ class PredictorCorrector(struct.PyTreeNode):
   """Made by `predictor_corrector`. The state is x."""
 
   rows: Rows
-  noisy: bool = struct.field(pytree_node=False)
+  stochastic: bool = struct.field(pytree_node=False)
   langevin: bool = struct.field(pytree_node=False)
   batch_coupled: bool = struct.field(pytree_node=False)
-  masked: bool = struct.field(pytree_node=False, default=False)
+  skips: bool = struct.field(pytree_node=False, default=False)
 
   @property
   def nfe(self) -> int:
@@ -101,7 +101,7 @@ class PredictorCorrector(struct.PyTreeNode):
   def init(self, x: Any, key: Array | None = None) -> Any:
     return x
 
-  def probe(self, state: Any) -> Any:
+  def point(self, state: Any) -> Any:
     return state
 
   def transition(self, state: Any, pred: Pred, row: Rows) -> tuple[Any, Any]:
@@ -109,10 +109,10 @@ class PredictorCorrector(struct.PyTreeNode):
     ratio = self._ratio(pred, row)
 
     def mean(x: Array, x0: Array, eps: Array) -> Array:
-      w, q = row.weights.astype(x.dtype), like(ratio, x).astype(x.dtype)
+      w, q = row.weights.astype(x.dtype), expand(ratio, x).astype(x.dtype)
       return w[0] * x + w[1] * x0 + w[2] * q**2 * eps + w[3]
 
-    stds = jax.tree.map(lambda x: row.weights[4].astype(x.dtype) * like(ratio, x).astype(x.dtype), state)
+    stds = jax.tree.map(lambda x: row.weights[4].astype(x.dtype) * expand(ratio, x).astype(x.dtype), state)
     return jax.tree.map(mean, state, pred.x0, pred.eps), stds
 
   def _ratio(self, pred: Pred, row: Rows) -> Array:
@@ -130,7 +130,7 @@ class PredictorCorrector(struct.PyTreeNode):
   def update(self, state: Any, pred: Pred, row: Rows, keys: Array | None, noise: Noise = independent) -> Any:
     """One row: mean + std z with z = noise(keys, row, x); InputError if it needs keys and has none."""
     mean, std = self.transition(state, pred, row)
-    if not self.noisy:
+    if not self.stochastic:
       return mean
     if keys is None:
       raise InputError('keys: got None; allowed: a key batch (B,), since this solver draws noise')
@@ -138,7 +138,7 @@ class PredictorCorrector(struct.PyTreeNode):
     z = noise(draws.fold(keys, row.stream), row, state)
     return jax.tree.map(lambda m, s, z: m + s * z, mean, std, z)
 
-  def end(self, state: Any) -> Any:
+  def output(self, state: Any) -> Any:
     return state
 
   def __str__(self) -> str:

@@ -43,8 +43,8 @@ class Steps(NamedTuple):
   ratio: Any
   blind: Any
   most: Any
-  live: Any
-  id: Any
+  evaluated: Any
+  stream: Any
 
 
 def laid_out(
@@ -77,8 +77,8 @@ def laid_out(
     ratio=np.where(blind, 0.0, sigma[:-1] / np.where(blind, 1.0, alpha[:-1])),
     blind=blind.astype(np.float64),
     most=most,
-    live=np.ones(len(h), bool),
-    id=np.arange(len(h), dtype=np.int32),
+    evaluated=np.ones(len(h), bool),
+    stream=np.arange(len(h), dtype=np.int32),
   )
   return rows, jnp.asarray(data_var, float), None if clip is None else jnp.asarray(clip, float)
 
@@ -131,21 +131,21 @@ class Stepped(struct.PyTreeNode):
   rows: Steps
   data_var: Array
   clip: Array | None
-  noisy: bool = struct.field(pytree_node=False, default=True, kw_only=True)
-  masked: bool = struct.field(pytree_node=False, default=False, kw_only=True)
+  stochastic: bool = struct.field(pytree_node=False, default=True, kw_only=True)
+  skips: bool = struct.field(pytree_node=False, default=False, kw_only=True)
 
   @property
   def nfe(self) -> int:
     """Evaluations of the denoiser."""
-    return int(np.sum(np.asarray(self.rows.live)))
+    return int(np.sum(np.asarray(self.rows.evaluated)))
 
   def init(self, x: Any, key: Array | None = None) -> Any:
     return x
 
-  def probe(self, state: Any) -> Any:
+  def point(self, state: Any) -> Any:
     return state
 
-  def end(self, state: Any) -> Any:
+  def output(self, state: Any) -> Any:
     return state
 
   def _told(self, pred: Pred, *names: str) -> tuple[Any, ...]:

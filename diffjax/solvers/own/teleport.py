@@ -60,12 +60,12 @@ class Teleport(struct.PyTreeNode):
     return self.solver.rows
 
   @property
-  def noisy(self) -> bool:
-    return self.solver.noisy
+  def stochastic(self) -> bool:
+    return self.solver.stochastic
 
   @property
-  def masked(self) -> bool:
-    return self.solver.masked
+  def skips(self) -> bool:
+    return self.solver.skips
 
   @property
   def nfe(self) -> int:
@@ -77,8 +77,8 @@ class Teleport(struct.PyTreeNode):
     first = jnp.asarray(self.rows.t)[0]
     return self.solver.init(leap(self.process, self.gaussian, x, self.process.t_max, first), keys)
 
-  def probe(self, state: Any) -> Any:
-    return self.solver.probe(state)
+  def point(self, state: Any) -> Any:
+    return self.solver.point(state)
 
   def transition(self, state: Any, pred: Pred, row: Any) -> tuple[Any, Any]:
     return self.solver.transition(state, pred, row)
@@ -86,5 +86,5 @@ class Teleport(struct.PyTreeNode):
   def update(self, state: Any, pred: Pred, row: Any, keys: Array | None, noise: Noise = independent) -> Any:
     return self.solver.update(state, pred, row, keys, noise)
 
-  def end(self, state: Any) -> Any:
-    return self.solver.end(state)
+  def output(self, state: Any) -> Any:
+    return self.solver.output(state)

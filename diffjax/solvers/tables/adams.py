@@ -17,9 +17,9 @@ import numpy as np
 from diffjax.errors import InputError
 from diffjax.noise_levels import checked, on_grid
 from diffjax.process import Process
+from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.data_form import warn_of_leaps
 from diffjax.solvers.table import Table
-from diffjax.solvers.tape import Combo, Tape
 
 __all__ = ['exponential_adams']
 
@@ -67,8 +67,8 @@ def multistep(
     warn_of_leaps('Adams method in noise form', ts, alpha, lam)
   past = [f'm{j}' for j in range(1, order + corrector)]  # m_j: predicted j nodes back
   names = ['base', *past] if corrector else past  # base: the corrected point one node back
-  tape = Tape('x', *names)
-  lags: list[Combo] = [tape.eps if noise else tape.x0, *(getattr(tape, m) for m in past)]
+  table = TableBuilder('x', *names)
+  lags: list[Combo] = [table.eps if noise else table.x0, *(getattr(table, m) for m in past)]
 
   def step(i: int, x: Combo, known: list[Combo], ahead: list[Combo]) -> Combo:
     """From x at node i to node i + 1; known[j] is the prediction at node i - j, ahead[0] the one at node i + 1."""
@@ -80,14 +80,14 @@ def multistep(
 
   for i in range(n):
     met = corrector and i > 0 and np.isfinite(lam[i - 1 : i + 1]).all()
-    x = step(i - 1, tape.base, lags[1:], lags[:1]) if met else tape.x
+    x = step(i - 1, table.base, lags[1:], lags[:1]) if met else table.x
     if np.isfinite(lam[i : i + 2]).all():
       after = step(i, x, lags, [])
     else:
-      after = to_data(tape, alpha, sigma, i, x)
+      after = to_data(table, alpha, sigma, i, x)
     kept = [x, *lags] if corrector else lags
-    tape.row(ts[i], live=True, x=after, **dict(zip(names, kept, strict=False)))
-  return tape.done()
+    table.row(ts[i], evaluated=True, x=after, **dict(zip(names, kept, strict=False)))
+  return table.done()
 
 
 def order_at(i: int, order: int, lam: np.ndarray, lower_final: bool) -> int:
@@ -106,10 +106,10 @@ def leg(alpha: np.ndarray, sigma: np.ndarray, t: int, s: int, noise: bool) -> tu
   return (alpha[s] / alpha[t], -sigma[s]) if noise else (sigma[s] / sigma[t], alpha[s])
 
 
-def to_data(tape: Tape, alpha: np.ndarray, sigma: np.ndarray, i: int, x: Combo) -> Combo:
+def to_data(table: TableBuilder, alpha: np.ndarray, sigma: np.ndarray, i: int, x: Combo) -> Combo:
   """DDIM's step from x at node i to node i + 1 in data form, finite for sigma_s = 0 and alpha_t = 0."""
   ratio = sigma[i + 1] / sigma[i]
-  return ratio * x + (alpha[i + 1] - alpha[i] * ratio) * tape.x0
+  return ratio * x + (alpha[i + 1] - alpha[i] * ratio) * table.x0
 
 
 def whole(name: str, value: Any, most: int) -> int:

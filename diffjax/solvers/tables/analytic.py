@@ -7,9 +7,9 @@ import numpy as np
 from diffjax.errors import InputError
 from diffjax.noise_levels import at, checked, on_grid
 from diffjax.process import Process
+from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.table import Table
-from diffjax.solvers.tape import Tape
-from diffjax.statistics.types import Energies, given
+from diffjax.statistics.types import NoiseEnergy, given
 
 __all__ = ['analytic_dpm']
 
@@ -17,7 +17,7 @@ BOUNDS = ('data', 'energy')
 
 
 def analytic_dpm(
-  process: Process, ts: Any, statistics: Energies, eta: float = 1.0, bound: str = 'data', last_noise: float = np.inf
+  process: Process, ts: Any, statistics: NoiseEnergy, eta: float = 1.0, bound: str = 'data', last_noise: float = np.inf
 ) -> Table:
   """DDIM at this eta with the optimal isotropic variance: x_s = mean + std z.   arXiv:2201.06503 Th. 1
 
@@ -39,7 +39,7 @@ def analytic_dpm(
   Raises:
     InputError: no statistics or another process's; eta is outside [0, 1]; another bound; last_noise is not positive.
   """
-  given(process, statistics, Energies)
+  given(process, statistics, NoiseEnergy)
   if not 0 <= eta <= 1:
     raise InputError(f'eta: got {eta}; allowed: a number from 0 (DDIM) to 1 (DDPM)')
   if bound not in BOUNDS:
@@ -58,14 +58,14 @@ def analytic_dpm(
   noisy = np.flatnonzero(sigma[1:] > 0)
   if len(noisy):
     std[noisy[-1]] = min(std[noisy[-1]], last_noise * 2 / 255 * np.sqrt(np.pi / 2))
-  tape = Tape('x')
+  table = TableBuilder('x')
   for i in range(len(ts) - 1):
-    mean = alpha[i + 1] * tape.x0 + sigma[i + 1] * kept[i] * tape.eps
-    tape.row(ts[i], x=mean + std[i] * tape.z if sigma[i + 1] > 0 else mean)
-  return tape.done()
+    mean = alpha[i + 1] * table.x0 + sigma[i + 1] * kept[i] * table.eps
+    table.row(ts[i], x=mean + std[i] * table.z if sigma[i + 1] > 0 else mean)
+  return table.done()
 
 
-def analytic_grid(process: Process, statistics: Energies, n: int, candidates: int = 1000) -> np.ndarray:
+def analytic_grid(process: Process, statistics: NoiseEnergy, n: int, candidates: int = 1000) -> np.ndarray:
   """The n + 1 times, t_max first and 0 last, on which Analytic-DPM has the greatest likelihood.   arXiv:2201.06503
 
   Of `candidates` times spaced evenly up to t_max it keeps n, the first and the last among them, with the least sum of
@@ -75,7 +75,7 @@ def analytic_grid(process: Process, statistics: Energies, n: int, candidates: in
   Raises:
     InputError: no statistics or another process's; n is below 2 or above the number of candidates.
   """
-  given(process, statistics, Energies)
+  given(process, statistics, NoiseEnergy)
   if not 2 <= n <= candidates:
     raise InputError(f'n: got {n}; allowed: a whole number from 2 to the {candidates} candidates')
   ts = float(process.t_max) * np.arange(1, candidates + 1) / candidates
@@ -88,7 +88,7 @@ def analytic_grid(process: Process, statistics: Energies, n: int, candidates: in
   return np.concatenate([ts[[*places, *tail]][::-1], [0.0]])
 
 
-def step_costs(statistics: Energies, lam: np.ndarray) -> np.ndarray:
+def step_costs(statistics: NoiseEnergy, lam: np.ndarray) -> np.ndarray:
   """F[s, r] = log(1 - (1 - e^{-2h}) Gamma_r), h = lam_s - lam_r, of a step from r to the cleaner s; inf elsewhere.
 
   Up to terms that are the same for all paths between the same ends, twice the bound on -log p per element. lam falls

@@ -7,9 +7,9 @@ import numpy as np
 from diffjax.errors import InputError
 from diffjax.noise_levels import at, checked, on_grid, on_host, times_of
 from diffjax.process import Process
+from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.data_form import in_data_form
 from diffjax.solvers.table import Table
-from diffjax.solvers.tape import Tape
 
 __all__ = ['ddim', 'ddpm', 'ddpm_large', 'euler', 'euler_maruyama', 'heun']
 
@@ -27,12 +27,12 @@ def ddim(process: Process, ts: Any, eta: float = 0.0) -> Table:
     raise InputError(f'eta: got {eta}; allowed: a number from 0 (deterministic) to 1 (DDPM)')
   alpha, sigma, lam = on_grid(process, ts)
   ts = checked(process, ts)
-  tape = Tape('x')
+  table = TableBuilder('x')
   for i in range(len(ts) - 1):
     std = eta * sigma[i + 1] * np.sqrt(-np.expm1(-2 * (lam[i + 1] - lam[i])))
-    after = alpha[i + 1] * tape.x0 + np.sqrt(sigma[i + 1] ** 2 - std**2) * tape.eps
-    tape.row(ts[i], x=after + std * tape.z if eta else after)
-  return tape.done()
+    after = alpha[i + 1] * table.x0 + np.sqrt(sigma[i + 1] ** 2 - std**2) * table.eps
+    table.row(ts[i], x=after + std * table.z if eta else after)
+  return table.done()
 
 
 def ddpm(process: Process, ts: Any) -> Table:
@@ -51,12 +51,12 @@ def ddpm_large(process: Process, ts: Any) -> Table:
   """
   alpha, sigma, lam = on_grid(process, ts)
   ts = checked(process, ts)
-  tape = Tape('x')
+  table = TableBuilder('x')
   for i in range(len(ts) - 1):
-    after = alpha[i + 1] * tape.x0 + alpha[i] / alpha[i + 1] * sigma[i + 1] ** 2 / sigma[i] * tape.eps
+    after = alpha[i + 1] * table.x0 + alpha[i] / alpha[i + 1] * sigma[i + 1] ** 2 / sigma[i] * table.eps
     std = sigma[i] * np.sqrt(-np.expm1(-2 * (lam[i + 1] - lam[i])))
-    tape.row(ts[i], x=after + std * tape.z if sigma[i + 1] > 0 else after)
-  return tape.done()
+    table.row(ts[i], x=after + std * table.z if sigma[i + 1] > 0 else after)
+  return table.done()
 
 
 def euler(process: Process, ts: Any) -> Table:
@@ -66,10 +66,10 @@ def euler(process: Process, ts: Any) -> Table:
   """
   ts = checked(process, ts)
   d_alpha, d_sigma = on_host(Process.rates, process, ts[:-1])
-  tape = Tape('x')
+  table = TableBuilder('x')
   for i, h in enumerate(np.diff(ts)):
-    tape.row(ts[i], x=tape.x + h * d_alpha[i] * tape.x0 + h * d_sigma[i] * tape.eps)
-  return tape.done()
+    table.row(ts[i], x=table.x + h * d_alpha[i] * table.x0 + h * d_sigma[i] * table.eps)
+  return table.done()
 
 
 def euler_maruyama(process: Process, ts: Any) -> Table:
@@ -81,25 +81,25 @@ def euler_maruyama(process: Process, ts: Any) -> Table:
   ts = checked(process, ts)
   alpha, sigma, _ = on_grid(process, ts)
   d_alpha, d_sigma = on_host(Process.rates, process, ts[:-1])
-  tape = Tape('x')
+  table = TableBuilder('x')
   with np.errstate(divide='ignore'):  # a grid from alpha = 0 is refused below
     spread = d_sigma - d_alpha / alpha[:-1] * sigma[:-1]  # sigma' - f sigma
   for i, h in enumerate(np.diff(ts)):
     # -g^2 score = 2 (sigma' - f sigma) eps, so the drift is alpha' x0 + (2 sigma' - f sigma) eps
-    after = tape.x + h * d_alpha[i] * tape.x0 + h * (d_sigma[i] + spread[i]) * tape.eps
+    after = table.x + h * d_alpha[i] * table.x0 + h * (d_sigma[i] + spread[i]) * table.eps
     std = np.sqrt(-2 * h * sigma[i] * spread[i])
-    tape.row(ts[i], x=after + std * tape.z if i < len(ts) - 2 else after)
-  return tape.done()
+    table.row(ts[i], x=after + std * table.z if i < len(ts) - 2 else after)
+  return table.done()
 
 
 def heun(
   process: Process,
   ts: Any,
-  churn: float = 0.0,
-  churn_min: float = 0.0,
-  churn_max: float = np.inf,
-  churn_noise: float = 1.0,
-  part: float = 1.0,
+  s_churn: float = 0.0,
+  s_min: float = 0.0,
+  s_max: float = np.inf,
+  s_noise: float = 1.0,
+  midpoint: float = 1.0,
 ) -> Table:
   """Heun's step in sigma / alpha, two evaluations; a step that touches infinite lam is DDIM.   arXiv:2206.00364
 
@@ -107,41 +107,41 @@ def heun(
   down to 0 it needs 2 n - 1 evaluations. Returned `in_data_form`.
 
   Args:
-    churn: noise put in before each step, which raises sigma / alpha by the factor 1 + min(churn / n, sqrt 2 - 1), at
+    s_churn: noise put in before each step, which raises sigma / alpha by the factor 1 + min(s_churn / n, sqrt 2 - 1), at
       most to its value at t_max. The paper has 40 for ImageNet-64 with 256 steps.
-    churn_min, churn_max: the sigma / alpha at which there is churn; there .05 and 50.
-    churn_noise: the standard deviation of that noise; there 1.003.
-    part: the second evaluation, u, is made at this part a of the step in sigma / alpha, and (1 - 1 / (2 a)) eps_t +
+    s_min, s_max: the sigma / alpha at which there is churn; there .05 and 50.
+    s_noise: the standard deviation of that noise; there 1.003.
+    midpoint: the second evaluation, u, is made at this part a of the step in sigma / alpha, and (1 - 1 / (2 a)) eps_t +
       eps_u / (2 a) takes the place of the mean: 1 is Heun's method, 2/3 Ralston's, 1/2 the midpoint rule (Alg. 3).
 
   Raises:
-    InputError: churn is negative, or part is outside (0, 1].
+    InputError: s_churn is negative, or midpoint is outside (0, 1].
   """
-  if not churn >= 0:
-    raise InputError(f'churn: got {churn}; allowed: a number of at least 0')
-  if not 0 < part <= 1:
-    raise InputError(f'part: got {part}; allowed: a number above 0, up to 1 (Heun)')
+  if not s_churn >= 0:
+    raise InputError(f's_churn: got {s_churn}; allowed: a number of at least 0')
+  if not 0 < midpoint <= 1:
+    raise InputError(f'midpoint: got {midpoint}; allowed: a number above 0, up to 1 (Heun)')
   alpha, sigma, lam = on_grid(process, ts)
   ts = checked(process, ts)
-  tape = Tape('x', 'base', 'slope')
+  table = TableBuilder('x', 'base', 'slope')
   most = np.exp(-at(process, [float(process.t_max)])[2][0])
   for i in range(len(ts) - 1):
     t, a, s = ts[i], alpha[i], sigma[i]
     rho = start = np.exp(-lam[i])
-    up = min(rho * (1 + min(churn / (len(ts) - 1), np.sqrt(2) - 1)), most)
-    if up > rho and churn_min <= rho <= churn_max:
+    up = min(rho * (1 + min(s_churn / (len(ts) - 1), np.sqrt(2) - 1)), most)
+    if up > rho and s_min <= rho <= s_max:
       t, start = times_of(process, [-np.log(up)])[0], up
       a, s = (part[0] for part in at(process, [t])[:2])
-      tape.row(ts[i], live=False, x=a / alpha[i] * tape.x + a * churn_noise * np.sqrt(up**2 - rho**2) * tape.z)
+      table.row(ts[i], evaluated=False, x=a / alpha[i] * table.x + a * s_noise * np.sqrt(up**2 - rho**2) * table.z)
     if not np.isfinite(lam[i : i + 2]).all():
-      tape.row(t, x=alpha[i + 1] * tape.x0 + sigma[i + 1] * tape.eps)
+      table.row(t, x=alpha[i + 1] * table.x0 + sigma[i + 1] * table.eps)
       continue
     u, inner, outer = ts[i + 1], alpha[i + 1], sigma[i + 1]
-    if part < 1:
-      u = times_of(process, [-np.log(start + part * (np.exp(-lam[i + 1]) - start))])[0]
+    if midpoint < 1:
+      u = times_of(process, [-np.log(start + midpoint * (np.exp(-lam[i + 1]) - start))])[0]
       inner, outer = (level[0] for level in at(process, [u])[:2])
-    tape.row(t, x=inner * tape.x0 + outer * tape.eps, base=tape.x, slope=tape.eps)
+    table.row(t, x=inner * table.x0 + outer * table.eps, base=table.x, slope=table.eps)
     ratio = alpha[i + 1] / a
-    mean = (1 - 0.5 / part) * tape.slope + 0.5 / part * tape.eps
-    tape.row(u, x=ratio * tape.base + (sigma[i + 1] - ratio * s) * mean)
-  return in_data_form(tape.done(), process)
+    mean = (1 - 0.5 / midpoint) * table.slope + 0.5 / midpoint * table.eps
+    table.row(u, x=ratio * table.base + (sigma[i + 1] - ratio * s) * mean)
+  return in_data_form(table.done(), process)

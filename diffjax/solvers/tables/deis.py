@@ -11,11 +11,11 @@ import numpy as np
 from diffjax.errors import InputError
 from diffjax.noise_levels import at, checked, on_grid, times_of
 from diffjax.process import Process
+from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.data_form import in_data_form, warn_of_leaps
 from diffjax.solvers.table import Table
 from diffjax.solvers.tables.adams import whole
 from diffjax.solvers.tables.rungekutta import TABLEAUX, staged, stages
-from diffjax.solvers.tape import Combo, Tape
 
 __all__ = ['deis_tab', 'deis_rhoab', 'deis_rhork']
 
@@ -84,17 +84,17 @@ def deis_rhork(process: Process, ts: Any, tableau: str = 'heun') -> Table:
   inner = times_of(process, -np.log(first + (last - first) * c))
   nodes = np.select([c == 0, c == 1], [ts[:-1, None], ts[1:, None]], inner)
   ratios = np.concatenate([at(process, nodes)[0], alpha[1:, None]], 1)
-  tape = staged(rule)
+  table = staged(rule)
   for i in range(len(ts) - 1):
     if not plain[i]:
-      tape.row(ts[i], x=alpha[i + 1] * tape.x0 + sigma[i + 1] * tape.eps)
+      table.row(ts[i], x=alpha[i + 1] * table.x0 + sigma[i + 1] * table.eps)
       continue
 
     def place(j: int, base: Combo, total: Combo, i: int = i) -> Combo:
       return ratios[i, j] / alpha[i] * base + ratios[i, j] * (rho[i + 1] - rho[i]) * total
 
-    stages(tape, rule, nodes[i], [tape.eps] * len(c), place)
-  return in_data_form(tape.done(), process)
+    stages(table, rule, nodes[i], [table.eps] * len(c), place)
+  return in_data_form(table.done(), process)
 
 
 def adams_bashforth(process: Process, ts: Any, order: int, weights: Callable[[int, int], Any]) -> Table:
@@ -108,16 +108,16 @@ def adams_bashforth(process: Process, ts: Any, order: int, weights: Callable[[in
   order = whole('order', order, len(ts) - 1)
   warn_of_leaps('Adams-Bashforth method in rho', ts, alpha, lam)
   past = [f'e{j}' for j in range(1, order)]  # e_j: eps predicted j nodes back
-  tape = Tape('x', *past)
-  lags = [tape.eps, *(getattr(tape, e) for e in past)]
+  table = TableBuilder('x', *past)
+  lags = [table.eps, *(getattr(table, e) for e in past)]
   for i in range(len(ts) - 1):
-    after = alpha[i + 1] * tape.x0 + sigma[i + 1] * tape.eps
+    after = alpha[i + 1] * table.x0 + sigma[i + 1] * table.eps
     if np.isfinite(lam[i : i + 2]).all():
-      after = alpha[i + 1] / alpha[i] * tape.x
+      after = alpha[i + 1] / alpha[i] * table.x
       for w, eps in zip(weights(i, min(order, i + 1)), lags, strict=False):
         after = after + alpha[i + 1] * w * eps
-    tape.row(ts[i], x=after, **dict(zip(past, lags, strict=False)))
-  return tape.done()
+    table.row(ts[i], x=after, **dict(zip(past, lags, strict=False)))
+  return table.done()
 
 
 def _lagrange(t: np.ndarray, nodes: np.ndarray, j: int) -> np.ndarray:

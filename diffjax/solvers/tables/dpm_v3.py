@@ -13,10 +13,10 @@ import numpy as np
 
 from diffjax.noise_levels import checked, on_grid
 from diffjax.process import Process
+from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.table import Table
 from diffjax.solvers.tables.adams import order_at, to_data, whole
-from diffjax.solvers.tape import Combo, Tape
-from diffjax.statistics.types import LinearTerms, given
+from diffjax.statistics.types import ModelStatistics, given
 
 __all__ = ['dpm_v3']
 
@@ -28,7 +28,7 @@ INNER = POINTS[:, None] ** _POWERS / _POWERS @ np.linalg.inv(np.vander(POINTS, i
 def dpm_v3(
   process: Process,
   ts: Any,
-  statistics: LinearTerms,
+  statistics: ModelStatistics,
   order: int = 3,
   corrector: bool = True,
   pseudo: bool = False,
@@ -52,7 +52,7 @@ def dpm_v3(
   Raises:
     InputError: no statistics or another process's; order is not a whole number from 1 to the number of steps.
   """
-  given(process, statistics, LinearTerms)
+  given(process, statistics, ModelStatistics)
   alpha, sigma, lam = on_grid(process, ts)
   ts = checked(process, ts)
   n = len(ts) - 1
@@ -60,36 +60,36 @@ def dpm_v3(
   terms = _Terms.of(statistics)
   past = [f'f{j}' for j in range(1, order)]  # f_j: f as it was j nodes back
   names = ['base', *past] if corrector else past  # base: the corrected point one node back
-  tape = Tape('x', *names)
+  table = TableBuilder('x', *names)
 
   def step(i: int, x: Combo, nodes: list[int], known: list[Combo]) -> Combo:
     """From x at node i to node i + 1 through f at these nodes, the first of them i."""
     ratio, weights, constant = terms.step(lam[i], lam[i + 1], lam[nodes], pseudo and max(nodes) == i)
     scale = -alpha[i + 1]
     total = sum((scale * w * f for w, f in zip(weights, known, strict=True)), alpha[i + 1] / alpha[i] * ratio * x)
-    return total + scale * constant * tape.one
+    return total + scale * constant * table.one
 
   for i in range(n):
-    here = _remainder(tape, terms, lam[i])
-    lags = [here, *(getattr(tape, name) for name in past)]
-    x, p = tape.x, order_at(i - 1, order, lam, lower_final) if i else 1
+    here = _remainder(table, terms, lam[i])
+    lags = [here, *(getattr(table, name) for name in past)]
+    x, p = table.x, order_at(i - 1, order, lam, lower_final) if i else 1
     if corrector and p > 1:
-      x = step(i - 1, tape.base, [i - 1, i, *range(i - 2, i - p, -1)], [lags[1], here, *lags[2:p]])
+      x = step(i - 1, table.base, [i - 1, i, *range(i - 2, i - p, -1)], [lags[1], here, *lags[2:p]])
     if np.isfinite(lam[i : i + 2]).all():
       p = order_at(i, order, lam, lower_final)
       after = step(i, x, list(range(i, i - p, -1)), lags[:p])
     else:
-      after = to_data(tape, alpha, sigma, i, x)
-    tape.row(ts[i], live=True, x=after, **dict(zip(names, [x, *lags] if corrector else lags, strict=False)))
-  return tape.done()
+      after = to_data(table, alpha, sigma, i, x)
+    table.row(ts[i], evaluated=True, x=after, **dict(zip(names, [x, *lags] if corrector else lags, strict=False)))
+  return table.done()
 
 
-def _remainder(tape: Tape, terms: '_Terms', lam: float) -> Combo:
+def _remainder(table: TableBuilder, terms: '_Terms', lam: float) -> Combo:
   """f = (sigma eps - l x) / alpha with x = alpha x0 + sigma eps put in: finite differences of small numbers only."""
   if not np.isfinite(lam):
-    return 0.0 * tape.x0  # no step looks back at it
+    return 0.0 * table.x0  # no step looks back at it
   l = terms.shaped(terms.at(terms.l, lam))  # noqa: E741
-  return (1 - l) * np.exp(-lam) * tape.eps - l * tape.x0
+  return (1 - l) * np.exp(-lam) * table.eps - l * table.x0
 
 
 class _Terms(NamedTuple):
@@ -102,7 +102,7 @@ class _Terms(NamedTuple):
   shape: tuple[int, ...]
 
   @classmethod
-  def of(cls, statistics: LinearTerms) -> '_Terms':
+  def of(cls, statistics: ModelStatistics) -> '_Terms':
     lam = np.asarray(statistics.lam, np.float64)
     far = np.concatenate([[lam[0] - 1e3], lam, [lam[-1] + 1e3]])
     flat = (np.asarray(v, np.float64).reshape(len(lam), -1) for v in (statistics.l, statistics.s, statistics.b))

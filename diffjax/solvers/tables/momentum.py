@@ -7,9 +7,9 @@ import numpy as np
 from diffjax.errors import InputError
 from diffjax.noise_levels import checked, on_grid
 from diffjax.process import Process
+from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.data_form import warn_of_leaps
 from diffjax.solvers.table import Table
-from diffjax.solvers.tape import Tape
 
 __all__ = ['ghvb']
 
@@ -44,7 +44,7 @@ def _with_momentum(table: Table, beta: float, nesterov: bool) -> Table:
   weights = np.asarray(table.rows.weights, np.float64)
   n, q = weights.shape[:2]
   steps = weights[:, 0, 0] != 0
-  plain = not (table.noisy or table.masked or weights.ndim != 3)
+  plain = not (table.stochastic or table.skips or weights.ndim != 3)
   past = weights[:, 1:]  # registers that hold averages of predictions: then p can be normalised
   averages = plain and not past[..., 0].any() and np.allclose(past.sum(2), 1)
   if not averages or not steps[1 : n - 1].all() or not steps.any():
@@ -90,20 +90,20 @@ def ghvb(process: Process, ts: Any, order: float = 2.5) -> Table:
   ts = checked(process, ts)
   warn_of_leaps('ghvb', ts, alpha, lam)
   names = [f'v{j}' for j in range(1, max(k, 2))]  # v_j: the average j nodes back
-  tape = Tape('x', *names)
-  past = [getattr(tape, name) for name in names]
+  table = TableBuilder('x', *names)
+  past = [getattr(table, name) for name in names]
   for i in range(n):
-    v = (1 - b) * past[0] + b * tape.eps if i else tape.eps
+    v = (1 - b) * past[0] + b * table.eps if i else table.eps
     lags = [v, *past]
-    after = alpha[i + 1] * tape.x0 + sigma[i + 1] * tape.eps
+    after = alpha[i + 1] * table.x0 + sigma[i + 1] * table.eps
     if np.isfinite(lam[i : i + 2]).all():
       ratio = alpha[i + 1] / alpha[i]
       gain = sigma[i + 1] - ratio * sigma[i]
-      after = ratio * tape.x
+      after = ratio * table.x
       for c, part in zip(_ghvb_weights(min(k, i + 1), b), lags, strict=False):
         after = after + gain * c / b * part
-    tape.row(ts[i], x=after, **dict(zip(names, lags, strict=False)))
-  return tape.done()
+    table.row(ts[i], x=after, **dict(zip(names, lags, strict=False)))
+  return table.done()
 
 
 def _ghvb_weights(k: int, b: float) -> np.ndarray:

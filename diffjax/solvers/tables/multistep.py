@@ -6,9 +6,9 @@ import numpy as np
 
 from diffjax.noise_levels import checked, on_grid
 from diffjax.process import Process
+from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.table import Table
 from diffjax.solvers.tables.adams import adams_weights, multistep, order_at, phi, to_data
-from diffjax.solvers.tape import Tape
 
 __all__ = ['dpmpp_2m', 'dpmpp_3m', 'dpmpp_3m_compat', 'unipc']
 
@@ -20,14 +20,14 @@ def dpmpp_2m(process: Process, ts: Any) -> Table:
   """
   alpha, sigma, lam = on_grid(process, ts)
   ts = checked(process, ts)
-  tape = Tape('x', 'm1')  # m1: the previous prediction
+  table = TableBuilder('x', 'm1')  # m1: the previous prediction
   for i in range(len(ts) - 1):
     ratio = sigma[i + 1] / sigma[i]
     gain = alpha[i + 1] - alpha[i] * ratio  # -alpha expm1(-h), finite for sigma = 0 and alpha = 0
     known = 0 < i < len(ts) - 2 and np.isfinite(lam[i - 1 : i + 2]).all()
     k = 0.5 * (lam[i + 1] - lam[i]) / (lam[i] - lam[i - 1]) if known else 0.0
-    tape.row(ts[i], x=ratio * tape.x + gain * ((1 + k) * tape.x0 - k * tape.m1), m1=tape.x0)
-  return tape.done()
+    table.row(ts[i], x=ratio * table.x + gain * ((1 + k) * table.x0 - k * table.m1), m1=table.x0)
+  return table.done()
 
 
 def dpmpp_3m(process: Process, ts: Any, lower_final: bool = True) -> Table:
@@ -52,22 +52,22 @@ def dpmpp_3m_compat(process: Process, ts: Any, lower_final: bool = True) -> Tabl
 def _dpmpp_3m(process: Process, ts: Any, c: float, lower_final: bool) -> Table:
   alpha, sigma, lam = on_grid(process, ts)
   ts = checked(process, ts)
-  tape = Tape('x', 'm1', 'm2')  # m1, m2: the previous predictions, the later one first
+  table = TableBuilder('x', 'm1', 'm2')  # m1, m2: the previous predictions, the later one first
   for i in range(len(ts) - 1):
-    after = to_data(tape, alpha, sigma, i, tape.x)
+    after = to_data(table, alpha, sigma, i, table.x)
     p = order_at(i, 3, lam, lower_final)
     if p > 1:
       h = lam[i + 1] - lam[i]
       r0 = (lam[i] - lam[i - 1]) / h
-      d1 = (tape.x0 - tape.m1) / r0
+      d1 = (table.x0 - table.m1) / r0
       slope = phi(1, -h) / 2 * d1
       if p > 2:
         r1 = (lam[i - 1] - lam[i - 2]) / h
-        d2 = (d1 - (tape.m1 - tape.m2) / r1) / (r0 + r1)
+        d2 = (d1 - (table.m1 - table.m2) / r1) / (r0 + r1)
         slope = phi(2, -h) * (d1 + r0 * d2) + c * phi(3, -h) * d2
       after = after + alpha[i + 1] * h * slope
-    tape.row(ts[i], x=after, m1=tape.x0, m2=tape.m1)
-  return tape.done()
+    table.row(ts[i], x=after, m1=table.x0, m2=table.m1)
+  return table.done()
 
 
 def unipc(process: Process, ts: Any, order: int = 2, b1: bool = False, lower_final: bool = True) -> Table:

@@ -12,10 +12,10 @@ import numpy as np
 from diffjax.errors import InputError
 from diffjax.noise_levels import at, checked, on_grid
 from diffjax.process import Process
+from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.data_form import in_data_form
 from diffjax.solvers.table import Table
 from diffjax.solvers.tables.deis import adams_bashforth
-from diffjax.solvers.tape import Combo, Tape
 
 __all__ = ['ipndm', 's_pndm', 'f_pndm']
 
@@ -69,12 +69,14 @@ def _pndm(process: Process, ts: Any, start: int, weights: tuple[float, ...]) -> 
   alpha, sigma, lam = on_grid(process, ts)
   ts = checked(process, ts)
   past = [f'e{j}' for j in range(1, len(weights))]  # e_j: eps predicted j nodes back
-  tape = Tape('x', 'base', 'sum', *past)  # the point before a Runge-Kutta step, and the part of its slope so far
-  lags = [tape.eps, *(getattr(tape, e) for e in past)]
+  table = TableBuilder(
+    'x', 'base', 'sum', *past
+  )  # the point before a Runge-Kutta step, and the part of its slope so far
+  lags = [table.eps, *(getattr(table, e) for e in past)]
   for i in range(len(ts) - 1):
     kept = dict(zip(past, lags, strict=False))
     if not np.isfinite(lam[i : i + 2]).all():
-      tape.row(ts[i], x=alpha[i + 1] * tape.x0 + sigma[i + 1] * tape.eps, **kept)
+      table.row(ts[i], x=alpha[i + 1] * table.x0 + sigma[i + 1] * table.eps, **kept)
       continue
 
     def transfer(x: Combo, eps: Combo, a: float, s: float, i: int = i) -> Combo:
@@ -83,15 +85,15 @@ def _pndm(process: Process, ts: Any, start: int, weights: tuple[float, ...]) -> 
     ahead = (alpha[i + 1], sigma[i + 1])
     if i >= start:
       slope = sum((w * e for w, e in zip(weights, lags, strict=True)), Combo({}))
-      tape.row(ts[i], x=transfer(tape.x, slope, *ahead), **kept)
+      table.row(ts[i], x=transfer(table.x, slope, *ahead), **kept)
     elif start == 1:
-      tape.row(ts[i], x=transfer(tape.x, tape.eps, *ahead), base=tape.x, sum=tape.eps / 2, **kept)
-      tape.row(ts[i + 1], x=transfer(tape.base, tape.sum + tape.eps / 2, *ahead))
+      table.row(ts[i], x=transfer(table.x, table.eps, *ahead), base=table.x, sum=table.eps / 2, **kept)
+      table.row(ts[i + 1], x=transfer(table.base, table.sum + table.eps / 2, *ahead))
     else:
       middle = (ts[i] + ts[i + 1]) / 2
       half = [part[0] for part in at(process, [middle])[:2]]
-      tape.row(ts[i], x=transfer(tape.x, tape.eps, *half), base=tape.x, sum=tape.eps / 6, **kept)
-      tape.row(middle, x=transfer(tape.base, tape.eps, *half), sum=tape.sum + tape.eps / 3)
-      tape.row(middle, x=transfer(tape.base, tape.eps, *ahead), sum=tape.sum + tape.eps / 3)
-      tape.row(ts[i + 1], x=transfer(tape.base, tape.sum + tape.eps / 6, *ahead))
-  return in_data_form(tape.done(), process)
+      table.row(ts[i], x=transfer(table.x, table.eps, *half), base=table.x, sum=table.eps / 6, **kept)
+      table.row(middle, x=transfer(table.base, table.eps, *half), sum=table.sum + table.eps / 3)
+      table.row(middle, x=transfer(table.base, table.eps, *ahead), sum=table.sum + table.eps / 3)
+      table.row(ts[i + 1], x=transfer(table.base, table.sum + table.eps / 6, *ahead))
+  return in_data_form(table.done(), process)

@@ -15,8 +15,8 @@ import numpy as np
 from diffjax.errors import InputError
 from diffjax.noise_levels import checked, on_grid
 from diffjax.process import Process
+from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.table import Table
-from diffjax.solvers.tape import Tape
 
 __all__ = ['ancestral', 'reverse_diffusion']
 
@@ -35,11 +35,11 @@ def reverse_diffusion(process: Process, ts: Any, ode: bool = False, to_data: boo
   """
   times, alpha, sigma = levels(process, ts, to_data)
   a, pull = _forward(alpha, sigma)
-  tape = Tape('x')
+  table = TableBuilder('x')
   for i, t in enumerate(times):
-    mean = (2 - a[i]) * tape.x - (0.5 if ode else 1.0) * pull[i] * tape.eps
-    tape.row(t, x=mean if ode or i == len(times) - 1 else mean + np.sqrt(pull[i] * sigma[i]) * tape.z)
-  return tape.done()
+    mean = (2 - a[i]) * table.x - (0.5 if ode else 1.0) * pull[i] * table.eps
+    table.row(t, x=mean if ode or i == len(times) - 1 else mean + np.sqrt(pull[i] * sigma[i]) * table.z)
+  return table.done()
 
 
 def ancestral(process: Process, ts: Any, to_data: bool = False) -> Table:
@@ -62,12 +62,12 @@ def ancestral(process: Process, ts: Any, to_data: bool = False) -> Table:
                      'time; allowed: variance preserving (alpha^2 + sigma^2 = 1) or exploding (alpha = 1), or another '
                      'solver such as reverse_diffusion')  # fmt: skip
   a, pull = _forward(alpha, sigma)
-  tape = Tape('x')
+  table = TableBuilder('x')
   for i, t in enumerate(times):
-    mean = alpha[i + 1] * tape.x0 + a[i] * sigma[i + 1] ** 2 / sigma[i] * tape.eps
+    mean = alpha[i + 1] * table.x0 + a[i] * sigma[i + 1] ** 2 / sigma[i] * table.eps
     std = np.sqrt(pull[i] * sigma[i]) * (sigma[i + 1] / sigma[i] if exploding else 1.0)
-    tape.row(t, x=mean if i == len(times) - 1 else mean + std * tape.z)
-  return tape.done()
+    table.row(t, x=mean if i == len(times) - 1 else mean + std * table.z)
+  return table.done()
 
 
 def levels(process: Process, ts: Any, to_data: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

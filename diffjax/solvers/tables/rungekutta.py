@@ -7,8 +7,8 @@ import numpy as np
 
 from diffjax.noise_levels import checked, on_grid, on_host
 from diffjax.process import Process
+from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.table import Table
-from diffjax.solvers.tape import Combo, Tape
 
 __all__ = ['midpoint', 'rk4']
 
@@ -51,23 +51,23 @@ def _in_time(process: Process, ts: Any, tableau: Tableau) -> Table:
   c = np.array(tableau.c)
   nodes = ts[:-1, None] + np.diff(ts)[:, None] * c
   d_alpha, d_sigma = on_host(Process.rates, process, np.where(nodes > 0, nodes, ts[:-1, None]))
-  tape = staged(tableau)
+  table = staged(tableau)
   for i, h in enumerate(np.diff(ts)):
     if sigma[i + 1] == 0:
-      tape.row(ts[i], x=alpha[i + 1] * tape.x0)
+      table.row(ts[i], x=alpha[i + 1] * table.x0)
       continue
-    slopes = [d_alpha[i, j] * tape.x0 + d_sigma[i, j] * tape.eps for j in range(len(c))]
-    stages(tape, tableau, nodes[i], slopes, lambda j, base, total, h=h: base + h * total)
-  return tape.done()
+    slopes = [d_alpha[i, j] * table.x0 + d_sigma[i, j] * table.eps for j in range(len(c))]
+    stages(table, tableau, nodes[i], slopes, lambda j, base, total, h=h: base + h * total)
+  return table.done()
 
 
-def staged(tableau: Tableau) -> Tape:
-  """A tape with the registers of a tableau: the point before the step, and every slope but the last."""
-  return Tape('x', 'base', *(f'k{j}' for j in range(1, len(tableau.b))))
+def staged(tableau: Tableau) -> TableBuilder:
+  """A table with the registers of a tableau: the point before the step, and every slope but the last."""
+  return TableBuilder('x', 'base', *(f'k{j}' for j in range(1, len(tableau.b))))
 
 
 def stages(
-  tape: Tape, tableau: Tableau, times: Sequence[float], slopes: Sequence[Combo], place: Callable[..., Combo]
+  table: TableBuilder, tableau: Tableau, times: Sequence[float], slopes: Sequence[Combo], place: Callable[..., Combo]
 ) -> None:
   """The rows of one step: place(j, base, total) is the point of stage j (the next node for the last) from the slopes.
 
@@ -75,8 +75,8 @@ def stages(
   """
   names = [f'k{j}' for j in range(1, len(tableau.b))]
   for j, weights in enumerate((*tableau.a, tableau.b)):
-    base = tape.base if j else tape.x
-    known = [*(getattr(tape, name) for name in names[:j]), slopes[j]]
+    base = table.base if j else table.x
+    known = [*(getattr(table, name) for name in names[:j]), slopes[j]]
     total = sum((w * k for w, k in zip(weights, known, strict=True) if w), Combo({}))
     kept = dict(zip(names[j : j + 1], slopes[j:], strict=False))  # the last slope is not kept
-    tape.row(times[j], live=True, x=place(j + 1, base, total), base=base, **kept)
+    table.row(times[j], evaluated=True, x=place(j + 1, base, total), base=base, **kept)

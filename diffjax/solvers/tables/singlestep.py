@@ -17,10 +17,10 @@ import numpy as np
 from diffjax.errors import InputError
 from diffjax.noise_levels import checked, on_grid
 from diffjax.process import Process
+from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.data_form import in_data_form
 from diffjax.solvers.table import Table
 from diffjax.solvers.tables.adams import leg, phi, whole
-from diffjax.solvers.tape import Combo, Tape
 
 __all__ = ['dpm_solver', 'dpm_fast', 'dpmpp_2s', 'dpmpp_3s']
 
@@ -90,12 +90,12 @@ def _singlestep(process: Process, ts: Any, orders: Sequence[int], noise: bool, t
   alpha, sigma, lam = on_grid(process, ts)
   ts = checked(process, ts)
   # the point at the step's first node, the prediction there and, where it is needed, the change of it to the next node
-  tape = Tape('x', 'base', 'm', *(['d'] if taylor and 3 in orders else []))
-  now, sign = (tape.eps, 1) if noise else (tape.x0, -1)
+  table = TableBuilder('x', 'base', 'm', *(['d'] if taylor and 3 in orders else []))
+  now, sign = (table.eps, 1) if noise else (table.x0, -1)
   i = 0
   for p in _split(orders, np.isfinite(lam)):
     if not np.isfinite(lam[i : i + p + 1]).all():
-      tape.row(ts[i], x=alpha[i + 1] * tape.x0 + sigma[i + 1] * tape.eps)
+      table.row(ts[i], x=alpha[i + 1] * table.x0 + sigma[i + 1] * table.eps)
       i += 1
       continue
 
@@ -105,21 +105,21 @@ def _singlestep(process: Process, ts: Any, orders: Sequence[int], noise: bool, t
       h = lam[node] - lam[i]
       return ratio * x + scale * h * (phi(1, sign * h) * m + (Combo({}) if slope is None else slope))
 
-    tape.row(ts[i], x=reach(i + 1, tape.x, now), base=tape.x, m=now)
+    table.row(ts[i], x=reach(i + 1, table.x, now), base=table.x, m=now)
     for stage in range(1, p):
       h, node = lam[i + stage + 1] - lam[i], i + stage + 1
       r = (lam[i + stage] - lam[i]) / h
-      z, change, kept = sign * h, now - tape.m, {}
+      z, change, kept = sign * h, now - table.m, {}
       slope = (phi(1, z) / 2 if p == 2 and not taylor else phi(2, z)) / r * change
       if p == 3 and taylor and stage == 1:
         kept = {'d': change}
       elif p == 3 and taylor:
         before = (lam[i + 1] - lam[i]) / h
-        second = 2 * (change / r - tape.d / before) / (r - before)
-        slope = phi(2, z) * (tape.d / before - before / 2 * second) + phi(3, z) * second
-      tape.row(ts[i + stage], live=True, x=reach(node, tape.base, tape.m, slope), **kept)
+        second = 2 * (change / r - table.d / before) / (r - before)
+        slope = phi(2, z) * (table.d / before - before / 2 * second) + phi(3, z) * second
+      table.row(ts[i + stage], evaluated=True, x=reach(node, table.base, table.m, slope), **kept)
     i += p
-  return in_data_form(tape.done(), process) if noise else tape.done()
+  return in_data_form(table.done(), process) if noise else table.done()
 
 
 def _split(orders: Sequence[int], finite: np.ndarray) -> list[int]:

@@ -13,10 +13,10 @@ import numpy as np
 
 from diffjax.noise_levels import checked, on_grid
 from diffjax.process import Process
+from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.data_form import in_data_form
 from diffjax.solvers.table import Table
 from diffjax.solvers.tables.adams import order_at, phi, whole
-from diffjax.solvers.tape import Tape
 
 __all__ = ['sde_adams', 'sde_dpm', 'sde_dpmpp_2m']
 
@@ -43,14 +43,14 @@ def sde_adams(process: Process, ts: Any, order: int = 3, noise: bool = False, lo
   ts = checked(process, ts)
   order = whole('order', order, len(ts) - 1)
   past = [f'm{j}' for j in range(1, order)]  # m_j: predicted j nodes back
-  tape = Tape('x', *past)
-  lags = [tape.eps if noise else tape.x0, *(getattr(tape, m) for m in past)]
+  table = TableBuilder('x', *past)
+  lags = [table.eps if noise else table.x0, *(getattr(table, m) for m in past)]
   for i in range(len(ts) - 1):
     h = lam[i + 1] - lam[i]
     plain = np.isfinite(lam[i : i + 2]).all()
     z = np.sqrt(np.expm1(2 * h)) if noise and plain else np.sqrt(-np.expm1(-2 * h))
     if not plain:
-      after = sigma[i + 1] / sigma[i] * np.exp(-h) * tape.x - alpha[i + 1] * np.expm1(-2 * h) * tape.x0
+      after = sigma[i + 1] / sigma[i] * np.exp(-h) * table.x - alpha[i + 1] * np.expm1(-2 * h) * table.x0
     else:
       p = order_at(i, order, lam, lower_final)
       moments = [2 * h * factorial(k) * phi(k + 1, h if noise else -2 * h) for k in range(p)]
@@ -58,11 +58,11 @@ def sde_adams(process: Process, ts: Any, order: int = 3, noise: bool = False, lo
       ratio, scale = (
         (alpha[i + 1] / alpha[i], -sigma[i + 1]) if noise else (sigma[i + 1] / sigma[i] * np.exp(-h), alpha[i + 1])
       )
-      after = ratio * tape.x
+      after = ratio * table.x
       for w, m in zip(np.linalg.solve(np.vander(nodes, increasing=True).T, moments), lags, strict=False):
         after = after + scale * w * m
-    tape.row(ts[i], live=True, x=after + sigma[i + 1] * z * tape.z, **dict(zip(past, lags, strict=False)))
-  return in_data_form(tape.done(), process) if noise else tape.done()
+    table.row(ts[i], evaluated=True, x=after + sigma[i + 1] * z * table.z, **dict(zip(past, lags, strict=False)))
+  return in_data_form(table.done(), process) if noise else table.done()
 
 
 def sde_dpm(process: Process, ts: Any) -> Table:
@@ -76,17 +76,17 @@ def sde_dpm(process: Process, ts: Any) -> Table:
   """
   alpha, sigma, _ = on_grid(process, ts)
   ts = checked(process, ts)
-  tape = Tape('x')
+  table = TableBuilder('x')
   for i in range(len(ts) - 1):
     if sigma[i + 1] == 0:
-      tape.row(ts[i], x=alpha[i + 1] * tape.x0)
+      table.row(ts[i], x=alpha[i + 1] * table.x0)
       continue
     with np.errstate(divide='ignore'):  # alpha = 0 is refused below
       ratio = alpha[i + 1] / alpha[i]
     grown = ratio * sigma[i]  # sigma_s e^h
-    noise = np.sqrt((grown - sigma[i + 1]) * (grown + sigma[i + 1])) * tape.z
-    tape.row(ts[i], x=ratio * tape.x - 2 * (grown - sigma[i + 1]) * tape.eps + noise)
-  return in_data_form(tape.done(), process)
+    noise = np.sqrt((grown - sigma[i + 1]) * (grown + sigma[i + 1])) * table.z
+    table.row(ts[i], x=ratio * table.x - 2 * (grown - sigma[i + 1]) * table.eps + noise)
+  return in_data_form(table.done(), process)
 
 
 def sde_dpmpp_2m(process: Process, ts: Any, exact: bool = False) -> Table:
@@ -100,13 +100,13 @@ def sde_dpmpp_2m(process: Process, ts: Any, exact: bool = False) -> Table:
   """
   alpha, sigma, lam = on_grid(process, ts)
   ts = checked(process, ts)
-  tape = Tape('x', 'm1')  # m1: the previous prediction
+  table = TableBuilder('x', 'm1')  # m1: the previous prediction
   for i in range(len(ts) - 1):
     h = lam[i + 1] - lam[i]
     gone = -np.expm1(-2 * h)
-    after = sigma[i + 1] / sigma[i] * np.exp(-h) * tape.x + alpha[i + 1] * gone * tape.x0
+    after = sigma[i + 1] / sigma[i] * np.exp(-h) * table.x + alpha[i + 1] * gone * table.x0
     if 0 < i < len(ts) - 2 and np.isfinite(lam[i - 1 : i + 2]).all():
-      slope = (tape.x0 - tape.m1) * (h / (lam[i] - lam[i - 1]))
+      slope = (table.x0 - table.m1) * (h / (lam[i] - lam[i - 1]))
       after = after + alpha[i + 1] * (1 - gone / (2 * h) if exact else gone / 2) * slope
-    tape.row(ts[i], x=after + sigma[i + 1] * np.sqrt(gone) * tape.z, m1=tape.x0)
-  return tape.done()
+    table.row(ts[i], x=after + sigma[i + 1] * np.sqrt(gone) * table.z, m1=table.x0)
+  return table.done()

@@ -17,16 +17,16 @@ import numpy as np
 from diffjax.errors import InputError
 from diffjax.noise_levels import checked, on_grid
 from diffjax.process import Process
+from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.grids import noise_share
 from diffjax.solvers.table import Table
 from diffjax.solvers.tables.adams import to_data, whole
-from diffjax.solvers.tape import Combo, Tape
 
 __all__ = ['trig_adams']
 
 
 def trig_adams(
-  process: Process, ts: Any, order: int = 2, data_std: float = 0.5, corrector: bool = True, final: int = 1
+  process: Process, ts: Any, order: int = 2, data_std: float = 0.5, corrector: bool = True, final_order: int = 1
 ) -> Table:
   """Trigonometrically fitted Adams-Bashforth(-Moulton) in theta; one evaluation a step.
 
@@ -39,21 +39,21 @@ def trig_adams(
   Args:
     order: how many values the predictor uses; fewer at the start.
     data_std: s, about the standard deviation of the data.
-    final: the order of the last step; low where the grid is coarse, since x0 changes most at the data.
+    final_order: the order of the last step; low where the grid is coarse, since x0 changes most at the data.
 
   Raises:
-    InputError: order or final is not a whole number from 1 to the number of steps, or data_std is not positive.
+    InputError: order or final_order is not a whole number from 1 to the number of steps, or data_std is not positive.
   """
   alpha, sigma, _ = on_grid(process, ts)
   ts = checked(process, ts)
   n = len(ts) - 1
-  order, final = whole('order', order, n), whole('final', final, n)
+  order, final_order = whole('order', order, n), whole('final_order', final_order, n)
   if not data_std > 0:
     raise InputError(f'data_std: got {data_std}; allowed: a positive number')
   angle, radius = np.arctan2(sigma, data_std * alpha), np.hypot(data_std * alpha, sigma)
   past = [f'v{j}' for j in range(1, order + corrector)]  # v_j: the velocity j nodes back
   names = ['base', *past] if corrector else past  # base: the corrected point one node back
-  tape = Tape('x', *names)
+  table = TableBuilder('x', *names)
 
   def step(i: int, x: Combo, nodes: list[int], velocities: list[Combo]) -> Combo:
     """From x at node i to node i + 1 by the velocities at these nodes."""
@@ -64,17 +64,17 @@ def trig_adams(
     return after
 
   for i in range(n):
-    v = np.cos(angle[i]) * tape.eps - np.sin(angle[i]) / data_std * tape.x0
-    known = [v, *(getattr(tape, name) for name in past)]
-    x = tape.x
+    v = np.cos(angle[i]) * table.eps - np.sin(angle[i]) / data_std * table.x0
+    known = [v, *(getattr(table, name) for name in past)]
+    x = table.x
     if corrector and i > 0:
       p = min(order, i)
-      x = step(i - 1, tape.base, [i, *range(i - 1, i - 1 - p, -1)], known[: p + 1])
-    p = min(order, i + 1, final if i == n - 1 else order)
+      x = step(i - 1, table.base, [i, *range(i - 1, i - 1 - p, -1)], known[: p + 1])
+    p = min(order, i + 1, final_order if i == n - 1 else order)
     kept = [x, *known] if corrector else known
-    after = to_data(tape, alpha, sigma, i, x) if p == 1 else step(i, x, list(range(i, i - p, -1)), known[:p])
-    tape.row(ts[i], x=after, **dict(zip(names, kept, strict=False)))
-  return tape.done()
+    after = to_data(table, alpha, sigma, i, x) if p == 1 else step(i, x, list(range(i, i - p, -1)), known[:p])
+    table.row(ts[i], x=after, **dict(zip(names, kept, strict=False)))
+  return table.done()
 
 
 def fitted_weights(nodes: np.ndarray, d: float) -> np.ndarray:

@@ -9,41 +9,41 @@ import pytest
 from oracle import build, gm_a, times
 
 from diffjax import schedules, solvers
-from diffjax.solvers import Tape, grids, pad, sample
+from diffjax.solvers import TableBuilder, grids, pad, sample
 
 
 def test_algebra_writes_the_weights():
-  tape = Tape('x', 'm')
-  tape.row(0.5, x=2 * tape.x - (tape.x0 - tape.m) / 4 + 3, m=-(1 - tape.eps) * np.float64(2) + tape.one)
-  tape.row(0.25, live=False, m=0.5 * tape.z)
-  table = tape.done()
+  table = TableBuilder('x', 'm')
+  table.row(0.5, x=2 * table.x - (table.x0 - table.m) / 4 + 3, m=-(1 - table.eps) * np.float64(2) + table.one)
+  table.row(0.25, evaluated=False, m=0.5 * table.z)
+  table = table.done()
   columns = 'x m x0 eps 1 z'.split()
   assert dict(zip(columns, table.rows.weights[0, 0], strict=True)) == dict(x=2, m=0.25, x0=-0.25, eps=0, z=0) | {'1': 3}
   assert dict(zip(columns, table.rows.weights[0, 1], strict=True)) == dict(x=0, m=0, x0=0, eps=2, z=0) | {'1': -1}
   np.testing.assert_array_equal(table.rows.weights[1], [[1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0.5]])
-  np.testing.assert_array_equal(table.rows.live, [True, False])
-  assert table.nfe == 1 and table.masked and table.noisy and table.registers == ('x', 'm')
+  np.testing.assert_array_equal(table.rows.evaluated, [True, False])
+  assert table.nfe == 1 and table.skips and table.stochastic and table.registers == ('x', 'm')
 
 
 def test_flags_are_off_where_nothing_needs_them():
   process = schedules.flow()
   table = solvers.ddim(process, grids.uniform(process, 3))
-  assert not table.masked and not table.noisy and solvers.ddpm(process, grids.uniform(process, 3)).noisy
+  assert not table.skips and not table.stochastic and solvers.ddpm(process, grids.uniform(process, 3)).stochastic
 
 
 def test_errors():
   with pytest.raises(ValueError, match="registers: got .*; allowed: 'x' first"):
-    Tape('y')
+    TableBuilder('y')
   with pytest.raises(ValueError, match='registers: got'):
-    Tape()
-  tape = Tape('x', 'm')
+    TableBuilder()
+  table = TableBuilder('x', 'm')
   with pytest.raises(ValueError, match=r"register: got \['n'\]; allowed: x, m"):
-    tape.row(0.5, n=tape.x)
+    table.row(0.5, n=table.x)
   with pytest.raises(AttributeError, match="no register 'n'; it has x, m"):
-    tape.n  # noqa: B018
-  tape.row(0.5, x=np.inf * tape.x)
+    table.n  # noqa: B018
+  table.row(0.5, x=np.inf * table.x)
   with pytest.raises(ValueError, match='row 0 at t = 0.5 has a coefficient that is not finite'):
-    tape.done()
+    table.done()
 
 
 def test_printing_shows_every_coefficient():
@@ -63,10 +63,10 @@ def test_printing_shows_every_coefficient():
 
 
 def test_printing_marks_rows_without_evaluation_and_element_wise_weights():
-  tape = Tape('x')
-  tape.row(0.5, x=np.array([0.5, 1.0]) * tape.x)
-  tape.row(0.25, live=False)
-  lines = str(tape.done()).splitlines()
+  table = TableBuilder('x')
+  table.row(0.5, x=np.array([0.5, 1.0]) * table.x)
+  table.row(0.25, evaluated=False)
+  lines = str(table.done()).splitlines()
   assert "x' = [0.5..1] x" in lines[1] and re.search(r'0\.25\s+-', lines[2]) and '2 rows, 1 evaluations' in lines[0]
 
 
@@ -96,8 +96,8 @@ def test_padded_methods_share_one_program(compiles):
 def test_padding_keeps_the_streams_of_noise():
   process = schedules.vp_linear()
   table = solvers.ddpm(process, grids.uniform(process, 3))
-  shifted = table.replace(rows=table.rows._replace(id=table.rows.id + 40))
-  np.testing.assert_array_equal(pad(shifted, 5, 1).rows.id[:3], [40, 41, 42])
+  shifted = table.replace(rows=table.rows._replace(stream=table.rows.stream + 40))
+  np.testing.assert_array_equal(pad(shifted, 5, 1).rows.stream[:3], [40, 41, 42])
 
 
 def test_padding_refuses_to_shrink():
@@ -115,10 +115,10 @@ def test_element_wise_weights():
   denoise, x = gm_a().denoiser(process), jax.random.normal(jax.random.key(0), (4, 2))
 
   def halves(*weights):
-    tape = Tape('x', 'm')
+    table = TableBuilder('x', 'm')
     for t in (0.9, 0.5, 0.1):
-      tape.row(t, x=weights[0] * tape.x + (1 - weights[0]) * tape.x0 - weights[1] * tape.m, m=tape.x0)
-    return tape.done()
+      table.row(t, x=weights[0] * table.x + (1 - weights[0]) * table.x0 - weights[1] * table.m, m=table.x0)
+    return table.done()
 
   scalar, other = halves(0.5, 0.1), halves(0.25, 0.2)
   same = halves(np.full(2, 0.5), np.full(2, 0.1))
@@ -127,7 +127,7 @@ def test_element_wise_weights():
   np.testing.assert_allclose(sample(denoise, pad(same, 5, 3), x), sample(denoise, scalar, x), rtol=1e-6)
   mixed = halves(np.array([0.5, 0.25]), np.array([0.1, 0.2]))
   pred = denoise(x, 0.9)
-  one = Tape('x')
+  one = TableBuilder('x')
   one.row(0.9, x=np.array([0.5, 0.25]) * one.x + np.array([0.5, 0.75]) * one.x0)
   np.testing.assert_allclose(
     sample(denoise, one.done(), x), np.array([0.5, 0.25]) * x + np.array([0.5, 0.75]) * pred.x0, rtol=1e-6
@@ -141,10 +141,10 @@ def test_a_traced_builder_passes_gradients_to_the_grid(x64):
 
   def loss(ts):
     alpha, sigma = process.schedule(ts)
-    tape = Tape('x')
+    table = TableBuilder('x')
     for i in range(3):
-      tape.row(ts[i], x=alpha[i + 1] * tape.x0 + sigma[i + 1] * tape.eps)
-    return jnp.sum(sample(denoise, tape.done(), x) ** 2)
+      table.row(ts[i], x=alpha[i + 1] * table.x0 + sigma[i + 1] * table.eps)
+    return jnp.sum(sample(denoise, table.done(), x) ** 2)
 
   ts, way = jnp.asarray([0.9, 0.6, 0.3, 0.1]), jnp.asarray([0.3, -1.0, 0.5, 0.2])
   slope = float(jax.jit(jax.grad(loss))(ts) @ way)

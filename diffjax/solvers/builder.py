@@ -9,7 +9,7 @@ import numpy as np
 from diffjax.errors import InputError
 from diffjax.solvers.table import Rows, Table
 
-__all__ = ['Tape', 'Combo']
+__all__ = ['TableBuilder', 'Combo']
 
 
 class Combo:
@@ -44,10 +44,10 @@ class Combo:
     return -self + other
 
 
-class Tape:
+class TableBuilder:
   """Registers by name, and rows in the order in which they run.
 
-  `tape.x0`, `tape.eps`, `tape.one` and `tape.z` are the prediction of the row being written, the constant and its
+  `table.x0`, `table.eps`, `table.one` and `table.z` are the prediction of the row being written, the constant and its
   noise; every register is an attribute that stands for its value before the row.
   """
 
@@ -61,14 +61,14 @@ class Tape:
     self.one = Combo({'1': 1.0})
 
   def __getattr__(self, name: str) -> Combo:  # only reached for names never set
-    raise AttributeError(f'tape has no register {name!r}; it has {", ".join(self._registers)}')
+    raise AttributeError(f'table has no register {name!r}; it has {", ".join(self._registers)}')
 
-  def row(self, t: Any, live: bool = True, **after: Combo) -> None:
+  def row(self, t: Any, evaluated: bool = True, **after: Combo) -> None:
     """A row evaluated at (x, t), or not evaluated if not live; registers that are not named keep their value."""
     unknown = set(after) - set(self._registers)
     if unknown:
       raise InputError(f'register: got {sorted(unknown)}; allowed: {", ".join(self._registers)}')
-    self._rows.append((t, after, live))
+    self._rows.append((t, after, evaluated))
 
   def done(self) -> Table:
     """The table.
@@ -80,16 +80,16 @@ class Tape:
     keep = {name: Combo({name: 1.0}) for name in self._registers}
     cells = [[[_of({**keep, **after}[r], n) for n in names] for r in self._registers] for _, after, _ in self._rows]
     t = [t for t, _, _ in self._rows]
-    live = np.array([live for _, _, live in self._rows])
+    evaluated = np.array([evaluated for _, _, evaluated in self._rows])
     traced = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((cells, t)))
     weights, t = _stack(cells, jnp if traced else np), (jnp if traced else np).asarray(t)
     if not traced:
-      for i in np.flatnonzero(~np.isfinite(weights.reshape(len(live), -1)).all(1)):
+      for i in np.flatnonzero(~np.isfinite(weights.reshape(len(evaluated), -1)).all(1)):
         raise InputError(f'table: row {i} at t = {t[i]:.6g} has a coefficient that is not finite; this form of the '
                          'method cannot step from or to it (alpha = 0 or sigma = 0)')  # fmt: skip
-    noisy = any('z' in combo.terms for _, after, _ in self._rows for combo in after.values())
-    rows = Rows(t, weights, live, np.arange(len(live), dtype=np.int32))
-    return Table(rows, self._registers, noisy=noisy, masked=not live.all())
+    stochastic = any('z' in combo.terms for _, after, _ in self._rows for combo in after.values())
+    rows = Rows(t, weights, evaluated, np.arange(len(evaluated), dtype=np.int32))
+    return Table(rows, self._registers, stochastic=stochastic, skips=not evaluated.all())
 
 
 def _of(combo: Combo, name: str) -> Any:
