@@ -183,10 +183,10 @@ def mean_reverting(
 ) -> Process:
   """dx = theta (mu - x) dt + g dw, g^2 = 2 spread^2 theta, as a process of y = x - (1 - alpha) mu.   arXiv:2301.11699
 
-  alpha = exp(-Theta(t)), sigma = spread sqrt(1 - alpha^2), Theta = int theta, theta(t) proportional to
-  1 - cos^2(pi/2 u) / cos^2(pi/2 u0) with u = (t + offset) / (1 + offset), and alpha(1) = `end`. The process drifts to
-  mu, a degraded image say, which y does not see: `diffjax.guidance.mean_reverting` makes a network of x one of y, and every
-  solver of this library then is one of x (MR-Sampler, arXiv:2502.07856).
+  alpha = exp(-Theta(t)), sigma = spread sqrt(1 - alpha^2), Theta = int theta, theta(t) proportional to 1 - cos^2(pi/2
+  u) / cos^2(pi/2 u0) with u = (t + offset) / (1 + offset), and alpha(1) = `end`. The process drifts to mu, a degraded
+  image say, which y does not see: `diffjax.guidance.mean_reverting` makes a network of x one of y, and every solver of
+  this library then is one of x (MR-Sampler, arXiv:2502.07856).
 
   t is in [0, 1], 0 the data: step i of the published 100 is t = i / 100, up to the error O(1/100) of their sum for the
   integral, and t_min is the first of them.

@@ -5,9 +5,9 @@ For dx = theta (mu - x) dt + g dw with g^2 = 2 spread^2 theta, y is an alpha / s
 in its four forms (data or noise, ODE or SDE, of orders one and two) is MR-Sampler.   arXiv:2301.11699, arXiv:2502.07856
 
     process = schedules.mean_reverting()
-    denoise = mean_reverting(Denoiser(params, process, as_kind('eps'), net=net))              # net(params, x, t, mu, key)
+    denoise = mean_reverting(Denoiser(params, process, as_kind('eps'), net=net))    # net(params, x, t, mu, key)
     solver = sde_dpmpp_2m(process, grids.uniform(process, 10), exact=True)
-    x0 = sample(denoise, solver, initial_noise(process, mu, keys), key, mu)                  # x = y at t = 0
+    x0 = sample(denoise, solver, initial_noise(process, mu, keys), key, mu)         # x = y at t = 0
 """
 
 from typing import Any

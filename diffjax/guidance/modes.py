@@ -34,8 +34,8 @@ def marginalised(process: Process, noise: dict[str, Any]) -> dict[str, tuple[Any
 def conditional(denoise: Denoise, names: str | tuple[str, ...], noise: dict[str, Any] | None = None) -> 'Part':
   """The denoiser of some modalities under what the condition says of all others.
 
-  Called with cond = clean({..}) it predicts given these; with cond = {**clean({..}), **marginalised(process, {..})} the rest
-  is marginalised; with cond = None everything else is, by `noise`. That is also the null condition of guidance:
+  Called with cond = clean({..}) it predicts given these; with cond = {**clean({..}), **marginalised(process, {..})} the
+  rest is marginalised; with cond = None everything else is, by `noise`. That is also the null condition of guidance:
   `cfg(conditional(denoise, 'image', {'text': z}), 3.)` needs no network trained without conditions.
 
   Args:

@@ -85,14 +85,16 @@ class EDM2(nn.Module):
 
   h   = conv [x, 1]: the channel of ones stands in for every bias
   e   = mp_silu mp_sum(W mp_fourier(t), W' label)           (null label: zeros for W' label; classes=0: no mp_sum)
-  down: as in `UNet`: `blocks_per_level` encoder blocks a level, attention where the height is in `attention`; a block that halves
+  down: as in `UNet`: `blocks_per_level` encoder blocks a level, attention where the height is in `attention`; a block
+        that halves
   mid:  two decoder blocks, the first with attention
   up:   blocks + 1 decoder blocks a level, each on mp_cat(h, the kept h); a block that doubles
   out:  g conv h                                                     (g: a trained number that starts at zero)
 
-  x (B, H, W, C) of unit variance, H and W divisible by 2^(len(channel_mult) - 1); t (B,), the embedding coordinate of order
-  one, log(sigma) / 4; cond labels (B,) in 0 .. classes or None; key None or a batch of B keys for dropout. InputError
-  for an image that does not halve, an attention resolution that never occurs, or labels for a network without classes.
+  x (B, H, W, C) of unit variance, H and W divisible by 2^(len(channel_mult) - 1); t (B,), the embedding coordinate of
+  order one, log(sigma) / 4; cond labels (B,) in 0 .. classes or None; key None or a batch of B keys for dropout.
+  InputError for an image that does not halve, an attention resolution that never occurs, or labels for a network
+  without classes.
 
   Weights, their norms, the embedding, softmax and output are float32, other activations `dtype`. Train with weights
   kept at unit mean square, `diffjax.train.forced`. `how` as in `Attend`; `remat` as in `layers.rematted`.

@@ -80,9 +80,9 @@ class UNet(nn.Module):
   """The image a noisy image points to: (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
 
   h   = conv(x), temb = Dense(4w) silu Dense(4w) (embedded(t) [+ W augment]) [+ label row]
-  down: at each level `blocks_per_level` residual blocks of channel_mult[i] * width channels, attention after every one where the height
-        is in `attention`; then a residual block that halves, except at the last level. Every h is kept. With
-        `progressive`, h <- p <- (conv' p + h) / sqrt 2 at each halving: conv' blurs and strides by 2, p begins as x.
+  down: at each level `blocks_per_level` residual blocks of channel_mult[i] * width channels, attention after every one
+        where the height is in `attention`; then a residual block that halves, except at the last level. Every h is
+        kept. With `progressive`, h <- p <- (conv' p + h) / sqrt 2 at each halving: conv' blurs and strides by 2, p begins as x.
   mid:  residual, attention, residual
   up:   at each level blocks + 1 residual blocks, each on [h, the kept h]; attention once, after the last; then a
         residual block that doubles, except at the first level
@@ -91,11 +91,11 @@ class UNet(nn.Module):
   x (B, H, W, C), H and W divisible by 2^(len(channel_mult) - 1); t (B,), the embedding coordinate; cond labels (B,) in
   0 .. classes or None, or {'label': such labels, 'augment': (B, augment) what was done to the clean images}, of which
   zeros, nothing, are meant without it; key None or a batch of B keys for dropout. InputError for an image that does not
-  halve, an attention resolution that never occurs, or a label of either kind for a network without.
-  embedded(t) is `sincos` of t to w numbers, or with embedding 'fourier' `gaussian_fourier` of 4 t to 2w: of log(sigma / alpha) where
-  t is a quarter of that, as processes timed by their noise and kind 'edm' hand over.
-  Weights, statistics, softmax and output are float32, other activations `dtype`; `remat` recomputes every block
-  in the backward pass (`layers.rematted`). Hooks: 'middle_attention', 'down{i}_{j}_attention', 'up{i}_{j}_attention'.
+  halve, an attention resolution that never occurs, or a label of either kind for a network without. embedded(t) is
+  `sincos` of t to w numbers, or with embedding 'fourier' `gaussian_fourier` of 4 t to 2w: of log(sigma / alpha) where t
+  is a quarter of that, as processes timed by their noise and kind 'edm' hand over. Weights, statistics, softmax and
+  output are float32, other activations `dtype`; `remat` recomputes every block in the backward pass
+  (`layers.rematted`). Hooks: 'middle_attention', 'down{i}_{j}_attention', 'up{i}_{j}_attention'.
   Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head'; hooks' names + '/out'.
   arXiv:2011.13456 appendix H, arXiv:2206.00364 appendix F.2
   """

@@ -157,8 +157,9 @@ def trunk(net: Any, tokens: dict[str, Any], post: bool = False) -> dict[str, Any
 
 
 class Block(nn.Module):
-  """x += Attn(LN x);  x += FeedForward(LN x); with `post`  x = LN(x + Attn x);  x = LN(x + FeedForward x).   No bias of q, k, v.
+  """x += Attn(LN x);  x += FeedForward(LN x); with `post`  x = LN(x + Attn x);  x = LN(x + FeedForward x).
 
+  No bias of q, k and v.
   With a skip, (B, N, D) like x, W [x, skip] comes first, under another LN if `post`. Returns the result twice: the
   second is what a later block is handed as its skip.
   """

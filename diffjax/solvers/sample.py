@@ -48,8 +48,8 @@ def sample(
   Args:
     key: one typed key, or one a sample (B,); only stochastic solvers need it.
     cond: the condition of each sample, a pytree with the batch first.
-    noise_source: where a stochastic solver takes its z from (`diffjax.solvers.noise`): independent draws, one Brownian path a
-      sample, or given ones.
+    noise_source: where a stochastic solver takes its z from (`diffjax.solvers.noise`): independent draws, one Brownian
+      path a sample, or given ones.
 
   Raises:
     InputError: a stochastic solver has no key, or the key is not a typed one.

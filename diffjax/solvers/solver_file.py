@@ -28,8 +28,8 @@ class SolverFile(NamedTuple):
 def write(path: str, table: Table, process: Process, about: str) -> None:
   """Keep a table, bit for bit, with the stamp of the process it is for and a line about where it comes from.
 
-  A file that is there is replaced, as a whole or not at all. The arrays of the .npz: `Rows`' t, weights, evaluated and stream,
-  registers, stochastic, skips, nfe, stamp (`diffjax.fingerprint`), about and the format's version.
+  A file that is there is replaced, as a whole or not at all. The arrays of the .npz: `Rows`' t, weights, evaluated and
+  stream, registers, stochastic, skips, nfe, stamp (`diffjax.fingerprint`), about and the format's version.
   """
   from etils import epath
 

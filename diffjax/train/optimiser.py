@@ -1,9 +1,9 @@
 """Optimisers as a config names them: a rule, its learning-rate schedule, a clip on the global norm.
 
 rate(n) = learning_rate n / warmup            n < warmup
-        = learning_rate                       schedule 'constant'
-        = learning_rate (final_fraction + (1 - final_fraction) (1 + cos(pi (n - warmup) / (steps - warmup))) / 2)      schedule 'cosine'
-        = learning_rate / sqrt(max(n / decay_from, 1))                                            schedule 'inverse_sqrt'
+        = learning_rate                                               schedule 'constant'
+        = learning_rate (f + (1 - f) (1 + cos(pi (n - warmup) / (steps - warmup))) / 2)      'cosine', f = final_fraction
+        = learning_rate / sqrt(max(n / decay_from, 1))                'inverse_sqrt'
 
 `forced_norm` keeps the weights of magnitude-preserving networks at unit mean square after each step (`train.forced`).
 """
@@ -70,8 +70,8 @@ def rate_schedule(
   """The rate as a function of the update count; the equation heads this module.
 
   Raises:
-    InputError: an unknown schedule, a warm-up longer than the run, a learning_rate that is not positive, no decay_from for
-      'inverse_sqrt'.
+    InputError: an unknown schedule, a warm-up longer than the run, a learning_rate that is not positive, no decay_from
+      for 'inverse_sqrt'.
   """
   if schedule not in SCHEDULES:
     raise InputError(f'optimiser.schedule: got {schedule!r}; allowed: {", ".join(SCHEDULES)}')
@@ -114,6 +114,6 @@ def _schedule(shape: dict[str, Any]) -> dict[str, Any]:
 def _clipped(
   rule: optax.GradientTransformation, clip: float = 1.0, forced_norm: bool = False, **_: Any
 ) -> optax.GradientTransformation:
-  """Gradients of a global norm above `clip` are scaled down to it first, 0 leaves them alone; `forced_norm` comes last."""
+  """Gradients of a global norm above `clip` are scaled down to it first, 0 leaves them be; the forced norm comes last."""
   links = ([optax.clip_by_global_norm(clip)] if clip else []) + [rule] + ([force_norm()] if forced_norm else [])
   return optax.chain(*links) if len(links) > 1 else rule

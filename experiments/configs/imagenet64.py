@@ -12,8 +12,8 @@ def get_config() -> ConfigDict:
   c.data = dict(name='imagenet_resized/64x64', shape=(64, 64, 3), classes=1000)
   c.process = dict(name='edm', sigma_min=0.002, sigma_max=80.0)
   c.net = dict(
-    name='unet', width=192, channel_mult=(1, 2, 3, 4), blocks_per_level=3, attention=(32, 16, 8), dropout=0.1, dtype='bfloat16',
-    remat=True,
+    name='unet', width=192, channel_mult=(1, 2, 3, 4), blocks_per_level=3, attention=(32, 16, 8), dropout=0.1,
+    dtype='bfloat16', remat=True,
   )  # fmt: skip
   c.loss = dict(name='denoising', kind=dict(name='edm', data_std=0.5), times='lognormal', weight='edm', drop_cond=0.1)
   c.train = dict(

@@ -7,7 +7,7 @@ import pytest
 
 from diffjax import exact, keys, noise_levels, schedules, solvers
 from diffjax.guidance import cfg, mean_reverting, threshold
-from diffjax.guidance.mean_reverting import from_centred, to_centred
+from diffjax.guidance.mean_reverting import from_centred, initial_noise, to_centred
 from diffjax.prediction import as_denoiser
 from diffjax.solvers import grids, sample
 from diffjax.solvers.noise import fixed

@@ -76,7 +76,7 @@ def test_a_sample_is_its_own():
 
 @pytest.mark.parametrize('kind', ['v', 'velocity', 'eps', 'x0'])
 def test_gradients_are_finite_at_the_ends(kind):
-  """The velocity of the cosine process is infinite at t = 0, and a score's target too: nothing given clean is judged."""
+  """The velocity of the cosine process is infinite at t = 0, so is a score's target: nothing given clean is judged."""
 
   def net(params, x, t, cond, key):
     return jax.tree.map(lambda x: params * x, x)

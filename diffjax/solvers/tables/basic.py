@@ -107,8 +107,8 @@ def heun(
   down to 0 it needs 2 n - 1 evaluations. Returned `in_data_form`.
 
   Args:
-    s_churn: noise put in before each step, which raises sigma / alpha by the factor 1 + min(s_churn / n, sqrt 2 - 1), at
-      most to its value at t_max. The paper has 40 for ImageNet-64 with 256 steps.
+    s_churn: noise put in before each step, which raises sigma / alpha by the factor 1 + min(s_churn / n, sqrt 2 - 1),
+      at most to its value at t_max. The paper has 40 for ImageNet-64 with 256 steps.
     s_min, s_max: the sigma / alpha at which there is churn; there .05 and 50.
     s_noise: the standard deviation of that noise; there 1.003.
     midpoint: the second evaluation, u, is made at this part a of the step in sigma / alpha, and (1 - 1 / (2 a)) eps_t +
