@@ -88,7 +88,7 @@ class EDM2(nn.Module):
   down: as in `UNet`: `blocks_per_level` encoder blocks a level, attention where the height is in `attention`; a block
         that halves
   mid:  two decoder blocks, the first with attention
-  up:   blocks + 1 decoder blocks a level, each on mp_cat(h, the kept h); a block that doubles
+  up:   blocks_per_level + 1 decoder blocks a level, each on mp_cat(h, the kept h); a block that doubles
   out:  g conv h                                                     (g: a trained number that starts at zero)
 
   x (B, H, W, C) of unit variance, H and W divisible by 2^(len(channel_mult) - 1); t (B,), the embedding coordinate of

@@ -82,9 +82,10 @@ class UNet(nn.Module):
   h   = conv(x), temb = Dense(4w) silu Dense(4w) (embedded(t) [+ W augment]) [+ label row]
   down: at each level `blocks_per_level` residual blocks of channel_mult[i] * width channels, attention after every one
         where the height is in `attention`; then a residual block that halves, except at the last level. Every h is
-        kept. With `progressive`, h <- p <- (conv' p + h) / sqrt 2 at each halving: conv' blurs and strides by 2, p begins as x.
+        kept. With `progressive`, h <- p <- (conv' p + h) / sqrt 2 at each halving: conv' blurs and strides by 2, p
+        begins as x.
   mid:  residual, attention, residual
-  up:   at each level blocks + 1 residual blocks, each on [h, the kept h]; attention once, after the last; then a
+  up:   at each level blocks_per_level + 1 residual blocks, each on [h, the kept h]; attention once, after the last; then a
         residual block that doubles, except at the first level
   out:  conv_0 silu GN h                                            (conv_0: starts at zero)
 

@@ -1,9 +1,9 @@
 """Optimisers as a config names them: a rule, its learning-rate schedule, a clip on the global norm.
 
-rate(n) = learning_rate n / warmup            n < warmup
-        = learning_rate                                               schedule 'constant'
-        = learning_rate (f + (1 - f) (1 + cos(pi (n - warmup) / (steps - warmup))) / 2)      'cosine', f = final_fraction
-        = learning_rate / sqrt(max(n / decay_from, 1))                'inverse_sqrt'
+rate(n) = learning_rate n / warmup, n < warmup; then by `schedule`, with f = final_fraction,
+        = learning_rate                                                                      'constant'
+        = learning_rate (f + (1 - f) (1 + cos(pi (n - warmup) / (steps - warmup))) / 2)      'cosine'
+        = learning_rate / sqrt(max(n / decay_from, 1))                                       'inverse_sqrt'
 
 `forced_norm` keeps the weights of magnitude-preserving networks at unit mean square after each step (`train.forced`).
 """
@@ -114,6 +114,6 @@ def _schedule(shape: dict[str, Any]) -> dict[str, Any]:
 def _clipped(
   rule: optax.GradientTransformation, clip: float = 1.0, forced_norm: bool = False, **_: Any
 ) -> optax.GradientTransformation:
-  """Gradients of a global norm above `clip` are scaled down to it first, 0 leaves them be; the forced norm comes last."""
+  """The rule behind a clip: gradients of a global norm above `clip` (0: any) are scaled to it; the forced norm is last."""
   links = ([optax.clip_by_global_norm(clip)] if clip else []) + [rule] + ([force_norm()] if forced_norm else [])
   return optax.chain(*links) if len(links) > 1 else rule
