@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from .arguments import check
-from .layers import Dense, GroupNorm, named, zeros
+from .layers import Dense, GroupNorm, ShardedLayer, named, zeros
 from .taps import tap
 
 XLA, CUDNN = 'xla', 'cudnn'
@@ -95,13 +95,13 @@ class Attention(nn.Module):
     return (x + h.reshape(batch, *space, channels)) * 0.5**0.5
 
 
-class QKV(nn.Module):
+class QKV(ShardedLayer):
   """Queries, keys and values of (B, N, C) tokens, from one weight (C, 3, C), each of the three with its own fans.
 
   `initial`, if given, draws the weight as one matrix (C, 3C).
   """
 
-  names = ('in', 'heads')
+  logical_axes = ('in', 'heads')
   dtype: Any = jnp.float32
   bias: bool = True
   initial: Any = None
@@ -111,7 +111,7 @@ class QKV(nn.Module):
     channels = x.shape[-1]
     apart = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform', in_axis=0, out_axis=2, batch_axis=1)
     initial = as_matrix(self.initial) if self.initial else apart
-    read, write = self.names
+    read, write = self.logical_axes
     kernel = self.param('kernel', named(initial, read, None, write), (channels, 3, channels)).astype(self.dtype)
     qkv = jnp.einsum('bnc,ckd->bnkd', x.astype(self.dtype), kernel)  # as one matrix (C, 3C) it could not stay split
     if self.bias:

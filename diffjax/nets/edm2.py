@@ -10,7 +10,7 @@ from . import resample as resampling
 from .apply import Apply
 from .arguments import activation_dtype, check, check_remat, is_count
 from .attention import Attend, check_how
-from .layers import Dropout, rematted, zeros
+from .layers import Dropout, ShardedLayer, rematted, zeros
 from .magnitude import MPConv, MPDense, MPFourier, MPLabel, mp_cat, mp_silu, mp_sum, unit
 from .taps import tap
 
@@ -205,13 +205,13 @@ class Block(nn.Module):
     return jnp.clip(x, -CLIP, CLIP)
 
 
-class Unit(nn.Module):
+class Unit(ShardedLayer):
   """`unit` over the channels, as a layer: a mesh that splits them brings them together first, as for a linear map.
 
   Left split, XLA of jax 0.10 (Shardy) gets the gradient of what lies before it wrong; those of 0.8 and 0.11 do not.
   """
 
-  names = ('in', 'in')
+  logical_axes = ('in', 'in')
 
   def __call__(self, x):
     return unit(x)

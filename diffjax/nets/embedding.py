@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from diffjax.errors import InputError
 
-from .layers import named
+from .layers import ShardedLayer, named
 
 __all__ = ['sincos', 'cossin', 'gaussian_fourier', 'waves', 'Label']
 
@@ -50,21 +50,23 @@ def waves(t: jax.Array, frequencies) -> jax.Array:
   return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
 
 
-class Label(nn.Module):
+class Label(ShardedLayer):
   """Row cond[i] of a trained table of classes + 1 rows; the last is the null label, taken when cond is None.
 
   cond (B,) integers in 0 .. classes; `batch` is B. Result (B, size). Rows are drawn from N(0, std^2).
-  `names` are the table's logical axes: ('label', 'out') where the row is a token, which no mesh axis splits.
+  `logical_axes` are the table's: ('label', 'out') where the row is a token, which no mesh axis splits.
   """
 
   classes: int
   size: int
   dtype: Any = jnp.float32
   std: float = 1.0
-  names: tuple[str, str] = ('label', 'embed')
+  logical_axes: tuple[str, str] = ('label', 'embed')
 
   @nn.compact
   def __call__(self, cond, batch: int):
-    table = self.param('table', named(nn.initializers.normal(self.std), *self.names), (self.classes + 1, self.size))
+    table = self.param(
+      'table', named(nn.initializers.normal(self.std), *self.logical_axes), (self.classes + 1, self.size)
+    )
     labels = jnp.full((batch,), self.classes) if cond is None else jnp.asarray(cond)
     return jnp.take(table, labels, axis=0).astype(self.dtype)

@@ -40,32 +40,43 @@ def rematted(module, policy, in_scan: bool = False):
   return nn.remat(module, policy=REMAT[policy], prevent_cse=not in_scan)
 
 
-class Dense(nn.Module):
-  """x @ kernel [+ bias] over the last axis. `names` are the kernel's logical axes; the bias has the last."""
+class ShardedLayer(nn.Module):
+  """The base of layers whose features a mesh may split.
+
+  `logical_axes` names the features that come and those that go. `train.rules.Layout.activations` reads it and has them
+  lie as the rule of that name says. A layer without it is left to XLA, which may split a product as its weight lies on
+  fsdp and send activations to and fro instead of the weight.
+  """
+
+  logical_axes = ()  # no annotation: flax would make it the first field of every layer
+
+
+class Dense(ShardedLayer):
+  """x @ kernel [+ bias] over the last axis. `logical_axes` are those of the kernel; the bias has the last."""
 
   features: int
-  names: tuple[str | None, str | None] = ('in', 'out')
+  logical_axes: tuple[str | None, str | None] = ('in', 'out')
   initial: Any = fan_avg
   dtype: Any = jnp.float32
   bias: bool = True
 
   @nn.compact
   def __call__(self, x):
-    kernel = self.param('kernel', named(self.initial, *self.names), (x.shape[-1], self.features))
+    kernel = self.param('kernel', named(self.initial, *self.logical_axes), (x.shape[-1], self.features))
     out = x.astype(self.dtype) @ kernel.astype(self.dtype)
     if not self.bias:
       return out
-    bias = self.param('bias', named(zeros, self.names[-1]), (self.features,))
+    bias = self.param('bias', named(zeros, self.logical_axes[-1]), (self.features,))
     return out + bias.astype(self.dtype)
 
 
-class Conv(nn.Module):
+class Conv(ShardedLayer):
   """Convolution of (B, H, W, C) images with a size x size kernel; same-size, zeros outside the image, unless `stride`.
 
   With a stride it stays inside the image: n pixels become (n - size) / stride + 1.
   """
 
-  names = ('in', 'out')  # logical axes of the features that come and go, as in Dense
+  logical_axes = ('in', 'out')
   features: int
   size: int = 3
   initial: Any = fan_avg
@@ -75,7 +86,7 @@ class Conv(nn.Module):
   @nn.compact
   def __call__(self, x):
     shape = (self.size, self.size, x.shape[-1], self.features)
-    kernel = self.param('kernel', named(self.initial, None, None, *self.names), shape).astype(self.dtype)
+    kernel = self.param('kernel', named(self.initial, None, None, *self.logical_axes), shape).astype(self.dtype)
     bias = self.param('bias', named(zeros, 'out'), (self.features,)).astype(self.dtype)
     x = x.astype(self.dtype)
     if self.size == 1:

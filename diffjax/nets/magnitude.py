@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-from .layers import named
+from .layers import ShardedLayer, named
 
 __all__ = ['unit', 'mp_silu', 'mp_sum', 'mp_cat', 'mp_fourier']
 
@@ -70,23 +70,23 @@ class MPFourier(nn.Module):
     return mp_fourier(u, *lax.stop_gradient((frequencies, phases)))
 
 
-class MPDense(nn.Module):
-  """gain x @ (unit columns / sqrt(fan in)) over the last axis; `names` are the kernel's logical axes. No bias."""
+class MPDense(ShardedLayer):
+  """gain x @ (unit columns / sqrt(fan in)) over the last axis; `logical_axes` are those of the kernel. No bias."""
 
   features: int
-  names: tuple[str | None, str | None] = ('in', 'out')
+  logical_axes: tuple[str | None, str | None] = ('in', 'out')
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x, gain: Array | float = 1.0):
-    kernel = self.param(MP_KERNEL, named(unit_normal, *self.names), (x.shape[-1], self.features))
+    kernel = self.param(MP_KERNEL, named(unit_normal, *self.logical_axes), (x.shape[-1], self.features))
     return x.astype(self.dtype) @ scaled(kernel, gain).astype(self.dtype)
 
 
-class MPConv(nn.Module):
+class MPConv(ShardedLayer):
   """`MPDense` over patches: a same-size convolution of (B, H, W, C) images, zeros outside. No bias."""
 
-  names = ('in', 'out')
+  logical_axes = ('in', 'out')
   features: int
   size: int = 3
   dtype: Any = jnp.float32
@@ -94,26 +94,26 @@ class MPConv(nn.Module):
   @nn.compact
   def __call__(self, x, gain: Array | float = 1.0):
     shape = (self.size, self.size, x.shape[-1], self.features)
-    kernel = self.param(MP_KERNEL, named(unit_normal, None, None, *self.names), shape)
+    kernel = self.param(MP_KERNEL, named(unit_normal, None, None, *self.logical_axes), shape)
     kernel, x = scaled(kernel, gain).astype(self.dtype), x.astype(self.dtype)
     if self.size == 1:
       return x @ kernel[0, 0]
     return lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
-class MPLabel(nn.Module):
+class MPLabel(ShardedLayer):
   """`MPDense` of sqrt(classes) times the one-hot label: (B,) in 0 .. classes -> (B, features) float32.
 
   The null label, `classes`, or None in place of all, is a vector of zeros, as in the released networks.
   """
 
-  names = ('label', 'embed')
+  logical_axes = ('label', 'embed')
   classes: int
   features: int
 
   @nn.compact
   def __call__(self, cond, batch: int):
-    kernel = self.param(MP_KERNEL, named(unit_normal, *self.names), (self.classes, self.features))
+    kernel = self.param(MP_KERNEL, named(unit_normal, *self.logical_axes), (self.classes, self.features))
     if cond is None:
       return jnp.zeros((batch, self.features))
     return jnp.take(unit(kernel, 0), jnp.asarray(cond), axis=0, mode='fill', fill_value=0)

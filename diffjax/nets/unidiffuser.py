@@ -92,7 +92,7 @@ class UniDiffuser(nn.Module):
 
     tokens = {}
     if self.classes:
-      label = Label(self.classes, self.width, self.dtype, names=('label', 'out'), name='label')(cond, batch)
+      label = Label(self.classes, self.width, self.dtype, logical_axes=('label', 'out'), name='label')(cond, batch)
       tokens['label'] = label[:, None]
     for name in sorted(times):
       tokens['time ' + name] = cossin(jnp.broadcast_to(times[name], (batch,)), self.width)[:, None]

@@ -117,7 +117,7 @@ class UViT(nn.Module):
     batch, height, width, channels = x.shape
     tokens = {'time': cossin(jnp.broadcast_to(t, (batch,)), self.width)[:, None]}
     if self.classes:
-      label = Label(self.classes, self.width, self.dtype, names=('label', 'out'), name='label')(cond, batch)
+      label = Label(self.classes, self.width, self.dtype, logical_axes=('label', 'out'), name='label')(cond, batch)
       tokens = {'label': label[:, None]} | tokens
     if self.text:
       tokens['text'] = Dense(self.width, initial=normal, dtype=self.dtype, name='text')(cond)

@@ -114,6 +114,6 @@ def _schedule(shape: dict[str, Any]) -> dict[str, Any]:
 def _clipped(
   rule: optax.GradientTransformation, clip: float = 1.0, forced_norm: bool = False, **_: Any
 ) -> optax.GradientTransformation:
-  """The rule behind a clip: gradients of a global norm above `clip` (0: any) are scaled to it; the forced norm is last."""
+  """The rule behind a clip: gradients of a global norm above `clip` (0: none) are scaled to it; forced norm last."""
   links = ([optax.clip_by_global_norm(clip)] if clip else []) + [rule] + ([force_norm()] if forced_norm else [])
   return optax.chain(*links) if len(links) > 1 else rule

@@ -129,10 +129,10 @@ class Layout:
       return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
     def intercept(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-      names = getattr(context.module, 'names', None)
-      if names is None or context.method_name != '__call__':
+      axes = getattr(context.module, 'logical_axes', ())  # of a `nets.layers.ShardedLayer`
+      if not axes or context.method_name != '__call__':
         return call(*args, **kwargs)
-      out = call(lie(args[0], names[0]), *args[1:], **kwargs)
-      return jax.tree.map(lambda x: lie(x, names[-1]), out)
+      out = call(lie(args[0], axes[0]), *args[1:], **kwargs)
+      return jax.tree.map(lambda x: lie(x, axes[-1]), out)
 
     return nn.intercept_methods(intercept)
