@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from diffjax.errors import InputError
 from diffjax.process import Process
 
-__all__ = ['on_host', 'at', 'times_of', 'checked', 'on_grid']
+__all__ = ['Grid', 'on_host', 'at', 'times_of', 'checked', 'on_grid']
 
 
 def on_host(f: Callable, process: Process, values: Any) -> Any:
@@ -67,6 +67,20 @@ def checked(process: Process, ts: Any) -> np.ndarray:
   return np.minimum(ts, last)
 
 
-def on_grid(process: Process, ts: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(alpha, sigma, lam) along a checked grid, float64; lam is +inf where sigma = 0 and -inf where alpha = 0."""
-  return at(process, checked(process, ts))
+class Grid(NamedTuple):
+  """A checked time grid with its noise levels, each (n + 1,) float64."""
+
+  ts: np.ndarray
+  alpha: np.ndarray
+  sigma: np.ndarray
+  lam: np.ndarray
+
+
+def on_grid(process: Process, ts: Any) -> Grid:
+  """Checks a grid and adds its noise levels; lam is +inf where sigma = 0 and -inf where alpha = 0.
+
+  Raises:
+    InputError: as `checked`.
+  """
+  ts = checked(process, ts)
+  return Grid(ts, *at(process, ts))

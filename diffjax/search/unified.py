@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffjax.errors import InputError
-from diffjax.noise_levels import checked, on_grid
+from diffjax.noise_levels import on_grid
 from diffjax.process import Process
 from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.data_form import in_data_form
@@ -55,8 +55,7 @@ def usf(process: Process, ts: Any, choices: Sequence[Choice]) -> Table:
   Raises:
     InputError: another number of choices than steps, or a choice that does not exist.
   """
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   n = len(ts) - 1
   _check(choices, n)
   plan = [_nodes(i, choices[i], lam) for i in range(n)]  # of each step: the nodes it uses, the one it starts from first

@@ -97,7 +97,7 @@ def late(process: Process, ts: Any, level: float) -> np.ndarray:
   Raises:
     InputError: no time would be left out, or no step left.
   """
-  alpha, sigma, lam = on_grid(process, ts)
+  _, alpha, sigma, lam = on_grid(process, ts)
   above = sigma > level * alpha
   if not above[0] or above[-2]:
     low, high = np.exp(-lam[[-2, 0]])

@@ -67,7 +67,7 @@ def churn(
     raise InputError(f's_churn: got {s_churn}; allowed: a number of at least 0')
   ts = checked(process, ts)
   n = len(ts) - 1
-  alpha, _, lam = on_grid(process, ts)
+  _, alpha, _, lam = on_grid(process, ts)
   most = np.exp(-at(process, [float(process.t_max)])[2][0])
   rho = np.exp(-lam[:n])
   up = np.minimum(rho * (1 + min(s_churn / n, np.sqrt(2) - 1)), most)

@@ -19,7 +19,7 @@ from flax import struct
 from jax import Array
 
 from diffjax.errors import InputError
-from diffjax.noise_levels import checked, on_grid
+from diffjax.noise_levels import on_grid
 from diffjax.prediction import Pred
 from diffjax.process import Process
 from diffjax.solvers.noise import Noise, independent
@@ -60,8 +60,7 @@ def laid_out(
     raise InputError(f'last_std: got {last_std}; allowed: None or a number of at least 0')
   if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
     raise InputError(f'clip: got {clip}; allowed: None, or the range (low, high) of the data, low < high')
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   h = np.diff(lam)
   gone = -np.expm1(-2 * h)
   left = np.sqrt(1 - eta**2 + eta**2 * np.exp(-2 * h))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from diffjax.errors import InputError
-from diffjax.noise_levels import checked, on_grid
+from diffjax.noise_levels import on_grid
 from diffjax.process import Process
 from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.data_form import warn_of_leaps
@@ -59,8 +59,7 @@ def multistep(
   Each row first corrects the node it stands on, then predicts the next. Order min(order, i + 1) at the start; a step
   that touches infinite lam is of first order, in data form, and is not corrected.
   """
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   n = len(ts) - 1
   order = whole('order', order, n)
   if noise:

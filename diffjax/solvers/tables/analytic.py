@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from diffjax.errors import InputError
-from diffjax.noise_levels import at, checked, on_grid
+from diffjax.noise_levels import at, on_grid
 from diffjax.process import Process
 from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.table import Table
@@ -46,8 +46,7 @@ def analytic_dpm(
     raise InputError(f'bound: got {bound!r}; allowed: {", ".join(BOUNDS)}')
   if not last_noise > 0:
     raise InputError(f'last_noise: got {last_noise}; allowed: a positive number of grey levels')
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   spread = statistics.spread(lam[:-1])
   if bound == 'data':
     spread = np.minimum(spread, ((float(statistics.high) - float(statistics.low)) / 2) ** 2)

@@ -25,8 +25,7 @@ def ddim(process: Process, ts: Any, eta: float = 0.0) -> Table:
   """
   if not 0 <= eta <= 1:
     raise InputError(f'eta: got {eta}; allowed: a number from 0 (deterministic) to 1 (DDPM)')
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   table = TableBuilder('x')
   for i in range(len(ts) - 1):
     std = eta * sigma[i + 1] * np.sqrt(-np.expm1(-2 * (lam[i + 1] - lam[i])))
@@ -49,8 +48,7 @@ def ddpm_large(process: Process, ts: Any) -> Table:
   x_s = alpha_s x0 + (alpha_t / alpha_s) (sigma_s^2 / sigma_t) eps + std z,
   std^2 = sigma_t^2 - (alpha_t sigma_s / alpha_s)^2.
   """
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   table = TableBuilder('x')
   for i in range(len(ts) - 1):
     after = alpha[i + 1] * table.x0 + alpha[i] / alpha[i + 1] * sigma[i + 1] ** 2 / sigma[i] * table.eps
@@ -78,8 +76,7 @@ def euler_maruyama(process: Process, ts: Any) -> Table:
   x_s = x_t + (s - t) (f x - g^2 score) + g sqrt(t - s) z. In terms of (x0, eps): f x = f alpha x0 + f sigma eps, and
   score = -eps / sigma. Weak order one.
   """
-  ts = checked(process, ts)
-  alpha, sigma, _ = on_grid(process, ts)
+  ts, alpha, sigma, _ = on_grid(process, ts)
   d_alpha, d_sigma = on_host(Process.rates, process, ts[:-1])
   table = TableBuilder('x')
   with np.errstate(divide='ignore'):  # a grid from alpha = 0 is refused below
@@ -121,8 +118,7 @@ def heun(
     raise InputError(f's_churn: got {s_churn}; allowed: a number of at least 0')
   if not 0 < midpoint <= 1:
     raise InputError(f'midpoint: got {midpoint}; allowed: a number above 0, up to 1 (Heun)')
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   table = TableBuilder('x', 'base', 'slope')
   most = np.exp(-at(process, [float(process.t_max)])[2][0])
   for i in range(len(ts) - 1):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffjax.errors import InputError
-from diffjax.noise_levels import at, checked, on_grid, times_of
+from diffjax.noise_levels import at, on_grid, times_of
 from diffjax.process import Process
 from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.data_form import in_data_form, warn_of_leaps
@@ -38,7 +38,7 @@ def deis_tab(process: Process, ts: Any, order: int = 4) -> Table:
 
 def tab_weights(process: Process, ts: Any, i: int, p: int) -> np.ndarray:
   """int l_j(tau) drho(tau) over the step from node i, l_j through the last p nodes, the latest first."""
-  _, _, lam = on_grid(process, ts[i : i + 2])
+  _, _, _, lam = on_grid(process, ts[i : i + 2])
   half = (lam[1] - lam[0]) / 2
   level = lam[0] + half * (NODES + 1)
   tau, drho = times_of(process, level), -half * WEIGHTS * np.exp(-level)
@@ -54,7 +54,7 @@ def deis_rhoab(process: Process, ts: Any, order: int = 4) -> Table:
   Raises:
     InputError: order is not a whole number from 1 to the number of steps.
   """
-  rho = np.exp(-on_grid(process, ts)[2])
+  rho = np.exp(-on_grid(process, ts).lam)
 
   def weights(i: int, p: int) -> np.ndarray:
     nodes, h = rho[i - p + 1 : i + 1][::-1], rho[i + 1] - rho[i]
@@ -76,8 +76,7 @@ def deis_rhork(process: Process, ts: Any, tableau: str = 'heun') -> Table:
   if tableau not in TABLEAUX:
     raise InputError(f'tableau: got {tableau!r}; allowed: {", ".join(TABLEAUX)}')
   rule = TABLEAUX[tableau]
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   c, rho = np.array(rule.c), np.exp(-lam)
   plain = np.isfinite(lam[:-1]) & np.isfinite(lam[1:])
   first, last = (np.where(plain, part, 1.0)[:, None] for part in (rho[:-1], rho[1:]))
@@ -103,8 +102,7 @@ def adams_bashforth(process: Process, ts: Any, order: int, weights: Callable[[in
   There may be fewer weights than p. A step that touches infinite lam is DDIM. Warns of steps that raise alpha more
   than 100-fold.
   """
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   order = whole('order', order, len(ts) - 1)
   warn_of_leaps('Adams-Bashforth method in rho', ts, alpha, lam)
   past = [f'e{j}' for j in range(1, order)]  # e_j: eps predicted j nodes back

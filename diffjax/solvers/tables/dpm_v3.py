@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffjax.noise_levels import checked, on_grid
+from diffjax.noise_levels import on_grid
 from diffjax.process import Process
 from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.table import Table
@@ -53,8 +53,7 @@ def dpm_v3(
     InputError: no statistics or another process's; order is not a whole number from 1 to the number of steps.
   """
   given(process, statistics, ModelStatistics)
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   n = len(ts) - 1
   order = whole('order', order, n)
   terms = _Terms.of(statistics)

@@ -86,8 +86,7 @@ def ghvb(process: Process, ts: Any, order: float = 2.5) -> Table:
   b = order - k + 1
   if k > n:
     raise InputError(f'order: got {order!r}; allowed: at most the {n} steps of the grid')
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   warn_of_leaps('ghvb', ts, alpha, lam)
   names = [f'v{j}' for j in range(1, max(k, 2))]  # v_j: the average j nodes back
   table = TableBuilder('x', *names)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from diffjax.noise_levels import checked, on_grid
+from diffjax.noise_levels import on_grid
 from diffjax.process import Process
 from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.table import Table
@@ -18,8 +18,7 @@ def dpmpp_2m(process: Process, ts: Any) -> Table:
 
   x_s = (sigma_s / sigma_t) x_t + (alpha_s - alpha_t sigma_s / sigma_t) [x0 + (x0 - previous x0) h / (2 h_before)].
   """
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   table = TableBuilder('x', 'm1')  # m1: the previous prediction
   for i in range(len(ts) - 1):
     ratio = sigma[i + 1] / sigma[i]
@@ -50,8 +49,7 @@ def dpmpp_3m_compat(process: Process, ts: Any, lower_final: bool = True) -> Tabl
 
 
 def _dpmpp_3m(process: Process, ts: Any, c: float, lower_final: bool) -> Table:
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   table = TableBuilder('x', 'm1', 'm2')  # m1, m2: the previous predictions, the later one first
   for i in range(len(ts) - 1):
     after = to_data(table, alpha, sigma, i, table.x)

@@ -37,7 +37,7 @@ def ipndm(process: Process, ts: Any, order: int = 4) -> Table:
   """
   if order not in (1, 2, 3, 4):
     raise InputError(f'order: got {order!r}; allowed: 1, 2, 3 or 4')
-  rho = np.exp(-on_grid(process, ts)[2])
+  rho = np.exp(-on_grid(process, ts).lam)
   return adams_bashforth(process, ts, order, lambda i, p: (rho[i + 1] - rho[i]) * np.array(ADAMS_BASHFORTH[p - 1]))
 
 
@@ -66,8 +66,7 @@ def f_pndm(process: Process, ts: Any) -> Table:
 
 def _pndm(process: Process, ts: Any, start: int, weights: tuple[float, ...]) -> Table:
   """`start` pseudo Runge-Kutta steps, Heun's if one, the classical one otherwise; then Adams-Bashforth."""
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   past = [f'e{j}' for j in range(1, len(weights))]  # e_j: eps predicted j nodes back
   table = TableBuilder(
     'x', 'base', 'sum', *past

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from diffjax.errors import InputError
-from diffjax.noise_levels import checked, on_grid
+from diffjax.noise_levels import on_grid
 from diffjax.process import Process
 from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.table import Table
@@ -72,8 +72,7 @@ def ancestral(process: Process, ts: Any, to_data: bool = False) -> Table:
 
 def levels(process: Process, ts: Any, to_data: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """The times of evaluation, and one level (alpha, sigma) more than those: where the last step ends."""
-  alpha, sigma, _ = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, _ = on_grid(process, ts)
   if not to_data:
     return ts[:-1], alpha, sigma
   if sigma[-1] == 0:

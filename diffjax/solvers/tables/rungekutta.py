@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffjax.noise_levels import checked, on_grid, on_host
+from diffjax.noise_levels import on_grid, on_host
 from diffjax.process import Process
 from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.table import Table
@@ -46,8 +46,7 @@ def rk4(process: Process, ts: Any) -> Table:
 
 
 def _in_time(process: Process, ts: Any, tableau: Tableau) -> Table:
-  alpha, sigma, _ = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, _ = on_grid(process, ts)
   c = np.array(tableau.c)
   nodes = ts[:-1, None] + np.diff(ts)[:, None] * c
   d_alpha, d_sigma = on_host(Process.rates, process, np.where(nodes > 0, nodes, ts[:-1, None]))

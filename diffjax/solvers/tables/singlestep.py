@@ -87,8 +87,7 @@ def _equal(process: Process, ts: Any, order: Any) -> list[int]:
 
 
 def _singlestep(process: Process, ts: Any, orders: Sequence[int], noise: bool, taylor: bool) -> Table:
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   # the point at the step's first node, the prediction there and, where it is needed, the change of it to the next node
   table = TableBuilder('x', 'base', 'm', *(['d'] if taylor and 3 in orders else []))
   now, sign = (table.eps, 1) if noise else (table.x0, -1)

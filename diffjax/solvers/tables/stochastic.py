@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from diffjax.noise_levels import checked, on_grid
+from diffjax.noise_levels import on_grid
 from diffjax.process import Process
 from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.data_form import in_data_form
@@ -39,8 +39,7 @@ def sde_adams(process: Process, ts: Any, order: int = 3, noise: bool = False, lo
   Raises:
     InputError: order is not a whole number from 1 to the number of steps.
   """
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   order = whole('order', order, len(ts) - 1)
   past = [f'm{j}' for j in range(1, order)]  # m_j: predicted j nodes back
   table = TableBuilder('x', *past)
@@ -74,8 +73,7 @@ def sde_dpm(process: Process, ts: Any) -> Table:
   Raises:
     InputError: the grid starts where alpha = 0.
   """
-  alpha, sigma, _ = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, _ = on_grid(process, ts)
   table = TableBuilder('x')
   for i in range(len(ts) - 1):
     if sigma[i + 1] == 0:
@@ -98,8 +96,7 @@ def sde_dpmpp_2m(process: Process, ts: Any, exact: bool = False) -> Table:
 
   `exact` weighs the difference by its own integral, 1 - (1 - e^{-2h}) / (2 h), instead of (1 - e^{-2h}) / 2.
   """
-  alpha, sigma, lam = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, lam = on_grid(process, ts)
   table = TableBuilder('x', 'm1')  # m1: the previous prediction
   for i in range(len(ts) - 1):
     h = lam[i + 1] - lam[i]

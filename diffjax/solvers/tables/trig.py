@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from diffjax.errors import InputError
-from diffjax.noise_levels import checked, on_grid
+from diffjax.noise_levels import on_grid
 from diffjax.process import Process
 from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.grids import noise_share
@@ -44,8 +44,7 @@ def trig_adams(
   Raises:
     InputError: order or final_order is not a whole number from 1 to the number of steps, or data_std is not positive.
   """
-  alpha, sigma, _ = on_grid(process, ts)
-  ts = checked(process, ts)
+  ts, alpha, sigma, _ = on_grid(process, ts)
   n = len(ts) - 1
   order, final_order = whole('order', order, n), whole('final_order', final_order, n)
   if not data_std > 0:
