@@ -13,7 +13,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from diffjax import keys as draws
+from diffjax import keys
 from diffjax.errors import InputError
 from diffjax.prediction import Pred
 from diffjax.process import Process
@@ -57,12 +57,12 @@ class Mixture(struct.PyTreeNode):
     w, shift = jnp.exp(self.log_weights), self.means - self.mean()
     return einsum('k,kij->ij', w, self.covariances) + einsum('k,ki,kj->ij', w, shift, shift)
 
-  def sample(self, keys: Array, cond: Array | None = None) -> Array:
+  def sample(self, key_batch: Array, cond: Array | None = None) -> Array:
     """Exact draws (B, d), one a key; of the classes `cond` (B,) when given."""
-    k_part, k_noise = draws.split(keys, 2)
-    logits = jnp.broadcast_to(self._prior(cond), (keys.shape[0], self.log_weights.shape[0]))
+    k_part, k_noise = keys.split(key_batch, 2)
+    logits = jnp.broadcast_to(self._prior(cond), (key_batch.shape[0], self.log_weights.shape[0]))
     part = jax.vmap(jax.random.categorical)(k_part, logits)
-    z = draws.normal(k_noise, self.means[part])
+    z = keys.normal(k_noise, self.means[part])
     return self.means[part] + einsum('bij,bj->bi', self.basis[part], jnp.sqrt(self.var[part]) * z)
 
   def log_density(self, x: Array, alpha: Any = 1.0, sigma: Any = 0.0, cond: Array | None = None) -> Array:
@@ -139,17 +139,17 @@ class Mixture(struct.PyTreeNode):
     """The perfect network that also tells the moments of the noise, in `Pred.aux` (see `guidance.moment_heads`)."""
     return ExactMoments(self, process)
 
-  def reverse(self, keys: Array, process: Process, x: Array, t: Any, s: Any) -> Array:
+  def reverse(self, key_batch: Array, process: Process, x: Array, t: Any, s: Any) -> Array:
     """An exact draw of x_s given x_t, s < t: a reverse step of any length without discretisation error."""
-    k_part, k_clean, k_step = draws.split(keys, 3)
+    k_part, k_clean, k_step = keys.split(key_batch, 3)
     alpha, sigma = process.schedule(jnp.asarray(t))
     log_r, means, var = self.posterior_parts(x, alpha, sigma)
     part = jax.vmap(jax.random.categorical)(k_part, log_r)
-    z = draws.normal(k_clean, x)
+    z = keys.normal(k_clean, x)
     mean = jnp.take_along_axis(means, part[:, None, None], 1)[:, 0]
     x0 = mean + einsum('bij,bj->bi', self.basis[part], jnp.sqrt(var[part]) * z)
     mean, std = process.posterior(x, x0, t, s)
-    return mean + std * draws.normal(k_step, x)
+    return mean + std * keys.normal(k_step, x)
 
   def _prior(self, cond: Array | None) -> Array:
     if cond is None:

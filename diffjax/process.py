@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from diffjax import keys as draws
+from diffjax import keys
 
 __all__ = ['Process', 'expand', 'over_time']
 
@@ -87,10 +87,10 @@ class Process(struct.PyTreeNode):
     """dx/dt = alpha'(t) x0 + sigma'(t) eps along the line from x0 to eps, and of the probability-flow ODE."""
     return over_time(partial(_mix, self.rates), t, x0, eps)
 
-  def prior(self, keys: Array, like: Any) -> Any:
+  def prior(self, key_batch: Array, like: Any) -> Any:
     """x at t_max: sigma(t_max) z, one draw a key, with the shape of `like` (B, ...)."""
     sigma = self.schedule(jnp.asarray(self.t_max))[1]
-    return jax.tree.map(lambda z: (sigma * z).astype(z.dtype), draws.normal(keys, like))
+    return jax.tree.map(lambda z: (sigma * z).astype(z.dtype), keys.normal(key_batch, like))
 
   def posterior(self, x: Array, x0: Array, t: Array | float, s: Array | float) -> tuple[Array, Array]:
     """Mean and standard deviation of q(x_s | x_t, x0), s < t: the DDPM kernel.   arXiv:2006.11239 eq. 6-7

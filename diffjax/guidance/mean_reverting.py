@@ -57,9 +57,9 @@ class Around(Transform):
     return predict(self.process, inner.kind, x, t, jax.tree.map(lambda out, x: out.astype(x.dtype), out, x))
 
 
-def initial_noise(process: Process, mu: Any, keys: Array) -> Any:
+def initial_noise(process: Process, mu: Any, key_batch: Array) -> Any:
   """y at t_max, alpha mu + sigma z: the published start x = mu + sigma z, one draw a key; mu (B, ...)."""
-  return to_centred(process, jax.tree.map(jnp.add, mu, process.prior(keys, mu)), mu, process.t_max)
+  return to_centred(process, jax.tree.map(jnp.add, mu, process.prior(key_batch, mu)), mu, process.t_max)
 
 
 def to_centred(process: Process, x: Any, mu: Any, t: Any) -> Any:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffjax import keys as draws
+from diffjax import keys
 from diffjax.errors import InputError
 from diffjax.kinds import Kind, as_kind
 from diffjax.losses.times import TimeLaw, uniform
@@ -57,13 +57,13 @@ def denoising(
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
     x0 = jax.tree.map(wide, batch['x'])
-    key = draws.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
-    k_t, k_eps, k_drop, k_net = draws.split(key, 4)
+    key = keys.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
+    k_t, k_eps, k_drop, k_net = keys.split(key, 4)
     t = times(process, k_t)
-    eps = draws.normal(k_eps, x0)
+    eps = keys.normal(k_eps, x0)
     cond = batch.get('cond')
     if drop_cond and cond is not None:
-      cond = _without(cond, null, draws.bernoulli(k_drop, drop_cond))
+      cond = _without(cond, null, keys.bernoulli(k_drop, drop_cond))
     if 'augment' in batch:
       cond = {'label': cond, 'augment': batch['augment']}
     out = apply_net(net, roles['student'], process, kind, process.perturb(x0, eps, t), t, cond, k_net)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffjax import keys as draws
+from diffjax import keys
 from diffjax.errors import InputError
 from diffjax.kinds import Kind, as_kind
 from diffjax.losses.denoising import Loss, mean_square, wide
@@ -53,13 +53,13 @@ def modalities(
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
     x0 = jax.tree.map(wide, batch['x'])
-    key = draws.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
-    k_t, k_eps, k_net = draws.split(key, 3)
-    eps = draws.normal(k_eps, x0)
+    key = keys.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
+    k_t, k_eps, k_net = keys.split(key, 3)
+    eps = keys.normal(k_eps, x0)
     x, t, inside = {}, {}, {}
     for i, name in enumerate(sorted(x0)):
-      k_in, k_end = draws.split(draws.fold(k_t, i), 2)
-      end = draws.uniform(k_end)
+      k_in, k_end = keys.split(keys.fold(k_t, i), 2)
+      end = keys.uniform(k_end)
       inside[name] = jnp.where(end > 1 - ends, process.t_max, times(process, k_in))
       t[name] = jnp.where(end < ends, 0, inside[name])
       noisy = process.perturb(x0[name], eps[name], inside[name])

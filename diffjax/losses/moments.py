@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffjax import keys as draws
+from diffjax import keys
 from diffjax.errors import InputError
 from diffjax.guidance.moment_heads import blocks, checked_names
 from diffjax.kinds import Kind, as_kind
@@ -54,10 +54,10 @@ def moments(
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
     x0 = jax.tree.map(wide, batch['x'])
-    key = draws.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
-    k_t, k_eps, k_net = draws.split(key, 3)
+    key = keys.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
+    k_t, k_eps, k_net = keys.split(key, 3)
     t, cond = times(process, k_t), batch.get('cond')
-    eps = draws.normal(k_eps, x0)
+    eps = keys.normal(k_eps, x0)
     x = process.perturb(x0, eps, t)
     told = blocks(names, apply_net(net, roles['student'], process, kind, x, t, cond, k_net), x)
     errors = {}

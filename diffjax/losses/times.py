@@ -10,7 +10,7 @@ from jax import Array
 from jax.scipy.stats import norm
 from jax.tree_util import Partial
 
-from diffjax import keys as draws
+from diffjax import keys
 from diffjax.errors import InputError
 from diffjax.process import Process
 
@@ -32,9 +32,9 @@ class TimeLaw(struct.PyTreeNode):
   form: Partial
   batch_coupled: bool = struct.field(pytree_node=False, default=False)
 
-  def __call__(self, process: Process, keys: Array) -> Array:
+  def __call__(self, process: Process, key_batch: Array) -> Array:
     """One time a key, (B,), within [t_min, t_max]."""
-    u = draws.uniform(keys)
+    u = keys.uniform(key_batch)
     if self.batch_coupled:
       u = (u[0] + jnp.arange(u.size) / u.size) % 1
     edge = jnp.finfo(u.dtype).epsneg

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
 
-from diffjax import keys as draws
+from diffjax import keys
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise
 from diffjax.process import Process
@@ -27,14 +27,14 @@ def starts(denoise: Denoise, shape: tuple[int, ...], seed: int, first: int, rows
 
 
 def _starts(process: Process, shape: tuple[int, ...], key: Array, ks: Array) -> tuple[Array, Array]:
-  prior, solver = draws.split(draws.numbered(key, ks), 2)
+  prior, solver = keys.split(keys.numbered(key, ks), 2)
   return process.prior(prior, jax.ShapeDtypeStruct((len(ks), *shape), jnp.float32)), solver
 
 
 def random_labels(seed: int, ks: np.ndarray, classes: int) -> np.ndarray:
   """The class of each sample k of this seed, (len(ks),) int32: uniform, from a stream of the sample's own key."""
-  keys = draws.fold(draws.numbered(jax.random.key(seed), jnp.asarray(ks)), 2)  # 0 and 1 are those of `starts`
-  return np.asarray(jax.vmap(lambda k: jax.random.randint(k, (), 0, classes))(keys), np.int32)
+  key_batch = keys.fold(keys.numbered(jax.random.key(seed), jnp.asarray(ks)), 2)  # 0 and 1 are those of `starts`
+  return np.asarray(jax.vmap(lambda k: jax.random.randint(k, (), 0, classes))(key_batch), np.int32)
 
 
 def drawn(
@@ -72,8 +72,8 @@ def drawn(
   waiting: deque = deque()
   for first in range(0, len(ks), len(mine)):
     lay = partial(_lay, size=size, mine=mine, where=where, part=slice(first, first + len(mine)))
-    x, keys = begin(denoise.process, shape, key, lay(ks))
-    end = sample(denoise, solver, x, keys, None if labels is None else lay(labels))
+    x, key_batch = begin(denoise.process, shape, key, lay(ks))
+    end = sample(denoise, solver, x, key_batch, None if labels is None else lay(labels))
     waiting.append((jax.device_put(end, where), len(ks) - first))
     if len(waiting) > 1:  # the device draws the next while the host takes this one
       yield _host(*waiting.popleft())
@@ -134,7 +134,7 @@ def trajectories(
   everywhere = sharding.replicated(mesh)
   lay = lambda values: jax.make_array_from_callback((n,), everywhere, np.asarray(values, np.int32).__getitem__)  # noqa: E731
   begin = jax.jit(_starts, static_argnums=1, out_shardings=everywhere)
-  x, keys = begin(denoise.process, shape, jax.random.key(seed), lay(np.arange(n)))
-  kept = trajectory(denoise, solver, x, keys, None if labels is None else lay(labels[:n]))
+  x, key_batch = begin(denoise.process, shape, jax.random.key(seed), lay(np.arange(n)))
+  kept = trajectory(denoise, solver, x, key_batch, None if labels is None else lay(labels[:n]))
   end, (points, predicted) = multihost_utils.process_allgather(kept, tiled=True)
   return np.concatenate([points, end[None]]), np.concatenate([predicted, end[None]])

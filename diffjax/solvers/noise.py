@@ -1,4 +1,4 @@
-"""Where the z of a stochastic solver comes from: an argument of `sample`, (keys, row, like) -> z like `like`."""
+"""Where the z of a stochastic solver comes from: an argument of `sample`, (key_batch, row, like) -> z like `like`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from diffjax import keys as draws
+from diffjax import keys
 from diffjax.noise_levels import at
 from diffjax.process import Process
 
@@ -20,9 +20,9 @@ Noise = Callable[[Array, Any, Any], Any]
 DEPTH = 14  # halvings of a Brownian path: 1 / 16384 of the range of lam
 
 
-def independent(keys: Array, row: Any, like: Any) -> Any:
+def independent(key_batch: Array, row: Any, like: Any) -> Any:
   """A fresh standard normal draw a row and sample, from stream `row.stream`; a retried or padded row draws the same."""
-  return draws.normal(draws.fold(keys, row.stream), like)
+  return keys.normal(keys.fold(key_batch, row.stream), like)
 
 
 def fixed(z: Any) -> 'Fixed':
@@ -35,7 +35,7 @@ class Fixed(struct.PyTreeNode):
 
   z: Any
 
-  def __call__(self, keys: Array, row: Any, like: Any) -> Any:
+  def __call__(self, key_batch: Array, row: Any, like: Any) -> Any:
     return jax.tree.map(lambda z, x: z[row.stream].astype(x.dtype), self.z, like)
 
 
@@ -62,22 +62,22 @@ class Brownian(struct.PyTreeNode):
 
   ends: Array
 
-  def __call__(self, keys: Array, row: Any, like: Any) -> Any:
+  def __call__(self, key_batch: Array, row: Any, like: Any) -> Any:
     u, v = self.ends[row.stream]
-    path, alone = draws.split(keys, 2)
+    path, alone = keys.split(key_batch, 2)
     rise = jax.tree.map(jnp.subtract, _point(path, v, like), _point(path, u, like))
     fresh = independent(alone, row, like)
     scale = jax.lax.rsqrt(jnp.where(v > u, v - u, 1.0))
     return jax.tree.map(lambda w, z: jnp.where(v > u, w * scale.astype(w.dtype), z), rise, fresh)
 
 
-def _point(keys: Array, u: Array, like: Any) -> Any:
+def _point(key_batch: Array, u: Array, like: Any) -> Any:
   """W(u) of the path of each key, W(0) = 0: midpoints drawn given both ends, halving by halving."""
 
   def halve(level: Array, carry: tuple) -> tuple:
     left, node, low, high = carry
     width = 0.5**level  # of [left, left + width]
-    z = draws.normal(draws.fold(keys, node), like)
+    z = keys.normal(keys.fold(key_batch, node), like)
     middle = jax.tree.map(lambda a, b, z: (a + b) / 2 + (jnp.sqrt(width) / 2).astype(z.dtype) * z, low, high, z)
     right = u >= left + width / 2
     low = jax.tree.map(lambda a, m: jnp.where(right, m, a), low, middle)
@@ -85,11 +85,11 @@ def _point(keys: Array, u: Array, like: Any) -> Any:
     return left + jnp.where(right, width / 2, 0.0), 2 * node + right, low, high
 
   zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-  carry = (jnp.zeros_like(u), jnp.asarray(1), zero, draws.normal(draws.fold(keys, 0), like))
+  carry = (jnp.zeros_like(u), jnp.asarray(1), zero, keys.normal(keys.fold(key_batch, 0), like))
   left, node, low, high = jax.lax.fori_loop(0, DEPTH, halve, carry)
   width = 0.5**DEPTH
   share = (u - left) / width
-  z = draws.normal(draws.fold(keys, node), like)
+  z = keys.normal(keys.fold(key_batch, node), like)
   spread = jnp.sqrt(jnp.maximum(share * (1 - share), 0.0) * width)
   mix = lambda a, b, z: (1 - share).astype(a.dtype) * a + share.astype(a.dtype) * b + spread.astype(a.dtype) * z  # noqa: E731
   return jax.tree.map(mix, low, high, z)

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from diffjax import keys as draws
+from diffjax import keys
 from diffjax.prediction import Denoise, complete
 from diffjax.process import Process, expand
 
@@ -33,9 +33,11 @@ def renoise(process: Process, x: Array, s: Time, t: Time, eps: Array) -> Array:
   return expand(ratio, x) * x + expand(spread, x) * eps
 
 
-def churned_transfer(denoise: Denoise, x: Array, t: Time, up: Time, s: Time, keys: Array, cond: Any = None) -> Array:
+def churned_transfer(
+  denoise: Denoise, x: Array, t: Time, up: Time, s: Time, key_batch: Array, cond: Any = None
+) -> Array:
   """Noise from t up to `up` >= t, then one DDIM step down to s: EDM's churn without Heun.   arXiv:2206.00364"""
-  x = renoise(denoise.process, x, t, up, draws.normal(keys, x))
+  x = renoise(denoise.process, x, t, up, keys.normal(key_batch, x))
   return transfer(denoise.process, x, denoise(x, up, cond).x0, up, s)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
-from diffjax import keys as draws
+from diffjax import keys
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise, Pred
 from diffjax.solvers.noise import Noise, independent
@@ -29,7 +29,7 @@ class Solver(Protocol):
   def init(self, x: Any, key: Array | None) -> Any: ...
   def point(self, state: Any) -> Any: ...
   def transition(self, state: Any, pred: Pred, row: Any) -> tuple[Any, Any]: ...
-  def update(self, state: Any, pred: Pred, row: Any, keys: Array | None, noise: Noise) -> Any: ...
+  def update(self, state: Any, pred: Pred, row: Any, key_batch: Array | None, noise: Noise) -> Any: ...
   def output(self, state: Any) -> Any: ...
 
 
@@ -79,26 +79,26 @@ def _batch(solver: Solver, x: Any, key: Array | None) -> Array | None:
     if solver.stochastic:
       raise InputError('key: got None; allowed: a typed key, jax.random.key(seed), since this solver draws noise')
     return None
-  return draws.per_sample(key, jax.tree.leaves(x)[0].shape[0])
+  return keys.per_sample(key, jax.tree.leaves(x)[0].shape[0])
 
 
 @jax.jit
-def _sample(denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any, noise: Noise) -> Any:
-  return _run(denoise, solver, x, keys, cond, noise, keep=False)[0]
+def _sample(denoise: Denoise, solver: Solver, x: Any, key_batch: Array | None, cond: Any, noise: Noise) -> Any:
+  return _run(denoise, solver, x, key_batch, cond, noise, keep=False)[0]
 
 
 @jax.jit
 def _trajectory(
-  denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any, noise: Noise
+  denoise: Denoise, solver: Solver, x: Any, key_batch: Array | None, cond: Any, noise: Noise
 ) -> tuple[Any, Any]:
-  return _run(denoise, solver, x, keys, cond, noise, keep=True)
+  return _run(denoise, solver, x, key_batch, cond, noise, keep=True)
 
 
 def _run(
-  denoise: Denoise, solver: Solver, x: Any, keys: Array | None, cond: Any, noise: Noise, keep: bool
+  denoise: Denoise, solver: Solver, x: Any, key_batch: Array | None, cond: Any, noise: Noise, keep: bool
 ) -> tuple[Any, Any]:
   dtype = jnp.promote_types(jax.tree.leaves(x)[0].dtype, jnp.float32)  # of times: bfloat16 would move them
-  state = solver.init(x, keys)
+  state = solver.init(x, key_batch)
   first = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], solver.rows)
   shapes = jax.eval_shape(lambda: denoise(solver.point(state), first.t.astype(dtype), cond, None))
   blank = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
@@ -114,7 +114,7 @@ def _run(
     after = _memory(pred, memory)
     if solver.skips:  # a row that is not evaluated keeps what was remembered
       after = jax.tree.map(lambda new, old: jnp.where(row.evaluated, new, old), after, memory)
-    return (solver.update(state, pred, row, keys, noise), after), (point, pred.x0) if keep else None
+    return (solver.update(state, pred, row, key_batch, noise), after), (point, pred.x0) if keep else None
 
   (state, _), kept = jax.lax.scan(step, (state, _memory(blank, None)), jax.tree.map(jnp.asarray, solver.rows))
   return solver.output(state), kept

@@ -77,14 +77,14 @@ class Table(struct.PyTreeNode):
       stds.append(jax.tree.map(lambda x, w=weights: w[q + 3].astype(x.dtype), state[0]))
     return tuple(means), tuple(stds)
 
-  def update(self, state: tuple, pred: Pred, row: Rows, keys: Array | None, noise: Noise = independent) -> tuple:
-    """One row: mean + std z with z = noise(keys, row, x); InputError if it needs keys and has none."""
+  def update(self, state: tuple, pred: Pred, row: Rows, key_batch: Array | None, noise: Noise = independent) -> tuple:
+    """One row: mean + std z with z = noise(key_batch, row, x); InputError if it needs a key batch and has none."""
     means, stds = self.transition(state, pred, row)
     if not self.stochastic:
       return means
-    if keys is None:
-      raise InputError('keys: got None; allowed: a key batch (B,), since this solver draws noise')
-    z = noise(keys, row, state[0])
+    if key_batch is None:
+      raise InputError('key_batch: got None; allowed: a key batch (B,), since this solver draws noise')
+    z = noise(key_batch, row, state[0])
     return tuple(jax.tree.map(lambda m, s, z: m + s * z, m, s, z) for m, s in zip(means, stds, strict=True))
 
   def output(self, state: tuple) -> Any:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from diffjax import keys as draws
+from diffjax import keys
 from diffjax.errors import InputError
 from diffjax.fingerprint import stamp
 from diffjax.noise_levels import times_of
@@ -197,16 +197,16 @@ def _wide(x: Array) -> Any:
 def _batches(x0: Any, key: Array, cond: Any, batch: int, place: Place) -> Iterator[tuple[Array, Array, Array, Any]]:
   """(x0, noise, signs, cond) of at most `batch` examples at a time, each example's the same in every pass."""
   n = len(x0)
-  keys = draws.per_sample(key, n)
+  key_batch = keys.per_sample(key, n)
   for first in range(0, n, batch):
     part = slice(first, first + batch)
     clean, cond_part = np.asarray(x0[part]), jax.tree.map(lambda c: np.asarray(c[part]), cond)  # noqa: B023
-    clean, own, cond_part = jax.tree.map(place, (clean, keys[part], cond_part))
+    clean, own, cond_part = jax.tree.map(place, (clean, key_batch[part], cond_part))
     yield clean, *_drawn(own, clean), cond_part
 
 
 @jax.jit
-def _drawn(keys: Array, x0: Array) -> tuple[Array, Array]:
+def _drawn(key_batch: Array, x0: Array) -> tuple[Array, Array]:
   """Normal noise, and signs to probe a matrix with, like x0."""
-  sign = jax.vmap(lambda k, x: jax.random.rademacher(k, x.shape, x.dtype))(draws.fold(keys, 1), x0)
-  return draws.normal(draws.fold(keys, 0), x0), sign
+  sign = jax.vmap(lambda k, x: jax.random.rademacher(k, x.shape, x.dtype))(keys.fold(key_batch, 1), x0)
+  return keys.normal(keys.fold(key_batch, 0), x0), sign

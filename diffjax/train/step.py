@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from diffjax import keys as draws
+from diffjax import keys
 from diffjax.errors import InputError
 from diffjax.train import compiler
 from diffjax.train import meter as meters
@@ -57,7 +57,7 @@ def init_state(
   def summary(phase: Phase, batch: Any) -> dict[str, Array]:
     size = jax.tree.leaves(batch)[0].shape[0]
     return {
-      **meters.summarise(*phase.loss(roles, batch, draws.per_sample(key, size)), bins),
+      **meters.summarise(*phase.loss(roles, batch, keys.per_sample(key, size)), bins),
       'grad_norm': jnp.zeros(()),
     }
 
@@ -162,7 +162,7 @@ def gradient(
   Microbatch j holds the rows j, j + k, j + 2k, ...: those lie evenly on the devices that share the batch.
   """
   size = jax.tree.leaves(batch)[0].shape[0]
-  rows = draws.per_sample(key, size)
+  rows = keys.per_sample(key, size)
 
   def of(batch: Any, rows: Array) -> tuple[Any, dict[str, Array]]:
     def objective(params: Any) -> tuple[Array, tuple[Array, dict]]:

@@ -5,7 +5,7 @@ import optax
 import pytest
 from training_job import AVERAGES, batch_at, init, loss, method
 
-from diffjax import keys as draws
+from diffjax import keys
 from diffjax.train import compiler, ema
 from diffjax.train.loop import abstract_state
 from diffjax.train.roles import Copy, Method, Phase, active_phases
@@ -25,7 +25,7 @@ def pull(role, other):
   """Squared distance of `role` from `other` plus the batch: a linear loss with draws."""
 
   def loss(roles, batch, key):
-    gap = roles[role]['w'] - roles[other]['w'] - batch['x'] - draws.normal(key, batch['x'])
+    gap = roles[role]['w'] - roles[other]['w'] - batch['x'] - keys.normal(key, batch['x'])
     return jnp.sum(gap**2, axis=-1), {}
 
   return loss
@@ -55,7 +55,7 @@ def test_equals_plain_optax():
   @jax.jit
   def plain(params, opt, means, batch, i):
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), i), 0)
-    objective = lambda p: jnp.mean(loss({'student': p}, batch, draws.per_sample(key, 16))[0])  # noqa: E731
+    objective = lambda p: jnp.mean(loss({'student': p}, batch, keys.per_sample(key, 16))[0])  # noqa: E731
     updates, opt = rule.update(jax.grad(objective)(params), opt, params)
     params = optax.apply_updates(params, updates)
     return params, opt, [ema.update(a, m, params, i + 1) for a, m in zip(AVERAGES, means, strict=True)]
@@ -93,8 +93,8 @@ def test_closed_form_of_the_first_phase():
   batch = batch_at(3)
   state = begin(TWO, batch, two_roles)
   w = np.asarray(state.roles['student']['w'])
-  keys = draws.per_sample(jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 0), 0), 16)
-  pulled = np.mean(batch['x'] + np.asarray(draws.normal(keys, batch['x'])), axis=0)
+  key_batch = keys.per_sample(jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 0), 0), 16)
+  pulled = np.mean(batch['x'] + np.asarray(keys.normal(key_batch, batch['x'])), axis=0)
   state, _ = jitted(TWO)(state, batch, (0,))
   np.testing.assert_allclose(state.roles['student']['w'], w + 0.1 * 2 * pulled, rtol=1e-5)
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffjax import keys as draws
+from diffjax import keys
 from diffjax.train import ema, optimiser
 from diffjax.train.loop import fit
 from diffjax.train.roles import Method, Phase
@@ -44,8 +44,8 @@ def net(params, x):
 
 
 def loss(roles, batch, key):
-  k_t, k_eps = draws.split(key, 2)
-  t, eps = draws.uniform(k_t), draws.normal(k_eps, batch['x'])
+  k_t, k_eps = keys.split(key, 2)
+  t, eps = keys.uniform(k_t), keys.normal(k_eps, batch['x'])
   out = net(roles['student'], (1 - t[:, None]) * batch['x'] + t[:, None] * eps)
   error = jnp.mean((out - eps) ** 2, axis=-1)
   return error, dict(t=t, error=error)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from diffjax import keys as draws
+from diffjax import keys
 from diffjax.errors import InputError
 from diffjax.prediction import Pred
 from diffjax.process import Process, expand
@@ -96,18 +96,18 @@ class Mixed(Stepped):
     var = jnp.minimum(var, above * below)
     return var, jnp.clip(tilt, _over(var, below) - below, above - _over(var, above))
 
-  def update(self, state: Any, pred: Pred, row: Steps, keys: Array | None, noise: Noise = independent) -> Any:
-    """The component by a uniform draw, then its mean + std z with z = noise(keys, row, x); InputError without keys."""
-    keys = given_keys(keys)
+  def update(self, state: Any, pred: Pred, row: Steps, key_batch: Array | None, noise: Noise = independent) -> Any:
+    """The component by a uniform draw, then its mean + std z with z = noise(key_batch, row, x); InputError without keys."""
+    key_batch = given_keys(key_batch)
     parts = self.components(state, pred, row)
-    z = noise(keys, row, state)
-    chance = draws.fold(draws.fold(keys, row.stream), 1)  # z has the stream row.stream itself
+    z = noise(key_batch, row, state)
+    chance = keys.fold(keys.fold(key_batch, row.stream), 1)  # z has the stream row.stream itself
     leaves, treedef = jax.tree.flatten(state)
     if self.per_dimension:
-      streams = [chance] if len(leaves) == 1 else draws.split(chance, len(leaves))
+      streams = [chance] if len(leaves) == 1 else keys.split(chance, len(leaves))
       u = [jax.vmap(lambda k, x: jax.random.uniform(k, x.shape))(k, x) for k, x in zip(streams, leaves, strict=True)]
     else:
-      u = [expand(draws.uniform(chance), x) for x in leaves]
+      u = [expand(keys.uniform(chance), x) for x in leaves]
     pick = lambda u, first, second, weight, std, z: jnp.where(u < weight, first, second) + std * z  # noqa: E731
     return jax.tree.map(pick, jax.tree.unflatten(treedef, u), *parts, z)
 

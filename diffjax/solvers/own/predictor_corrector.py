@@ -9,7 +9,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from diffjax import keys as draws
+from diffjax import keys
 from diffjax.errors import InputError
 from diffjax.prediction import Pred
 from diffjax.process import Process, expand
@@ -127,15 +127,15 @@ class PredictorCorrector(struct.PyTreeNode):
     noise = math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
     return jnp.where(row.stream > 0, noise / jnp.where(row.stream > 0, size, 1.0), 1.0)
 
-  def update(self, state: Any, pred: Pred, row: Rows, keys: Array | None, noise: Noise = independent) -> Any:
-    """One row: mean + std z with z = noise(keys, row, x); InputError if it needs keys and has none."""
+  def update(self, state: Any, pred: Pred, row: Rows, key_batch: Array | None, noise: Noise = independent) -> Any:
+    """One row: mean + std z with z = noise(key_batch, row, x); InputError if it needs a key batch and has none."""
     mean, std = self.transition(state, pred, row)
     if not self.stochastic:
       return mean
-    if keys is None:
-      raise InputError('keys: got None; allowed: a key batch (B,), since this solver draws noise')
+    if key_batch is None:
+      raise InputError('key_batch: got None; allowed: a key batch (B,), since this solver draws noise')
     # rows of one time would draw the same stretch of one Brownian path: each kind of row has a path of its own
-    z = noise(draws.fold(keys, row.stream), row, state)
+    z = noise(keys.fold(key_batch, row.stream), row, state)
     return jax.tree.map(lambda m, s, z: m + s * z, mean, std, z)
 
   def output(self, state: Any) -> Any:

@@ -199,10 +199,10 @@ class Diagonal(Stepped):
 
     return unzip(2, law, state, pred.x0, eps, second)
 
-  def update(self, state: Any, pred: Pred, row: Steps, keys: Array | None, noise: Noise = independent) -> Any:
-    """mean + std z with z = noise(keys, row, x); InputError without keys."""
+  def update(self, state: Any, pred: Pred, row: Steps, key_batch: Array | None, noise: Noise = independent) -> Any:
+    """mean + std z with z = noise(key_batch, row, x); InputError without keys."""
     mean, std = self.transition(state, pred, row)
-    z = noise(given_keys(keys), row, state)
+    z = noise(given_keys(key_batch), row, state)
     return jax.tree.map(lambda m, s, z: m + s * z, mean, std, z)
 
   def _title(self) -> str:
@@ -226,7 +226,7 @@ def unzip(n: int, f: Callable, state: Any, *trees: Any) -> tuple[Any, ...]:
   return jax.tree.transpose(jax.tree.structure(state), jax.tree.structure((0,) * n), results)
 
 
-def given_keys(keys: Array | None) -> Array:
-  if keys is None:
-    raise InputError('keys: got None; allowed: a key batch (B,), since this solver draws noise')
-  return keys
+def given_keys(key_batch: Array | None) -> Array:
+  if key_batch is None:
+    raise InputError('key_batch: got None; allowed: a key batch (B,), since this solver draws noise')
+  return key_batch

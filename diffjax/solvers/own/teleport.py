@@ -72,10 +72,10 @@ class Teleport(struct.PyTreeNode):
     """Evaluations of the solver; the leap has none."""
     return self.solver.nfe
 
-  def init(self, x: Array, keys: Array | None = None) -> Any:
+  def init(self, x: Array, key_batch: Array | None = None) -> Any:
     """The solver's start at its own first time."""
     first = jnp.asarray(self.rows.t)[0]
-    return self.solver.init(leap(self.process, self.gaussian, x, self.process.t_max, first), keys)
+    return self.solver.init(leap(self.process, self.gaussian, x, self.process.t_max, first), key_batch)
 
   def point(self, state: Any) -> Any:
     return self.solver.point(state)
@@ -83,8 +83,8 @@ class Teleport(struct.PyTreeNode):
   def transition(self, state: Any, pred: Pred, row: Any) -> tuple[Any, Any]:
     return self.solver.transition(state, pred, row)
 
-  def update(self, state: Any, pred: Pred, row: Any, keys: Array | None, noise: Noise = independent) -> Any:
-    return self.solver.update(state, pred, row, keys, noise)
+  def update(self, state: Any, pred: Pred, row: Any, key_batch: Array | None, noise: Noise = independent) -> Any:
+    return self.solver.update(state, pred, row, key_batch, noise)
 
   def output(self, state: Any) -> Any:
     return self.solver.output(state)
