@@ -30,10 +30,12 @@ def denoising(
   drop_cond: float = 0.0,
   null: Any = None,
   uncertainty: bool = False,
+  *,
+  role: str = 'student',
 ) -> Loss:
   """E w(t) mean |net(x_t, t) - target(x0, eps, t)|^2, one value an example.   arXiv:2011.13456 eq. 7
 
-  The loss takes (roles, batch, key): roles['student'] the parameters, batch['x'] (B, ...), batch['cond'] if there
+  The loss takes (roles, batch, key): roles[role] the parameters, batch['x'] (B, ...), batch['cond'] if there
   are conditions, batch['augment'] (B, 9) if the images were augmented, a key or one a sample. The network is then told
   {'label': cond, 'augment': augment}, of which only the label is ever dropped. Values are float32 or wider, whatever
   the dtype of the network: the mean over the data dimensions of an example (summed over modalities when x is a pytree).
@@ -45,6 +47,7 @@ def denoising(
     drop_cond: the probability with which an example's condition becomes `null`, for guidance.   arXiv:2207.12598
     null: the condition that means none, for example the number of classes; a pytree like the conditions.
     uncertainty: values are e^-u L + u with a learned u(t), see `diffjax.losses.uncertainty`; u is in the second result.
+    role: whose parameters the network has.
 
   Raises:
     InputError: an unknown kind, a probability outside [0, 1], or no `null` to drop to.
@@ -66,11 +69,11 @@ def denoising(
       cond = _without(cond, null, keys.bernoulli(k_drop, drop_cond))
     if 'augment' in batch:
       cond = {'label': cond, 'augment': batch['augment']}
-    out = apply_net(net, roles['student'], process, kind, process.perturb(x0, eps, t), t, cond, k_net)
+    out = apply_net(net, roles[role], process, kind, process.perturb(x0, eps, t), t, cond, k_net)
     error = mean_square(out, target(process, kind, x0, eps, t))
     values, aux = weight(process, kind, t, times.density(process, t)) * error, {'t': t, 'error': error}
     if uncertainty:
-      aux['uncertainty'] = log_level(roles['student'], process, t)
+      aux['uncertainty'] = log_level(roles[role], process, t, role)
       values = balanced(values, aux['uncertainty'])
     return values, aux
 

@@ -27,6 +27,8 @@ def modalities(
   times: TimeLaw | None = None,
   weight: Callable | None = None,
   ends: float = 0.05,
+  *,
+  role: str = 'student',
 ) -> Loss:
   """E sum_m w(t^m) mean |out^m - target(x^m, eps^m, t^m)|^2, the times t^m independent.   arXiv:2303.06555 eq. 5
 
@@ -39,6 +41,7 @@ def modalities(
     times: the law of each t^m inside; None is uniform on [t_min, t_max].
     weight: (process, kind, t, density) -> (B,), `diffjax.losses.weights`; None is 1.
     ends: the probability of t^m = 0, and that of t^m = t_max.
+    role: whose parameters the network has.
 
   Raises:
     InputError: an unknown kind, a probability outside [0, 1/2], or a process or kind whose networks are
@@ -64,7 +67,7 @@ def modalities(
       t[name] = jnp.where(end < ends, 0, inside[name])
       noisy = process.perturb(x0[name], eps[name], inside[name])
       x[name] = jax.tree.map(partial(_where, end < ends), x0[name], noisy)
-    out = apply_net(net, roles['student'], process, kind, x, t, batch.get('cond'), k_net)
+    out = apply_net(net, roles[role], process, kind, x, t, batch.get('cond'), k_net)
     total, aux = jnp.zeros(()), {}
     for name, at in inside.items():  # rates and goals may be infinite at t = 0: a time inside stands for it, unjudged
       error = mean_square(out[name], target(process, kind, x0[name], eps[name], at))

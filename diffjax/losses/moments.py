@@ -25,6 +25,8 @@ def moments(
   base: Denoise | None = None,
   kind: str | Kind = 'eps',
   times: TimeLaw | None = None,
+  *,
+  role: str = 'student',
 ) -> Loss:
   """E sum over names of mean |net(x_t, t)[name] - target|^2, one value an example.   arXiv:2206.07309, arXiv:2311.00941
 
@@ -32,7 +34,7 @@ def moments(
       'eps3'        eps^3                     GMS
       'residual2'   (eps - eps_hat)^2         NPR-DPM; eps_hat of `base`, through which no gradient flows
 
-  The loss takes (roles, batch, key): roles['student'] the parameters of the head, batch['x'] (B, ...), batch['cond'] if
+  The loss takes (roles, batch, key): roles[role] the parameters of the head, batch['x'] (B, ...), batch['cond'] if
   there are conditions. Values are float32 or wider. The second result holds the times 't', the summed 'error' and each
   name's own, (B,) each. `diffjax.guidance.moment_heads.with_moments` puts the trained head beside its denoiser.
 
@@ -44,6 +46,7 @@ def moments(
     net: returns len(names) blocks of channels, in the order of `names`.
     kind: how the head is handed x and t; 'edm' scales them, all others do not.
     times: the law of t; None is uniform on [t_min, t_max].
+    role: whose parameters the network has.
 
   Raises:
     InputError: a name that is no moment, none, or one twice; 'residual2' without a base; an unknown kind.
@@ -59,7 +62,7 @@ def moments(
     t, cond = times(process, k_t), batch.get('cond')
     eps = keys.normal(k_eps, x0)
     x = process.perturb(x0, eps, t)
-    told = blocks(names, apply_net(net, roles['student'], process, kind, x, t, cond, k_net), x)
+    told = blocks(names, apply_net(net, roles[role], process, kind, x, t, cond, k_net), x)
     errors = {}
     for name in names:
       error = eps

@@ -30,14 +30,14 @@ def add_head(params: dict[str, Any], key: Array) -> dict[str, Any]:
   return {**params, NAME: HEAD.init(key, jnp.zeros(1), None)}
 
 
-def log_level(params: dict[str, Any], process: Process, t: Array) -> Array:
+def log_level(params: dict[str, Any], process: Process, t: Array, role: str = 'student') -> Array:
   """u at times t (B,), float32: told -lam / 4, cut off at 5, where sigma / alpha is 5e8.
 
   Raises:
     InputError: the parameters hold no head.
   """
   if NAME not in params:
-    raise InputError(f"roles['student']: got no {NAME!r} among {', '.join(sorted(params))}; allowed with "
+    raise InputError(f"roles['{role}']: got no {NAME!r} among {', '.join(sorted(params))}; allowed with "
                      'uncertainty=True: parameters that losses.uncertainty.add_head made')  # fmt: skip
   return jnp.asarray(HEAD(params[NAME], jnp.clip(-process.lam(t) / 4, -5, 5), None))
 
