@@ -14,6 +14,7 @@ from flax import struct
 from jax import Array
 
 from diffjax import keys
+from diffjax.contracts import Data, KeyBatch, Memory, Time
 from diffjax.errors import InputError
 from diffjax.prediction import Pred
 from diffjax.process import Process
@@ -57,7 +58,7 @@ class Mixture(struct.PyTreeNode):
     w, shift = jnp.exp(self.log_weights), self.means - self.mean()
     return einsum('k,kij->ij', w, self.covariances) + einsum('k,ki,kj->ij', w, shift, shift)
 
-  def sample(self, key_batch: Array, cond: Array | None = None) -> Array:
+  def sample(self, key_batch: KeyBatch, cond: Array | None = None) -> Array:
     """Exact draws (B, d), one a key; of the classes `cond` (B,) when given."""
     k_part, k_noise = keys.split(key_batch, 2)
     logits = jnp.broadcast_to(self._prior(cond), (key_batch.shape[0], self.log_weights.shape[0]))
@@ -100,7 +101,7 @@ class Mixture(struct.PyTreeNode):
     means = self.means + alpha * einsum('kij,bkj->bki', self.basis, self.var * y / noisy)
     return jax.nn.log_softmax(joint, axis=-1), means, self.var * sigma**2 / noisy[0]
 
-  def observe(self, matrix: Any, y: Any, noise_cov: Any) -> 'Mixture':
+  def observe(self, matrix: Any, y: Data, noise_cov: Any) -> 'Mixture':
     """The posterior of x0 given y = H x0 + n, n ~ N(0, R); H (m, d), y (m,), R (m, m)."""
     matrix, y = jnp.asarray(matrix), jnp.asarray(y)
     weighted = jnp.linalg.solve(jnp.asarray(noise_cov), matrix)
@@ -139,7 +140,7 @@ class Mixture(struct.PyTreeNode):
     """The perfect network that also tells the moments of the noise, in `Pred.aux` (see `guidance.moment_heads`)."""
     return ExactMoments(self, process)
 
-  def reverse(self, key_batch: Array, process: Process, x: Array, t: Any, s: Any) -> Array:
+  def reverse(self, key_batch: KeyBatch, process: Process, x: Array, t: Time, s: Time) -> Array:
     """An exact draw of x_s given x_t, s < t: a reverse step of any length without discretisation error."""
     k_part, k_clean, k_step = keys.split(key_batch, 3)
     alpha, sigma = process.schedule(jnp.asarray(t))
@@ -177,14 +178,14 @@ class ExactDenoiser(struct.PyTreeNode):
   process: Process
   null: int = struct.field(pytree_node=False, default=-1)
 
-  def __call__(self, x: Array, t: Any, cond: Array | None = None, memory: Any = None) -> Pred:
+  def __call__(self, x: Array, t: Time, cond: Array | None = None, memory: Memory = None) -> Pred:
     return self.target.predict(x, *self.process.schedule(jnp.asarray(t)), cond)
 
 
 class ExactMoments(ExactDenoiser):
   """The exact denoiser with aux = eps and its second and third moments."""
 
-  def __call__(self, x: Array, t: Any, cond: Array | None = None, memory: Any = None) -> Pred:
+  def __call__(self, x: Array, t: Time, cond: Array | None = None, memory: Memory = None) -> Pred:
     pred = super().__call__(x, t, cond)
     moments = self.target.moments(x, *self.process.schedule(jnp.asarray(t)), cond)
     return pred._replace(aux={'eps': pred.eps, **moments})
@@ -233,7 +234,7 @@ def ring8(radius: float = 2.0, std: float = 0.15) -> Mixture:
   return mixture(np.full(8, 1 / 8), radius * np.stack([np.cos(angle), np.sin(angle)], 1), np.full(8, std**2))
 
 
-def gaussian_flow(target: Mixture, process: Process, x: Array, t: Any, s: Any) -> Array:
+def gaussian_flow(target: Mixture, process: Process, x: Array, t: Time, s: Time) -> Array:
   """The probability-flow ODE of one Gaussian solved exactly from x_t to x_s.
 
   x_s = alpha_s m + U diag( sqrt[(alpha_s^2 var + sigma_s^2) / (alpha_t^2 var + sigma_t^2)] ) U^T (x_t - alpha_t m).

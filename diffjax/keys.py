@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from diffjax.contracts import Data, KeyBatch
 from diffjax.errors import InputError
 
 __all__ = ['per_sample', 'numbered', 'split', 'fold', 'normal', 'uniform', 'bernoulli']
@@ -35,18 +36,18 @@ def numbered(key: Array, samples: Array) -> Array:
   return jax.vmap(lambda i: jax.random.fold_in(key, i))(samples)
 
 
-def split(key_batch: Array, n: int) -> tuple[Array, ...]:
+def split(key_batch: KeyBatch, n: int) -> tuple[Array, ...]:
   """n independent key batches from one."""
   parts = jax.vmap(lambda k: jax.random.split(k, n))(key_batch)
   return tuple(parts[:, i] for i in range(n))
 
 
-def fold(key_batch: Array, i: int | Array) -> Array:
+def fold(key_batch: KeyBatch, i: int | Array) -> Array:
   """The key batch of stream i, for example of row i of a solver."""
   return jax.vmap(lambda k: jax.random.fold_in(k, i))(key_batch)
 
 
-def normal(key_batch: Array, like: Any) -> Any:
+def normal(key_batch: KeyBatch, like: Data) -> Any:
   """Standard normal draws with the shape and dtype of `like` (B, ...), a pytree of modalities allowed."""
   leaves, treedef = jax.tree.flatten(like)
   streams = [key_batch] if len(leaves) == 1 else split(key_batch, len(leaves))
@@ -54,11 +55,11 @@ def normal(key_batch: Array, like: Any) -> Any:
   return jax.tree.unflatten(treedef, [draw(k, x) for k, x in zip(streams, leaves, strict=True)])
 
 
-def uniform(key_batch: Array) -> Array:
+def uniform(key_batch: KeyBatch) -> Array:
   """One uniform draw on [0, 1) a sample, (B,)."""
   return jax.vmap(jax.random.uniform)(key_batch)
 
 
-def bernoulli(key_batch: Array, p: float | Array) -> Array:
+def bernoulli(key_batch: KeyBatch, p: float | Array) -> Array:
   """One draw a sample that is True with probability p, (B,)."""
   return uniform(key_batch) < p

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from diffjax.contracts import Cond, Data, Memory, Params, Time
 from diffjax.kinds import Kind, as_kind
 from diffjax.process import Process, expand, over_time
 
@@ -22,8 +23,8 @@ Net = Callable[[Any, Any, Array, Any, Array | None], Any]
 class Pred(NamedTuple):
   """A prediction of x0 and eps, each like x. `aux` may hold 'memory' (carried to the next evaluation), weights."""
 
-  x0: Any
-  eps: Any
+  x0: Data
+  eps: Data
   aux: Any = ()
 
 
@@ -34,10 +35,10 @@ class Denoise(Protocol):
   @property
   def process(self) -> Process: ...
 
-  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred: ...
+  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred: ...
 
 
-def predict(process: Process, kind: str | Kind, x: Any, t: Any, out: Any) -> Pred:
+def predict(process: Process, kind: str | Kind, x: Data, t: Time, out: Data) -> Pred:
   """The pair (x0, eps) that a network output of this kind stands for at x = x_t; x, out (B, ...), t () or (B,)."""
   kind = as_kind(kind)
 
@@ -51,7 +52,7 @@ def predict(process: Process, kind: str | Kind, x: Any, t: Any, out: Any) -> Pre
   return Pred(solve('x0'), solve('eps'))
 
 
-def target(process: Process, kind: str | Kind, x0: Any, eps: Any, t: Any) -> Any:
+def target(process: Process, kind: str | Kind, x0: Data, eps: Data, t: Time) -> Any:
   """What a network of this kind should return at x_t = alpha x0 + sigma eps; `predict` inverts it."""
   kind = as_kind(kind)
 
@@ -62,7 +63,7 @@ def target(process: Process, kind: str | Kind, x0: Any, eps: Any, t: Any) -> Any
   return over_time(one, t, x0, eps)
 
 
-def complete(process: Process, x: Any, t: Any, x0: Any, aux: Any = ()) -> Pred:
+def complete(process: Process, x: Data, t: Time, x0: Data, aux: Any = ()) -> Pred:
   """The consistent prediction with this x0: eps = (x - alpha x0) / sigma."""
   return predict(process, 'x0', x, t, x0)._replace(x0=x0, aux=aux)
 
@@ -77,19 +78,21 @@ class Denoiser(struct.PyTreeNode):
     null: the condition that means none, for guidance; None where the network takes no condition.
   """
 
-  params: Any
+  params: Params
   process: Process
   kind: Kind
-  null: Any = None
+  null: Cond = None
   net: Net = struct.field(pytree_node=False, kw_only=True)
 
-  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     out = apply_net(self.net, self.params, self.process, self.kind, x, t, cond)
     out = jax.tree.map(lambda out, x: out.astype(x.dtype), out, x)
     return predict(self.process, self.kind, x, t, out)
 
 
-def apply_net(net: Net, params: Any, process: Process, kind: Kind, x: Any, t: Any, cond: Any, key: Any = None) -> Any:
+def apply_net(
+  net: Net, params: Params, process: Process, kind: Kind, x: Data, t: Time, cond: Cond, key: Any = None
+) -> Any:
   """The network's raw output at x_t: its input scaled, its time (B,) in the coordinate of the kind."""
   size = jax.tree.leaves(x)[0].shape[0]
   scaled = over_time(lambda t, x: expand(kind(process, jnp.asarray(t)).c_in, x) * x, t, x)
@@ -97,7 +100,7 @@ def apply_net(net: Net, params: Any, process: Process, kind: Kind, x: Any, t: An
   return net(params, scaled, network_time, cond, key)
 
 
-def as_denoiser(function: Callable, process: Process, kind: str | Kind = 'x0', null: Any = None) -> Denoiser:
+def as_denoiser(function: Callable, process: Process, kind: str | Kind = 'x0', null: Cond = None) -> Denoiser:
   """Any function (x, t, cond) -> array, t in the process's own time (B,), as a denoiser of this kind.
 
   The function is static: build it once, or each new one compiles anew. Of kind `edm` it is handed c_in x.
@@ -110,7 +113,7 @@ class Function(NamedTuple):
 
   function: Callable
 
-  def __call__(self, params: Any, x: Any, t: Any, cond: Any = None, key: Any = None) -> Any:
+  def __call__(self, params: Params, x: Data, t: Time, cond: Cond = None, key: Any = None) -> Any:
     return self.function(x, t, cond)
 
 

@@ -16,6 +16,7 @@ from flax import struct
 from jax import Array
 
 from diffjax import keys
+from diffjax.contracts import Data, KeyBatch, Time
 
 __all__ = ['Process', 'expand', 'over_time']
 
@@ -26,7 +27,7 @@ def expand(t: Array | float, x: Array) -> Array:
   return t.reshape(t.shape + (1,) * (x.ndim - t.ndim)) if t.ndim else t
 
 
-def over_time(f: Callable, t: Any, *trees: Any) -> Any:
+def over_time(f: Callable, t: Time, *trees: Any) -> Any:
   """f(t, *leaves) over the modalities of `trees`; t is one time, or a pytree of times, one a modality."""
   return jax.tree.map(lambda t, *subtrees: jax.tree.map(partial(f, t), *subtrees), t, *trees)
 
@@ -79,15 +80,15 @@ class Process(struct.PyTreeNode):
     """The coordinate a network embeds: 1000 t, or -lam/4 = log(sigma/alpha)/4 for processes timed by their noise."""
     return -self.lam(t) / 4 if self.by_noise else 1000 * jnp.asarray(t)
 
-  def perturb(self, x0: Any, eps: Any, t: Any) -> Any:
+  def perturb(self, x0: Data, eps: Data, t: Time) -> Any:
     """x_t = alpha(t) x0 + sigma(t) eps; x0, eps (B, ...), t () or (B,)."""
     return over_time(partial(_mix, self.schedule), t, x0, eps)
 
-  def velocity(self, x0: Any, eps: Any, t: Any) -> Any:
+  def velocity(self, x0: Data, eps: Data, t: Time) -> Any:
     """dx/dt = alpha'(t) x0 + sigma'(t) eps along the line from x0 to eps, and of the probability-flow ODE."""
     return over_time(partial(_mix, self.rates), t, x0, eps)
 
-  def prior(self, key_batch: Array, like: Any) -> Any:
+  def prior(self, key_batch: KeyBatch, like: Data) -> Any:
     """x at t_max: sigma(t_max) z, one draw a key, with the shape of `like` (B, ...)."""
     sigma = self.schedule(jnp.asarray(self.t_max))[1]
     return jax.tree.map(lambda z: (sigma * z).astype(z.dtype), keys.normal(key_batch, like))

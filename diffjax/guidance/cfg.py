@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
 from diffjax.guidance.transform import Transform, as_scale, cost, value_at
 from diffjax.prediction import Denoise, Pred, null_of
@@ -14,7 +15,7 @@ from diffjax.process import expand, over_time
 __all__ = ['cfg']
 
 
-def cfg(denoise: Denoise, scale: Any, null: Any = None, interval: tuple[float, float] | None = None) -> 'Guided':
+def cfg(denoise: Denoise, scale: Any, null: Cond = None, interval: tuple[float, float] | None = None) -> 'Guided':
   """u + scale (c - u), c with the condition and u without, in one batched call.   arXiv:2207.12598
 
   Scale 1 is the plain conditional prediction, 0 the unconditional one; both x0 and eps are extrapolated, so the
@@ -43,10 +44,10 @@ class Guided(Transform):
   """Made by `cfg`."""
 
   scale: Any
-  null: Any
+  null: Cond
   interval: Array | None = None
 
-  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     if cond is None:
       raise InputError('cond: got None; allowed: a condition to guide towards, one a sample')
     if self.interval is None or isinstance(t, dict) or jnp.ndim(t):
@@ -62,7 +63,7 @@ class Guided(Transform):
       return jnp.ones_like(t, bool)
     return (self.interval[0] < t) & (t <= self.interval[1])
 
-  def _both(self, x: Any, t: Any, cond: Any, memory: Any) -> Pred:
+  def _both(self, x: Data, t: Time, cond: Cond, memory: Memory) -> Pred:
     (c, u), aux = branches(self.denoise, x, t, (cond, self._nulls(cond)), memory)
 
     def mix(t: Array, c: Array, u: Array) -> Array:
@@ -72,7 +73,7 @@ class Guided(Transform):
 
     return Pred(over_time(mix, t, c.x0, u.x0), over_time(mix, t, c.eps, u.eps), aux)
 
-  def _conditional(self, x: Any, t: Any, cond: Any, memory: Any) -> Pred:
+  def _conditional(self, x: Data, t: Time, cond: Cond, memory: Memory) -> Pred:
     """The conditional branch alone; the memory of the other one stays as it was."""
     pred = self.denoise(x, t, cond, jax.tree.map(lambda m: m[:, 0], memory))
     if not (isinstance(pred.aux, dict) and 'memory' in pred.aux):
@@ -81,11 +82,11 @@ class Guided(Transform):
     old = new if memory is None else jax.tree.map(lambda m: m[:, 1], memory)
     return pred._replace(aux=pred.aux | {'memory': jax.tree.map(lambda *m: jnp.stack(m, 1), new, old)})
 
-  def _nulls(self, cond: Any) -> Any:
+  def _nulls(self, cond: Cond) -> Any:
     return jax.tree.map(lambda c, n: jnp.broadcast_to(n.astype(c.dtype), c.shape), cond, self.null)
 
 
-def branches(denoise: Denoise, x: Any, t: Any, conds: tuple, memory: Any = None) -> tuple[list[Pred], Any]:
+def branches(denoise: Denoise, x: Data, t: Time, conds: tuple, memory: Memory = None) -> tuple[list[Pred], Any]:
   """The predictions under k conditions by one call of k times the batch, and what else the denoiser returned.
 
   The branches of a sample are neighbours in that batch, so a batch sharded over devices stays where it is. Memory

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
 from diffjax.guidance.cfg import branches
 from diffjax.guidance.transform import Transform, as_scale, cost, value_at
@@ -15,7 +16,7 @@ from diffjax.process import expand, over_time
 __all__ = ['cfgpp']
 
 
-def cfgpp(denoise: Denoise, scale: Any = 0.6, null: Any = None) -> 'ManifoldGuided':
+def cfgpp(denoise: Denoise, scale: Any = 0.6, null: Cond = None) -> 'ManifoldGuided':
   """The pair (u.x0 + scale (c.x0 - u.x0), u.eps), c with the condition and u without.   arXiv:2406.08070 Alg. 2
 
   Not consistent on purpose: alpha x0 + sigma eps is not x. Run it with `solvers.pair_form(table, process)`; DDIM, which
@@ -40,9 +41,9 @@ class ManifoldGuided(Transform):
   """Made by `cfgpp`."""
 
   scale: Any
-  null: Any
+  null: Cond
 
-  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     if cond is None:
       raise InputError('cond: got None; allowed: a condition to guide towards, one a sample')
     nulls = jax.tree.map(lambda c, n: jnp.broadcast_to(n.astype(c.dtype), c.shape), cond, self.null)

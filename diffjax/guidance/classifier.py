@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
 from diffjax.guidance.transform import Transform, as_scale, cost, value_at
 from diffjax.prediction import Denoise, Pred
@@ -40,7 +41,7 @@ class Classified(Transform):
   log_prob: Any
   scale: Any
 
-  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     if cond is None:
       raise InputError('cond: got None; allowed: a condition to guide towards, one a sample')
     pred = self.denoise(x, t, cond, memory)

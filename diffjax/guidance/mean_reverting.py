@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from diffjax.contracts import Cond, Data, KeyBatch, Memory, Time
 from diffjax.errors import InputError
 from diffjax.guidance.transform import Transform
 from diffjax.prediction import Denoiser, Pred, apply_net, predict
@@ -24,7 +25,7 @@ from diffjax.process import Process, expand, over_time
 __all__ = ['mean_reverting', 'initial_noise', 'to_centred', 'from_centred']
 
 
-def mean_reverting(denoise: Denoiser, mu: Any = None) -> 'Around':
+def mean_reverting(denoise: Denoiser, mu: Data = None) -> 'Around':
   """The denoiser of y whose network sees x = y + (1 - alpha) mu; its output is read as one of this kind at y.
 
   x0 and eps are those of the network at x, and y = alpha x0 + sigma eps: consistent. Wrap the network first, and
@@ -46,9 +47,9 @@ class Around(Transform):
   """Made by `mean_reverting`."""
 
   denoise: Denoiser
-  mu: Any = None
+  mu: Data = None
 
-  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     inner, mu = self.denoise, cond if self.mu is None else self.mu
     if mu is None:
       raise InputError('cond: got None; allowed: mu, one a sample, or a denoiser made with a mu of its own')
@@ -57,20 +58,20 @@ class Around(Transform):
     return predict(self.process, inner.kind, x, t, jax.tree.map(lambda out, x: out.astype(x.dtype), out, x))
 
 
-def initial_noise(process: Process, mu: Any, key_batch: Array) -> Any:
+def initial_noise(process: Process, mu: Data, key_batch: KeyBatch) -> Any:
   """y at t_max, alpha mu + sigma z: the published start x = mu + sigma z, one draw a key; mu (B, ...)."""
   return to_centred(process, jax.tree.map(jnp.add, mu, process.prior(key_batch, mu)), mu, process.t_max)
 
 
-def to_centred(process: Process, x: Any, mu: Any, t: Any) -> Any:
+def to_centred(process: Process, x: Data, mu: Data, t: Time) -> Any:
   """y = x - (1 - alpha(t)) mu; t () or (B,)."""
   return over_time(lambda t, x, mu: x - _pull(process, t, x) * mu, t, x, mu)
 
 
-def from_centred(process: Process, y: Any, mu: Any, t: Any) -> Any:
+def from_centred(process: Process, y: Data, mu: Data, t: Time) -> Any:
   """x = y + (1 - alpha(t)) mu; at t = 0 it is y."""
   return over_time(lambda t, y, mu: y + _pull(process, t, y) * mu, t, y, mu)
 
 
-def _pull(process: Process, t: Any, x: Array) -> Array:
+def _pull(process: Process, t: Time, x: Array) -> Array:
   return expand(1 - process.schedule(jnp.asarray(t))[0], x).astype(x.dtype)

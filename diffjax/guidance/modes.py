@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise, Pred
 from diffjax.process import Process, expand
@@ -63,14 +64,14 @@ class Part(struct.PyTreeNode):
   """Made by `conditional`."""
 
   denoise: Denoise
-  null: Any = None
+  null: Cond = None
   names: str | tuple[str, ...] = struct.field(pytree_node=False, kw_only=True)
 
   @property
   def process(self) -> Process:
     return self.denoise.process
 
-  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     others = self.null if cond is None else cond
     if others is None:
       raise InputError('cond: got None; allowed without `noise`: what is given of the other modalities')
@@ -90,7 +91,7 @@ class GuidedJoint(struct.PyTreeNode):
 
   denoise: Denoise
   scale: Array
-  null: Any
+  null: Cond
 
   @property
   def process(self) -> Process:
@@ -100,7 +101,7 @@ class GuidedJoint(struct.PyTreeNode):
     """1 + M evaluations."""
     return 1 + len(self.null)
 
-  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     names, batch = sorted(x), _batch(x)
     t = {name: jnp.broadcast_to(t[name] if isinstance(t, dict) else t, (batch,)) for name in names}
     noise = _rows({name: value for name, (value, _) in self.null.items()}, batch)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from diffjax.contracts import Cond, Data, Memory, Params, Time
 from diffjax.errors import InputError
 from diffjax.kinds import Kind, as_kind
 from diffjax.prediction import Denoise, Net, Pred, apply_net
@@ -23,7 +24,7 @@ MOMENTS = ('eps2', 'eps3', 'residual2')
 
 
 def with_moments(
-  denoise: Denoise, net: Net, params: Any, names: tuple[str, ...] = ('eps2',), kind: str | Kind = 'eps'
+  denoise: Denoise, net: Net, params: Params, names: tuple[str, ...] = ('eps2',), kind: str | Kind = 'eps'
 ) -> 'WithMoments':
   """The denoiser with these moments of the noise in its `aux`, from one head network of len(names) blocks of channels.
 
@@ -43,7 +44,7 @@ class WithMoments(struct.PyTreeNode):
   """Made by `with_moments`."""
 
   denoise: Denoise
-  params: Any
+  params: Params
   kind: Kind
   net: Net = struct.field(pytree_node=False, kw_only=True)
   names: tuple[str, ...] = struct.field(pytree_node=False, kw_only=True)
@@ -57,7 +58,7 @@ class WithMoments(struct.PyTreeNode):
     inner = getattr(self.denoise, 'cost', None)
     return 1 + (1 if inner is None else inner(t))
 
-  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     pred = self.denoise(x, t, cond, memory)
     heads = blocks(self.names, apply_net(self.net, self.params, self.process, self.kind, x, t, cond), x)
     aux = pred.aux if isinstance(pred.aux, dict) else {}
@@ -72,7 +73,7 @@ def checked_names(names: Any) -> tuple[str, ...]:
   return names
 
 
-def blocks(names: tuple[str, ...], out: Any, x: Any) -> dict[str, Any]:
+def blocks(names: tuple[str, ...], out: Data, x: Data) -> dict[str, Any]:
   """The output of a head network cut into its moments, each with the shape and dtype of x."""
 
   def cut(out: Array, x: Array) -> Array:

@@ -1,11 +1,10 @@
 """Thresholding: keep the predicted x0 in the range of the data; the noise follows, so predictions stay consistent."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
 from diffjax.guidance.transform import Transform
 from diffjax.prediction import Denoise, Pred, complete
@@ -30,7 +29,7 @@ class Clipped(Transform):
   low: Array
   high: Array
 
-  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     pred = self.denoise(x, t, cond, memory)
     x0 = jax.tree.map(lambda x0: jnp.clip(x0, self.low, self.high).astype(x0.dtype), pred.x0)
     return complete(self.process, x, t, x0, pred.aux)
@@ -57,7 +56,7 @@ class DynamicallyClipped(Transform):
   quantile: Array
   floor: Array
 
-  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     pred = self.denoise(x, t, cond, memory)
     return complete(self.process, x, t, jax.tree.map(self._fit, pred.x0), pred.aux)
 

@@ -8,6 +8,7 @@ from flax import struct
 from jax import Array
 from jax.lax import stop_gradient
 
+from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
 from diffjax.guidance.transform import Transform
 from diffjax.prediction import Denoise, Pred
@@ -55,7 +56,7 @@ class TimeShifted(Transform):
   cutoff: Array
   consistent: bool = struct.field(pytree_node=False)
 
-  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     shifted = self.times(x, t)
     pred = self.denoise(x, shifted, cond, memory)
     if not self.consistent:
@@ -71,7 +72,7 @@ class TimeShifted(Transform):
     every = over_time(lambda t, x: jnp.broadcast_to(jnp.asarray(t), x.shape[:1]), t, x)
     return pred._replace(x0=jax.tree.map(back, pred.x0, pred.eps, x, every, shifted))
 
-  def times(self, x: Any, t: Any) -> Any:
+  def times(self, x: Data, t: Time) -> Any:
     """t_s (B,) of each sample, and of each modality where x has several."""
 
     def one(t: Array, x: Array) -> Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffjax import keys
+from diffjax.contracts import Cond, Data
 from diffjax.errors import InputError
 from diffjax.kinds import Kind, as_kind
 from diffjax.losses.times import TimeLaw, uniform
@@ -28,7 +29,7 @@ def denoising(
   times: TimeLaw | None = None,
   weight: Callable | None = None,
   drop_cond: float = 0.0,
-  null: Any = None,
+  null: Cond = None,
   uncertainty: bool = False,
   *,
   role: str = 'student',
@@ -85,12 +86,12 @@ def wide(x: Array) -> Array:
   return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
 
 
-def _without(cond: Any, null: Any, dropped: Array) -> Any:
+def _without(cond: Cond, null: Cond, dropped: Array) -> Any:
   """`null` where `dropped` (B,), else the condition."""
   return jax.tree.map(lambda c, n: jnp.where(expand(dropped, c), jnp.asarray(n, c.dtype), c), cond, null)
 
 
-def mean_square(out: Any, target: Any) -> Array:
+def mean_square(out: Data, target: Any) -> Array:
   """(B,): the mean over an example's dimensions, summed over modalities."""
 
   def one(out: Array, target: Array) -> Array:

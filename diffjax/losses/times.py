@@ -11,6 +11,7 @@ from jax.scipy.stats import norm
 from jax.tree_util import Partial
 
 from diffjax import keys
+from diffjax.contracts import KeyBatch
 from diffjax.errors import InputError
 from diffjax.process import Process
 
@@ -32,7 +33,7 @@ class TimeLaw(struct.PyTreeNode):
   form: Partial
   batch_coupled: bool = struct.field(pytree_node=False, default=False)
 
-  def __call__(self, process: Process, key_batch: Array) -> Array:
+  def __call__(self, process: Process, key_batch: KeyBatch) -> Array:
     """One time a key, (B,), within [t_min, t_max]."""
     u = keys.uniform(key_batch)
     if self.batch_coupled:

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from diffjax import noise_levels
+from diffjax.contracts import Cond
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise, complete
 from diffjax.process import Process
@@ -16,7 +17,7 @@ from diffjax.solvers import euler, grids, trajectory
 __all__ = ['boss', 'shortest', 'step_costs']
 
 
-def boss(denoise: Denoise, x: Array, n: int, knots: Any = 100, cond: Any = None) -> np.ndarray:
+def boss(denoise: Denoise, x: Array, n: int, knots: Any = 100, cond: Cond = None) -> np.ndarray:
   """The n + 1 times, among the knots, whose n Euler steps have the least summed cost on the trajectories from x.
 
   Args:
@@ -31,7 +32,7 @@ def boss(denoise: Denoise, x: Array, n: int, knots: Any = 100, cond: Any = None)
   return ts[shortest(step_costs(denoise, x, ts, cond), n)]
 
 
-def step_costs(denoise: Denoise, x: Array, ts: Any, cond: Any = None) -> np.ndarray:
+def step_costs(denoise: Denoise, x: Array, ts: Any, cond: Cond = None) -> np.ndarray:
   """c_jk = mean over trajectories of |x_j + (t_k - t_j) v_j - x_k|^2, (K + 1, K + 1) float64; infinite for k <= j.
 
   x_j and the velocities v_j are those of Euler's method on all of ts, so c_{j,j+1} is 0 up to rounding.

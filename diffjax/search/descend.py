@@ -10,6 +10,7 @@ import optax
 from flax import struct
 from jax import Array
 
+from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise, Pred
 from diffjax.process import Process
@@ -28,7 +29,7 @@ class Target(NamedTuple):
   denoise: Any
   x: Array
   reference: Array
-  cond: Any = None
+  cond: Cond = None
 
 
 class Group(struct.PyTreeNode):
@@ -128,11 +129,11 @@ class Recomputed(struct.PyTreeNode):
   def process(self) -> Process:
     return self.denoise.process
 
-  def __call__(self, x: Any, t: Any, cond: Any = None, memory: Any = None) -> Pred:
+  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     return jax.checkpoint(_call)(self.denoise, x, t, cond, memory)
 
 
-def _call(denoise: Denoise, x: Any, t: Any, cond: Any, memory: Any) -> Pred:
+def _call(denoise: Denoise, x: Data, t: Time, cond: Cond, memory: Memory) -> Pred:
   return denoise(x, t, cond, memory)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import numpy as np
 from jax import Array
 from jax.tree_util import Partial
 
+from diffjax.contracts import Cond
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise
 from diffjax.solvers import Table, exponential_adams, grids, pad, sample
@@ -53,7 +53,7 @@ def errors(
   tables: Table,
   x: Array,
   reference: Array,
-  cond: Any = None,
+  cond: Cond = None,
   distance: Callable[[Array, Array], Array] = rms,
   chunk: int | None = None,
 ) -> Array:
@@ -72,13 +72,13 @@ def errors(
 
 @partial(jax.jit, static_argnames='chunk')
 def _errors(
-  denoise: Denoise, tables: Table, x: Array, reference: Array, cond: Any, distance: Callable, chunk: int
+  denoise: Denoise, tables: Table, x: Array, reference: Array, cond: Cond, distance: Callable, chunk: int
 ) -> Array:
   one = lambda table: distance(sample(denoise, table, x, None, cond), reference)  # noqa: E731
   return jax.lax.map(one, jax.tree.map(jnp.asarray, tables), batch_size=chunk)
 
 
-def reference(denoise: Denoise, x: Array, cond: Any = None, steps: int = 200, to_zero: bool = True) -> Array:
+def reference(denoise: Denoise, x: Array, cond: Cond = None, steps: int = 200, to_zero: bool = True) -> Array:
   """Where the probability-flow ODE takes x from t_max to 0 (or, without `to_zero`, to t_min), to many digits.
 
   Exponential Adams of order three on `steps` evaluations evenly spaced in lam.

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffjax.contracts import Time
 from diffjax.errors import InputError
 from diffjax.solvers.table import Rows, Table
 
@@ -63,7 +64,7 @@ class TableBuilder:
   def __getattr__(self, name: str) -> Combo:  # only reached for names never set
     raise AttributeError(f'table has no register {name!r}; it has {", ".join(self._registers)}')
 
-  def row(self, t: Any, evaluated: bool = True, **after: Combo) -> None:
+  def row(self, t: Time, evaluated: bool = True, **after: Combo) -> None:
     """A row evaluated at (x, t), or not evaluated if not live; registers that are not named keep their value."""
     unknown = set(after) - set(self._registers)
     if unknown:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from diffjax.contracts import Time
 from diffjax.errors import InputError
 from diffjax.noise_levels import at, checked, on_grid, times_of
 from diffjax.process import Process
@@ -65,7 +66,7 @@ def noise_share(
   return np.concatenate([[start], times_of(process, np.log1p(-u) - np.log(data_std * u)), [end]])
 
 
-def array(process: Process, n: int, times: Any) -> np.ndarray:
+def array(process: Process, n: int, times: Time) -> np.ndarray:
   """A grid written out, t_max first, of n + 1 times.
 
   Raises:

@@ -10,6 +10,7 @@ from flax import struct
 from jax import Array
 
 from diffjax import keys
+from diffjax.contracts import Data, KeyBatch
 from diffjax.noise_levels import at
 from diffjax.process import Process
 
@@ -20,7 +21,7 @@ Noise = Callable[[Array, Any, Any], Any]
 DEPTH = 14  # halvings of a Brownian path: 1 / 16384 of the range of lam
 
 
-def independent(key_batch: Array, row: Any, like: Any) -> Any:
+def independent(key_batch: KeyBatch, row: Any, like: Data) -> Any:
   """A fresh standard normal draw a row and sample, from stream `row.stream`; a retried or padded row draws the same."""
   return keys.normal(keys.fold(key_batch, row.stream), like)
 
@@ -35,7 +36,7 @@ class Fixed(struct.PyTreeNode):
 
   z: Any
 
-  def __call__(self, key_batch: Array, row: Any, like: Any) -> Any:
+  def __call__(self, key_batch: KeyBatch, row: Any, like: Data) -> Any:
     return jax.tree.map(lambda z, x: z[row.stream].astype(x.dtype), self.z, like)
 
 
@@ -62,7 +63,7 @@ class Brownian(struct.PyTreeNode):
 
   ends: Array
 
-  def __call__(self, key_batch: Array, row: Any, like: Any) -> Any:
+  def __call__(self, key_batch: KeyBatch, row: Any, like: Data) -> Any:
     u, v = self.ends[row.stream]
     path, alone = keys.split(key_batch, 2)
     rise = jax.tree.map(jnp.subtract, _point(path, v, like), _point(path, u, like))
@@ -71,7 +72,7 @@ class Brownian(struct.PyTreeNode):
     return jax.tree.map(lambda w, z: jnp.where(v > u, w * scale.astype(w.dtype), z), rise, fresh)
 
 
-def _point(key_batch: Array, u: Array, like: Any) -> Any:
+def _point(key_batch: KeyBatch, u: Array, like: Data) -> Any:
   """W(u) of the path of each key, W(0) = 0: midpoints drawn given both ends, halving by halving."""
 
   def halve(level: Array, carry: tuple) -> tuple:

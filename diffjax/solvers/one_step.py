@@ -1,12 +1,12 @@
 """One-step maps between times that may differ from sample to sample: pure functions without a grid, used by losses."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
 from diffjax import keys
+from diffjax.contracts import Cond, KeyBatch
 from diffjax.prediction import Denoise, complete
 from diffjax.process import Process, expand
 
@@ -34,14 +34,14 @@ def renoise(process: Process, x: Array, s: Time, t: Time, eps: Array) -> Array:
 
 
 def churned_transfer(
-  denoise: Denoise, x: Array, t: Time, up: Time, s: Time, key_batch: Array, cond: Any = None
+  denoise: Denoise, x: Array, t: Time, up: Time, s: Time, key_batch: KeyBatch, cond: Cond = None
 ) -> Array:
   """Noise from t up to `up` >= t, then one DDIM step down to s: EDM's churn without Heun.   arXiv:2206.00364"""
   x = renoise(denoise.process, x, t, up, keys.normal(key_batch, x))
   return transfer(denoise.process, x, denoise(x, up, cond).x0, up, s)
 
 
-def heun_transfer(denoise: Denoise, x: Array, t: Time, s: Time, cond: Any = None) -> Array:
+def heun_transfer(denoise: Denoise, x: Array, t: Time, s: Time, cond: Cond = None) -> Array:
   """Heun's second-order step in sigma / alpha from t to s, two evaluations.   arXiv:2206.00364 Alg. 1
 
   x_s = (alpha_s / alpha_t) x_t + (sigma_s - alpha_s sigma_t / alpha_t) (eps_t + eps_s) / 2; s > 0.

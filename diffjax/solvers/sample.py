@@ -8,6 +8,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from diffjax import keys
+from diffjax.contracts import Cond, Data, KeyBatch
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise, Pred
 from diffjax.solvers.noise import Noise, independent
@@ -26,19 +27,19 @@ class Solver(Protocol):
   stochastic: bool
   skips: bool
 
-  def init(self, x: Any, key: Array | None) -> Any: ...
+  def init(self, x: Data, key: Array | None) -> Any: ...
   def point(self, state: Any) -> Any: ...
   def transition(self, state: Any, pred: Pred, row: Any) -> tuple[Any, Any]: ...
-  def update(self, state: Any, pred: Pred, row: Any, key_batch: Array | None, noise: Noise) -> Any: ...
+  def update(self, state: Any, pred: Pred, row: Any, key_batch: KeyBatch | None, noise: Noise) -> Any: ...
   def output(self, state: Any) -> Any: ...
 
 
 def sample(
   denoise: Denoise,
   solver: Solver,
-  x: Any,
+  x: Data,
   key: Array | None = None,
-  cond: Any = None,
+  cond: Cond = None,
   noise_source: Noise = independent,
 ) -> Any:
   """The sample that `solver` reaches from the noise x (B, ...) at the first time of its grid.
@@ -60,9 +61,9 @@ def sample(
 def trajectory(
   denoise: Denoise,
   solver: Solver,
-  x: Any,
+  x: Data,
   key: Array | None = None,
-  cond: Any = None,
+  cond: Cond = None,
   noise_source: Noise = independent,
 ) -> tuple[Any, Any]:
   """The sample, and the points before each row and the prediction of x0 there: ((B, ...), (n, B, ...) pairs)."""
@@ -74,7 +75,7 @@ def _source(noise: Noise) -> Any:
   return Partial(noise) if jax.tree_util.all_leaves([noise]) else noise
 
 
-def _batch(solver: Solver, x: Any, key: Array | None) -> Array | None:
+def _batch(solver: Solver, x: Data, key: Array | None) -> Array | None:
   if key is None:
     if solver.stochastic:
       raise InputError('key: got None; allowed: a typed key, jax.random.key(seed), since this solver draws noise')
@@ -83,19 +84,19 @@ def _batch(solver: Solver, x: Any, key: Array | None) -> Array | None:
 
 
 @jax.jit
-def _sample(denoise: Denoise, solver: Solver, x: Any, key_batch: Array | None, cond: Any, noise: Noise) -> Any:
+def _sample(denoise: Denoise, solver: Solver, x: Data, key_batch: KeyBatch | None, cond: Cond, noise: Noise) -> Any:
   return _run(denoise, solver, x, key_batch, cond, noise, keep=False)[0]
 
 
 @jax.jit
 def _trajectory(
-  denoise: Denoise, solver: Solver, x: Any, key_batch: Array | None, cond: Any, noise: Noise
+  denoise: Denoise, solver: Solver, x: Data, key_batch: KeyBatch | None, cond: Cond, noise: Noise
 ) -> tuple[Any, Any]:
   return _run(denoise, solver, x, key_batch, cond, noise, keep=True)
 
 
 def _run(
-  denoise: Denoise, solver: Solver, x: Any, key_batch: Array | None, cond: Any, noise: Noise, keep: bool
+  denoise: Denoise, solver: Solver, x: Data, key_batch: KeyBatch | None, cond: Cond, noise: Noise, keep: bool
 ) -> tuple[Any, Any]:
   dtype = jnp.promote_types(jax.tree.leaves(x)[0].dtype, jnp.float32)  # of times: bfloat16 would move them
   state = solver.init(x, key_batch)

@@ -16,6 +16,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from diffjax.contracts import Data, KeyBatch, Time
 from diffjax.errors import InputError
 from diffjax.prediction import Pred
 from diffjax.solvers.noise import Noise, independent
@@ -26,7 +27,7 @@ __all__ = ['Rows', 'Table', 'pad']
 class Rows(NamedTuple):
   """n rows: times t (n,), weights (n, q, q + 4[, ...]), live (n,) whether evaluated, stream (n,) streams of noise."""
 
-  t: Any
+  t: Time
   weights: Any
   evaluated: Any
   stream: Any
@@ -52,7 +53,7 @@ class Table(struct.PyTreeNode):
     """Evaluations of the denoiser: evaluated rows."""
     return int(np.sum(np.asarray(self.rows.evaluated)))
 
-  def init(self, x: Any, key: Array | None = None) -> tuple:
+  def init(self, x: Data, key: Array | None = None) -> tuple:
     """The registers at the start: x, and zeros."""
     return (x, *(jax.tree.map(jnp.zeros_like, x) for _ in self.registers[1:]))
 
@@ -77,7 +78,9 @@ class Table(struct.PyTreeNode):
       stds.append(jax.tree.map(lambda x, w=weights: w[q + 3].astype(x.dtype), state[0]))
     return tuple(means), tuple(stds)
 
-  def update(self, state: tuple, pred: Pred, row: Rows, key_batch: Array | None, noise: Noise = independent) -> tuple:
+  def update(
+    self, state: tuple, pred: Pred, row: Rows, key_batch: KeyBatch | None, noise: Noise = independent
+  ) -> tuple:
     """One row: mean + std z with z = noise(key_batch, row, x); InputError if it needs a key batch and has none."""
     means, stds = self.transition(state, pred, row)
     if not self.stochastic:

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from diffjax import keys
+from diffjax.contracts import Cond, Data, KeyBatch
 from diffjax.errors import InputError
 from diffjax.fingerprint import stamp
 from diffjax.noise_levels import times_of
@@ -29,9 +30,9 @@ Progress = Callable[[Iterator], Iterator]
 
 def energies(
   denoise: Denoise,
-  x0: Any,
+  x0: Data,
   key: Array,
-  cond: Any = None,
+  cond: Cond = None,
   knots: int = 120,
   batch: int = 256,
   place: Place = jnp.asarray,
@@ -65,7 +66,7 @@ def energies(
 
 
 @jax.jit
-def _energies(denoise: Denoise, x0: Array, z: Array, _: Array, cond: Any, ts: Array, mean: Array) -> tuple:
+def _energies(denoise: Denoise, x0: Array, z: Array, _: Array, cond: Cond, ts: Array, mean: Array) -> tuple:
   """|eps(x_t)|^2 / d, (M, B), and the three controls (3, B)."""
 
   def inner(u: Array, v: Array) -> Array:
@@ -81,9 +82,9 @@ def _energies(denoise: Denoise, x0: Array, z: Array, _: Array, cond: Any, ts: Ar
 
 def linear_terms(
   denoise: Denoise,
-  x0: Any,
+  x0: Data,
   key: Array,
-  cond: Any = None,
+  cond: Cond = None,
   knots: int = 120,
   batch: int = 256,
   place: Place = jnp.asarray,
@@ -124,7 +125,7 @@ def linear_terms(
 
 
 @jax.jit
-def _slopes(denoise: Denoise, x0: Array, z: Array, sign: Array, cond: Any, ts: Array) -> Array:
+def _slopes(denoise: Denoise, x0: Array, z: Array, sign: Array, cond: Cond, ts: Array) -> Array:
   """1 - l, the mean over the batch of alpha diag(d x0 / dx), (M, ...): l itself would lose it in float32 near 1."""
   size = x0[0].size
   probes = jnp.eye(size, dtype=x0.dtype).reshape(size, 1, *x0.shape[1:]) if size <= SMALL else sign[None]
@@ -139,7 +140,7 @@ def _slopes(denoise: Denoise, x0: Array, z: Array, sign: Array, cond: Any, ts: A
 
 @jax.jit
 def _moments(
-  denoise: Denoise, x0: Array, z: Array, _: Array, cond: Any, ts: Array, slope: Array, rest: Array, rise: Array
+  denoise: Denoise, x0: Array, z: Array, _: Array, cond: Cond, ts: Array, slope: Array, rest: Array, rise: Array
 ) -> tuple:
   """Over the batch, (M, ...) each: the means of f and f', the variance of f and its covariance with f'.
 
@@ -176,7 +177,7 @@ def _merged(total: tuple | None, part: tuple) -> tuple:
   return n + m, a + w * da, b + w * db, inside[0] + w * (1 - w) * da * da, inside[1] + w * (1 - w) * da * db
 
 
-def _checked(process: Process, knots: int, x0: Any, batch: int) -> np.ndarray:
+def _checked(process: Process, knots: int, x0: Data, batch: int) -> np.ndarray:
   """The knots in lam."""
   if len(x0) < 1:
     raise InputError('x0: got no examples; allowed: at least one')
@@ -194,7 +195,7 @@ def _wide(x: Array) -> Any:
   return jnp.promote_types(x.dtype, jnp.float32)
 
 
-def _batches(x0: Any, key: Array, cond: Any, batch: int, place: Place) -> Iterator[tuple[Array, Array, Array, Any]]:
+def _batches(x0: Data, key: Array, cond: Cond, batch: int, place: Place) -> Iterator[tuple[Array, Array, Array, Any]]:
   """(x0, noise, signs, cond) of at most `batch` examples at a time, each example's the same in every pass."""
   n = len(x0)
   key_batch = keys.per_sample(key, n)
@@ -206,7 +207,7 @@ def _batches(x0: Any, key: Array, cond: Any, batch: int, place: Place) -> Iterat
 
 
 @jax.jit
-def _drawn(key_batch: Array, x0: Array) -> tuple[Array, Array]:
+def _drawn(key_batch: KeyBatch, x0: Array) -> tuple[Array, Array]:
   """Normal noise, and signs to probe a matrix with, like x0."""
   sign = jax.vmap(lambda k, x: jax.random.rademacher(k, x.shape, x.dtype))(keys.fold(key_batch, 1), x0)
   return keys.normal(keys.fold(key_batch, 0), x0), sign

@@ -1,16 +1,15 @@
 """The Gaussian of a data set."""
 
-from typing import Any
-
 import numpy as np
 
+from diffjax.contracts import Data
 from diffjax.errors import InputError
 from diffjax.statistics.types import Gaussian
 
 __all__ = ['gaussian']
 
 
-def gaussian(x0: Any, rank: int | None = None) -> Gaussian:
+def gaussian(x0: Data, rank: int | None = None) -> Gaussian:
   """Mean and the leading `rank` principal axes of the examples x0 (n, ...), float64; all axes with variance by default.
 
   The eigenvectors of the covariance (d, d), or of the Gram matrix (n, n) where there are fewer examples than elements;

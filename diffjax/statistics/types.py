@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from flax import struct
 
+from diffjax.contracts import Time
 from diffjax.errors import InputError
 from diffjax.fingerprint import matching
 from diffjax.process import Process
@@ -66,7 +67,7 @@ class ModelStatistics(struct.PyTreeNode):
   stamp: Any
   lam: Any
   l: Any  # noqa: E741
-  s: Any
+  s: Time
   b: Any
   scale: Any = 1.0
 

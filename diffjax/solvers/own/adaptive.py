@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from diffjax.contracts import Cond
 from diffjax.errors import InputError
 from diffjax.noise_levels import at
 from diffjax.prediction import Denoise
@@ -49,7 +50,7 @@ class Solution(NamedTuple):
 def dopri5(
   denoise: Denoise,
   x: Array,
-  cond: Any = None,
+  cond: Cond = None,
   rtol: float = 1e-5,
   atol: float = 1e-5,
   end: float | None = None,
@@ -79,7 +80,7 @@ def dopri5(
 def dpm_adaptive(
   denoise: Denoise,
   x: Array,
-  cond: Any = None,
+  cond: Cond = None,
   order: int = 3,
   rtol: float = 0.05,
   atol: float = 0.0078,

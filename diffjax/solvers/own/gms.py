@@ -8,6 +8,7 @@ from flax import struct
 from jax import Array
 
 from diffjax import keys
+from diffjax.contracts import KeyBatch
 from diffjax.errors import InputError
 from diffjax.prediction import Pred
 from diffjax.process import Process, expand
@@ -96,7 +97,7 @@ class Mixed(Stepped):
     var = jnp.minimum(var, above * below)
     return var, jnp.clip(tilt, _over(var, below) - below, above - _over(var, above))
 
-  def update(self, state: Any, pred: Pred, row: Steps, key_batch: Array | None, noise: Noise = independent) -> Any:
+  def update(self, state: Any, pred: Pred, row: Steps, key_batch: KeyBatch | None, noise: Noise = independent) -> Any:
     """The component by a uniform draw, then its mean + std z with z = noise(key_batch, row, x); InputError without keys."""
     key_batch = given_keys(key_batch)
     parts = self.components(state, pred, row)

@@ -10,6 +10,7 @@ from flax import struct
 from jax import Array
 
 from diffjax import keys
+from diffjax.contracts import Data, KeyBatch, Time
 from diffjax.errors import InputError
 from diffjax.prediction import Pred
 from diffjax.process import Process, expand
@@ -77,7 +78,7 @@ def predictor_corrector(
 class Rows(NamedTuple):
   """n rows: weights (n, 5) of x, x0, eps, 1 and z; stream (n,) is 0 for the predictor, k for the k-th corrector."""
 
-  t: Any
+  t: Time
   evaluated: Any
   stream: Any
   weights: Any
@@ -98,7 +99,7 @@ class PredictorCorrector(struct.PyTreeNode):
     """Evaluations of the denoiser: every row."""
     return len(self.rows.t)
 
-  def init(self, x: Any, key: Array | None = None) -> Any:
+  def init(self, x: Data, key: Array | None = None) -> Any:
     return x
 
   def point(self, state: Any) -> Any:
@@ -127,7 +128,7 @@ class PredictorCorrector(struct.PyTreeNode):
     noise = math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
     return jnp.where(row.stream > 0, noise / jnp.where(row.stream > 0, size, 1.0), 1.0)
 
-  def update(self, state: Any, pred: Pred, row: Rows, key_batch: Array | None, noise: Noise = independent) -> Any:
+  def update(self, state: Any, pred: Pred, row: Rows, key_batch: KeyBatch | None, noise: Noise = independent) -> Any:
     """One row: mean + std z with z = noise(key_batch, row, x); InputError if it needs a key batch and has none."""
     mean, std = self.transition(state, pred, row)
     if not self.stochastic:

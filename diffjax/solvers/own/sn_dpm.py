@@ -18,6 +18,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from diffjax.contracts import Data, KeyBatch, Time
 from diffjax.errors import InputError
 from diffjax.noise_levels import on_grid
 from diffjax.prediction import Pred
@@ -36,7 +37,7 @@ class Steps(NamedTuple):
   0 for a step to sigma = 0 and else infinite unless the last one is bounded.
   """
 
-  t: Any
+  t: Time
   keep: Any
   pull: Any
   std: Any
@@ -138,7 +139,7 @@ class Stepped(struct.PyTreeNode):
     """Evaluations of the denoiser."""
     return int(np.sum(np.asarray(self.rows.evaluated)))
 
-  def init(self, x: Any, key: Array | None = None) -> Any:
+  def init(self, x: Data, key: Array | None = None) -> Any:
     return x
 
   def point(self, state: Any) -> Any:
@@ -199,7 +200,7 @@ class Diagonal(Stepped):
 
     return unzip(2, law, state, pred.x0, eps, second)
 
-  def update(self, state: Any, pred: Pred, row: Steps, key_batch: Array | None, noise: Noise = independent) -> Any:
+  def update(self, state: Any, pred: Pred, row: Steps, key_batch: KeyBatch | None, noise: Noise = independent) -> Any:
     """mean + std z with z = noise(key_batch, row, x); InputError without keys."""
     mean, std = self.transition(state, pred, row)
     z = noise(given_keys(key_batch), row, state)
@@ -226,7 +227,7 @@ def unzip(n: int, f: Callable, state: Any, *trees: Any) -> tuple[Any, ...]:
   return jax.tree.transpose(jax.tree.structure(state), jax.tree.structure((0,) * n), results)
 
 
-def given_keys(key_batch: Array | None) -> Array:
+def given_keys(key_batch: KeyBatch | None) -> Array:
   if key_batch is None:
     raise InputError('key_batch: got None; allowed: a key batch (B,), since this solver draws noise')
   return key_batch

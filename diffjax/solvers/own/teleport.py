@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from diffjax.contracts import KeyBatch, Time
 from diffjax.errors import InputError
 from diffjax.prediction import Pred
 from diffjax.process import Process
@@ -32,7 +33,7 @@ def teleport(solver: Solver, process: Process, gaussian: Gaussian) -> 'Teleport'
   return Teleport(solver, process, gaussian)
 
 
-def leap(process: Process, gaussian: Gaussian, x: Array, t: Any, s: Any) -> Array:
+def leap(process: Process, gaussian: Gaussian, x: Array, t: Time, s: Time) -> Array:
   """From x_t (B, ...) to x_s, s < t, along the probability-flow ODE of N(m, U diag(v) U^T); s = 0 allowed.
 
   x_s = alpha_s m + (sigma_s / sigma_t) y + U diag(q - sigma_s / sigma_t) U^T y with y = x_t - alpha_t m and
@@ -72,7 +73,7 @@ class Teleport(struct.PyTreeNode):
     """Evaluations of the solver; the leap has none."""
     return self.solver.nfe
 
-  def init(self, x: Array, key_batch: Array | None = None) -> Any:
+  def init(self, x: Array, key_batch: KeyBatch | None = None) -> Any:
     """The solver's start at its own first time."""
     first = jnp.asarray(self.rows.t)[0]
     return self.solver.init(leap(self.process, self.gaussian, x, self.process.t_max, first), key_batch)
@@ -83,7 +84,7 @@ class Teleport(struct.PyTreeNode):
   def transition(self, state: Any, pred: Pred, row: Any) -> tuple[Any, Any]:
     return self.solver.transition(state, pred, row)
 
-  def update(self, state: Any, pred: Pred, row: Any, key_batch: Array | None, noise: Noise = independent) -> Any:
+  def update(self, state: Any, pred: Pred, row: Any, key_batch: KeyBatch | None, noise: Noise = independent) -> Any:
     return self.solver.update(state, pred, row, key_batch, noise)
 
   def output(self, state: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from diffjax.contracts import Time
 from diffjax.errors import InputError
 from diffjax.noise_levels import on_grid
 from diffjax.process import Process
@@ -88,7 +89,7 @@ def fitted_weights(nodes: np.ndarray, d: float) -> np.ndarray:
   return np.linalg.solve(functions / scale[:, None], totals / scale)
 
 
-def _turn(u: Any, k: int) -> Any:
+def _turn(u: Time, k: int) -> Any:
   """sum_j (-1)^j u^{k + 2j} / (k + 2j)!, |u| <= pi/2: cos u, sin u, 1 - cos u, u - sin u, ..."""
   return sum((-1) ** j * u ** (k + 2 * j) / factorial(k + 2 * j) for j in range(14))
 
