@@ -26,7 +26,9 @@ einsum, matmul = (partial(f, precision='highest') for f in (jnp.einsum, jnp.matm
 
 
 class Mixture(struct.PyTreeNode):
-  """sum_k w_k N(mean_k, U_k diag(var_k) U_k^T) in d dimensions.
+  """A mixture of Gaussians, the target whose every figure is known in closed form.
+
+  sum_k w_k N(mean_k, U_k diag(var_k) U_k^T) in d dimensions.
 
   Covariances are kept by their eigenvectors, so a noise level only moves `var`: alpha^2 var + sigma^2.
 
@@ -46,15 +48,15 @@ class Mixture(struct.PyTreeNode):
 
   @property
   def covariances(self) -> Array:
-    """(K, d, d)."""
+    """The covariance of each component, (K, d, d)."""
     return einsum('kij,kj,klj->kil', self.basis, self.var, self.basis)
 
   def mean(self) -> Array:
-    """(d,)."""
+    """The mean of the mixture, (d,)."""
     return matmul(jnp.exp(self.log_weights), self.means)
 
   def covariance(self) -> Array:
-    """(d, d): within plus between components."""
+    """The covariance of the mixture, (d, d): within plus between components."""
     w, shift = jnp.exp(self.log_weights), self.means - self.mean()
     return einsum('k,kij->ij', w, self.covariances) + einsum('k,ki,kj->ij', w, shift, shift)
 
@@ -67,7 +69,7 @@ class Mixture(struct.PyTreeNode):
     return self.means[part] + einsum('bij,bj->bi', self.basis[part], jnp.sqrt(self.var[part]) * z)
 
   def log_density(self, x: Array, alpha: Any = 1.0, sigma: Any = 0.0, cond: Array | None = None) -> Array:
-    """log p_t(x) in nats, (B,), at the level (alpha, sigma), each () or (B,); the data's own density by default."""
+    """The log-density of x_t in nats, (B,), at the level (alpha, sigma), each () or (B,); by default of the data."""
     return jax.nn.logsumexp(self._joint(x, alpha, sigma, cond)[0], axis=-1)
 
   def predict(self, x: Array, alpha: Any, sigma: Any, cond: Array | None = None) -> Pred:
@@ -80,7 +82,9 @@ class Mixture(struct.PyTreeNode):
     return Pred(einsum('bk,bki->bi', r, clean), sigma * einsum('bk,bki->bi', r, whitened))
 
   def moments(self, x: Array, alpha: Any, sigma: Any, cond: Array | None = None) -> dict[str, Array]:
-    """E[eps^2 | x_t], E[eps^3 | x_t] and Var[eps | x_t] a dimension, each (B, d), exact at every level.
+    """The moments of the noise given x_t, exact at every level.
+
+    E[eps^2 | x_t], E[eps^3 | x_t] and Var[eps | x_t] a dimension, each (B, d), exact at every level.
 
     Within component k, eps ~ N(sigma U (y / noisy), U diag(alpha^2 var / noisy) U^T): as 'eps2', 'eps3', 'residual2'.
     """
@@ -159,7 +163,9 @@ class Mixture(struct.PyTreeNode):
     return jax.nn.log_softmax(jnp.where(chosen, self.log_weights, -jnp.inf), axis=-1)
 
   def _joint(self, x: Array, alpha: Any, sigma: Any, cond: Array | None) -> tuple[Array, Array, Array]:
-    """log w_k N_k(x) (B, K), x - alpha m_k in the eigenbasis (B, K, d) and the noisy variances (1 or B, K, d)."""
+    """The joint log-densities log w_k N_k(x) (B, K), x - alpha m_k in the eigenbasis (B, K, d), and the noisy
+    variances.
+    """
     alpha, sigma = _column(alpha)[..., None], _column(sigma)[..., None]
     noisy = alpha**2 * self.var + sigma**2
     y = einsum('kij,bki->bkj', self.basis, x[:, None] - alpha * self.means)
@@ -224,7 +230,7 @@ def mixture(weights: Any, means: Any, covariances: Any, labels: Any = None) -> M
 
 
 def gaussian(mean: Any, covariance: Any) -> Mixture:
-  """N(mean, covariance): a mixture of one; mean (d,), covariance (d, d), (d,) or a number."""
+  """A single Gaussian as a mixture of one; mean (d,), covariance (d, d), (d,) or a number."""
   return mixture([1.0], np.asarray(mean, float)[None], np.asarray(covariance, float)[None])
 
 

@@ -14,7 +14,7 @@ PLACES = (0.02, 0.2, 0.5, 0.8, 0.98)  # of t_max
 
 
 def stamp(process: Process) -> np.ndarray:
-  """(t, alpha, sigma) at five times, (5, 3) float64: what tells one process from another."""
+  """What tells one process from another: (t, alpha, sigma) at five times, (5, 3) float64."""
   ts = float(process.t_max) * np.array(PLACES)
   return np.stack([ts, *at(process, ts)[:2]], 1)
 

@@ -17,7 +17,7 @@ __all__ = ['per_sample', 'numbered', 'split', 'fold', 'normal', 'uniform', 'bern
 
 
 def per_sample(key: Array, n: int, start: int | Array = 0) -> Array:
-  """A (n,) key batch: fold_in(key, start + i) for i < n. A key batch of length n is returned as it is.
+  """Gives every sample a key of its own, fold_in(key, start + i) for i < n; a key batch (n,) is returned as it is.
 
   Raises:
     InputError: `key` is no typed key (made by `jax.random.key`), or a batch of another length.
@@ -37,7 +37,7 @@ def numbered(key: Array, samples: Array) -> Array:
 
 
 def split(key_batch: KeyBatch, n: int) -> tuple[Array, ...]:
-  """n independent key batches from one."""
+  """Splits every key of a batch: n independent key batches."""
   parts = jax.vmap(lambda k: jax.random.split(k, n))(key_batch)
   return tuple(parts[:, i] for i in range(n))
 

@@ -79,7 +79,10 @@ def _x0(process: Process, t: Array) -> tuple:
 
 
 def eps() -> Kind:
-  """The noise.   arXiv:2006.11239"""
+  """The noise.
+
+  arXiv:2006.11239
+  """
   return Kind(Partial(_eps), needs_signal=True)
 
 
@@ -90,7 +93,10 @@ def _eps(process: Process, t: Array) -> tuple:
 
 
 def score() -> Kind:
-  """grad log p_t(x) = -eps / sigma.   arXiv:2011.13456"""
+  """The score of the noised data, grad log p_t(x) = -eps / sigma.
+
+  arXiv:2011.13456
+  """
   return Kind(Partial(_score), needs_signal=True)
 
 
@@ -101,7 +107,10 @@ def _score(process: Process, t: Array) -> tuple:
 
 
 def v() -> Kind:
-  """alpha eps - sigma x0.   arXiv:2202.00512"""
+  """The v-prediction, alpha eps - sigma x0.
+
+  arXiv:2202.00512
+  """
   return Kind(Partial(_v))
 
 
@@ -112,7 +121,10 @@ def _v(process: Process, t: Array) -> tuple:
 
 
 def velocity() -> Kind:
-  """dx/dt = alpha' x0 + sigma' eps, of the probability-flow ODE.   arXiv:2210.02747"""
+  """The velocity of the probability-flow ODE, dx/dt = alpha' x0 + sigma' eps.
+
+  arXiv:2210.02747
+  """
   return Kind(Partial(_velocity))
 
 
@@ -124,10 +136,12 @@ def _velocity(process: Process, t: Array) -> tuple:
 
 
 def edm(data_std: float | Array = 0.5) -> Kind:
-  """Preconditioned: unit-variance input and target for data of this standard deviation.   arXiv:2206.00364 sec. 5
+  """Preconditioned: unit-variance input and target for data of this standard deviation.
 
   For any alpha: c_in = (alpha^2 sd^2 + sigma^2)^{-1/2}, c_skip = alpha sd^2 c_in^2, c_out = sd sigma c_in, so
   target = (x0 - c_skip x) / c_out = c_in (sigma x0 / sd - alpha sd eps); the network is told -lam/4.
+
+  arXiv:2206.00364 sec. 5
   """
   return Kind(Partial(_edm, jnp.asarray(data_std, float)), by_noise=True)
 

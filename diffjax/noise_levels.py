@@ -14,7 +14,7 @@ __all__ = ['Grid', 'on_host', 'at', 'times_of', 'checked', 'on_grid']
 
 
 def on_host(f: Callable, process: Process, values: Any) -> Any:
-  """f(process, values), elementwise in values, in float64; works inside a trace that closes over the process.
+  """Evaluates a function of a process in float64 on the host, also inside a trace that closes over the process.
 
   `f` is static, a module-level function or a method of Process. Lengths are rounded up to share compiled programs.
   """
@@ -31,7 +31,7 @@ def _apply(f: Callable, process: Process, values: jax.Array) -> Any:
 
 
 def at(process: Process, ts: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(alpha, sigma, lam) at these times in float64, on the host."""
+  """Noise levels (alpha, sigma, lam) at these times, float64 on the host."""
   return on_host(_levels, process, ts)
 
 
@@ -77,7 +77,7 @@ class Grid(NamedTuple):
 
 
 def on_grid(process: Process, ts: Any) -> Grid:
-  """Checks a grid and adds its noise levels; lam is +inf where sigma = 0 and -inf where alpha = 0.
+  """Noise levels (alpha, sigma, lam) along a checked grid; lam is +inf where sigma = 0 and -inf where alpha = 0.
 
   Raises:
     InputError: as `checked`.

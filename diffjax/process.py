@@ -28,15 +28,17 @@ def expand(t: Array | float, x: Array) -> Array:
 
 
 def over_time(f: Callable, t: Time, *trees: Any) -> Any:
-  """f(t, *leaves) over the modalities of `trees`; t is one time, or a pytree of times, one a modality."""
+  """Maps f(t, *leaves) over the modalities of `trees`; t is one time, or a pytree of times, one a modality."""
   return jax.tree.map(lambda t, *subtrees: jax.tree.map(partial(f, t), *subtrees), t, *trees)
 
 
 class Process(struct.PyTreeNode):
-  """A Gaussian forward process, known by its schedule t -> (alpha, sigma).   arXiv:2011.13456, arXiv:2107.00630
+  """A Gaussian forward process, known by its schedule t -> (alpha, sigma).
 
   `schedule` is a pytree that can be called: `jax.tree_util.Partial(fn, *numbers)`, or a struct whose parameters are
   leaves. Its numbers may change, be learned or be mapped over without another compilation.
+
+  arXiv:2011.13456, arXiv:2107.00630
 
   Attributes:
     schedule: t -> (alpha, sigma), elementwise, alpha falling and sigma rising in t (up to a common factor).
@@ -53,7 +55,7 @@ class Process(struct.PyTreeNode):
   by_noise: bool = struct.field(pytree_node=False, default=False)
 
   def lam(self, t: Array | float) -> Array:
-    """log alpha - log sigma, the shape of t; +inf where sigma = 0, -inf where alpha = 0."""
+    """Half the log signal-to-noise ratio, log alpha - log sigma; +inf where sigma = 0, -inf where alpha = 0."""
     alpha, sigma = self.schedule(jnp.asarray(t))
     return jnp.log(alpha) - jnp.log(sigma)
 
@@ -63,16 +65,16 @@ class Process(struct.PyTreeNode):
     return bisect(self, lam) if self.inverse is None else jnp.clip(self.inverse(lam), 0, self.t_max)
 
   def rates(self, t: Array | float) -> tuple[Array, Array]:
-    """(alpha', sigma'), by one jvp of the schedule."""
+    """The slopes (alpha', sigma') of the schedule, by one jvp."""
     t = jnp.asarray(t)
     return jax.jvp(self.schedule, (t,), (jnp.ones_like(t),))[1]
 
   def drift(self, t: Array | float) -> Array:
-    """f(t) = alpha' / alpha."""
+    """The drift coefficient f(t) = alpha' / alpha of dx = f x dt + g dw."""
     return self.rates(t)[0] / self.schedule(jnp.asarray(t))[0]
 
   def g2(self, t: Array | float) -> Array:
-    """g(t)^2 = 2 sigma (sigma' - f sigma)."""
+    """The squared diffusion coefficient g(t)^2 = 2 sigma (sigma' - f sigma) of dx = f x dt + g dw."""
     sigma = self.schedule(jnp.asarray(t))[1]
     return 2 * sigma * (self.rates(t)[1] - self.drift(t) * sigma)
 
@@ -81,23 +83,25 @@ class Process(struct.PyTreeNode):
     return -self.lam(t) / 4 if self.by_noise else 1000 * jnp.asarray(t)
 
   def perturb(self, x0: Data, eps: Data, t: Time) -> Any:
-    """x_t = alpha(t) x0 + sigma(t) eps; x0, eps (B, ...), t () or (B,)."""
+    """Adds noise to data: x_t = alpha(t) x0 + sigma(t) eps; x0, eps (B, ...), t () or (B,)."""
     return over_time(partial(_mix, self.schedule), t, x0, eps)
 
   def velocity(self, x0: Data, eps: Data, t: Time) -> Any:
-    """dx/dt = alpha'(t) x0 + sigma'(t) eps along the line from x0 to eps, and of the probability-flow ODE."""
+    """The slope alpha'(t) x0 + sigma'(t) eps of the line from x0 to eps, and of the probability-flow ODE."""
     return over_time(partial(_mix, self.rates), t, x0, eps)
 
   def prior(self, key_batch: KeyBatch, like: Data) -> Any:
-    """x at t_max: sigma(t_max) z, one draw a key, with the shape of `like` (B, ...)."""
+    """Draws x at t_max: sigma(t_max) z, one draw a key, with the shape of `like` (B, ...)."""
     sigma = self.schedule(jnp.asarray(self.t_max))[1]
     return jax.tree.map(lambda z: (sigma * z).astype(z.dtype), keys.normal(key_batch, like))
 
   def posterior(self, x: Array, x0: Array, t: Array | float, s: Array | float) -> tuple[Array, Array]:
-    """Mean and standard deviation of q(x_s | x_t, x0), s < t: the DDPM kernel.   arXiv:2006.11239 eq. 6-7
+    """Mean and standard deviation of q(x_s | x_t, x0), s < t: the DDPM kernel.
 
     With h = lam_s - lam_t:  mean = alpha_s (1 - e^{-2h}) x0 + (sigma_s / sigma_t) e^{-h} x,
     std = sigma_s sqrt(1 - e^{-2h}); finite at alpha_t = 0, and x0 itself at sigma_s = 0.
+
+    arXiv:2006.11239 eq. 6-7
     """
     alpha, sigma = self.schedule(jnp.asarray(s))
     h = self.lam(s) - self.lam(t)
@@ -113,7 +117,7 @@ def _mix(pair: Callable, t: Array, x0: Array, eps: Array) -> Array:
 
 @jax.custom_jvp
 def bisect(process: Process, lam: Array) -> Array:
-  """t with process.lam(t) = lam by bisection on [0, t_max], to the last bit of the dtype."""
+  """Finds t with process.lam(t) = lam by bisection on [0, t_max], to the last bit of the dtype."""
   low, high = jnp.zeros_like(lam), jnp.full_like(lam, process.t_max)
   steps = jnp.finfo(lam.dtype).nmant + 30  # a relative resolution also where t is small
 

@@ -37,7 +37,9 @@ def _rising(low: str, high: str, a: Number, b: Number) -> None:
 
 
 def vp_linear(beta_min: Number = 0.1, beta_max: Number = 20.0, t_min: Number = 1e-3) -> Process:
-  """Variance preserving, beta(t) = beta_min + t (beta_max - beta_min) on [0, 1].   arXiv:2011.13456 app. C
+  """The variance-preserving process of DDPM and score-SDE, whose rate beta grows linearly.
+
+  Variance preserving, beta(t) = beta_min + t (beta_max - beta_min) on [0, 1].   arXiv:2011.13456 app. C
 
   log alpha = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2, sigma^2 = 1 - alpha^2.
   """
@@ -61,7 +63,9 @@ def _vp_linear_inverse(b0: Array, b1: Array, lam: Array) -> Array:
 
 
 def cosine(offset: Number = 0.008, t_max: Number = 0.9946, t_min: Number = 1e-3) -> Process:
-  """Variance preserving, alpha = cos(pi/2 u) / cos(pi/2 u0), u = (t + s)/(1 + s), u0 = s/(1 + s).   arXiv:2102.09672
+  """The cosine schedule of improved DDPM, variance preserving.
+
+  Variance preserving, alpha = cos(pi/2 u) / cos(pi/2 u0), u = (t + s)/(1 + s), u0 = s/(1 + s).   arXiv:2102.09672
 
   t_max = .9946 keeps lam(t_max) near -4.8: beyond it the published schedule clips too.
   """
@@ -91,7 +95,10 @@ def _cosine_inverse(s: Array, lam: Array) -> Array:
 
 
 def sub_vp(beta_min: Number = 0.1, beta_max: Number = 20.0, t_min: Number = 1e-3) -> Process:
-  """Sub-variance preserving: alpha of `vp_linear`, sigma = 1 - alpha^2.   arXiv:2011.13456 eq. 14"""
+  """The sub-variance-preserving process, whose variance stays below that of `vp_linear`.
+
+  Sub-variance preserving: alpha of `vp_linear`, sigma = 1 - alpha^2.   arXiv:2011.13456 eq. 14
+  """
   _positive(beta_min=beta_min)
   _rising('beta_min', 'beta_max', beta_min, beta_max)
   return _process(_sub_vp, (beta_min, beta_max), t_min, 1.0, _sub_vp_inverse)
@@ -108,7 +115,10 @@ def _sub_vp_inverse(b0: Array, b1: Array, lam: Array) -> Array:
 
 
 def ve(sigma_min: Number = 0.01, sigma_max: Number = 50.0, t_min: Number = 1e-5) -> Process:
-  """Variance exploding: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t on [0, 1].   arXiv:2011.13456 app. C"""
+  """The variance-exploding process: noise is added and the data stay.
+
+  Variance exploding: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t on [0, 1].   arXiv:2011.13456 app. C
+  """
   _positive(sigma_min=sigma_min)
   _rising('sigma_min', 'sigma_max', sigma_min, sigma_max)
   return _process(_ve, (sigma_min, sigma_max), t_min, 1.0, _ve_inverse, by_noise=True)
@@ -123,7 +133,10 @@ def _ve_inverse(low: Array, high: Array, lam: Array) -> Array:
 
 
 def edm(sigma_min: Number = 0.002, sigma_max: Number = 80.0) -> Process:
-  """Time is the noise level: alpha = 1, sigma = t on [0, sigma_max].   arXiv:2206.00364"""
+  """EDM's process, whose time is the noise level.
+
+  Time is the noise level: alpha = 1, sigma = t on [0, sigma_max].   arXiv:2206.00364
+  """
   _positive(sigma_min=sigma_min)
   _rising('sigma_min', 'sigma_max', sigma_min, sigma_max)
   return _process(_edm, (), sigma_min, sigma_max, _edm_inverse, by_noise=True)
@@ -138,7 +151,10 @@ def _edm_inverse(lam: Array) -> Array:
 
 
 def flow(t_min: Number = 1e-3) -> Process:
-  """Rectified flow: alpha = 1 - t, sigma = t on [0, 1]; velocity eps - x0.   arXiv:2209.03003, arXiv:2210.02747"""
+  """Rectified flow: a straight line from data to noise.
+
+  Rectified flow: alpha = 1 - t, sigma = t on [0, 1]; velocity eps - x0.   arXiv:2209.03003, arXiv:2210.02747
+  """
   return _process(_flow, (), t_min, 1.0, _flow_inverse)
 
 
@@ -151,7 +167,9 @@ def _flow_inverse(lam: Array) -> Array:
 
 
 def sigmoid(start: Number = -3.0, end: Number = 3.0, tau: Number = 1.0, t_max: Number = 0.9946) -> Process:
-  """Variance preserving, alpha^2 = [S(end) - S(u)] / [S(end) - S(start)], u = start + t (end - start).
+  """The sigmoid schedule, variance preserving.
+
+  Variance preserving, alpha^2 = [S(end) - S(u)] / [S(end) - S(start)], u = start + t (end - start).
 
   S(u) = 1 / (1 + exp(-u / tau)).   arXiv:2301.10972, arXiv:2212.11972
   """
@@ -181,7 +199,9 @@ def _sigmoid_inverse(start: Array, end: Array, tau: Array, lam: Array) -> Array:
 def mean_reverting(
   spread: Number = 50 / 255, end: Number = 0.005, offset: Number = 0.008, t_min: Number = 1e-2
 ) -> Process:
-  """dx = theta (mu - x) dt + g dw, g^2 = 2 spread^2 theta, as a process of y = x - (1 - alpha) mu.   arXiv:2301.11699
+  """The mean-reverting process of IR-SDE, which drifts to a degraded image.
+
+  dx = theta (mu - x) dt + g dw, g^2 = 2 spread^2 theta, as a process of y = x - (1 - alpha) mu.   arXiv:2301.11699
 
   alpha = exp(-Theta(t)), sigma = spread sqrt(1 - alpha^2), Theta = int theta, theta(t) proportional to 1 - cos^2(pi/2
   u) / cos^2(pi/2 u0) with u = (t + offset) / (1 + offset), and alpha(1) = `end`. The process drifts to mu, a degraded

@@ -76,7 +76,7 @@ def _cost(denoise: Any, n: int, knots: int, elements: int) -> str:
 
 
 def _examples(what: Any, n: int, seed: int) -> tuple[Any, Any, int]:
-  """n training examples in random order, over again where there are fewer, their labels, and how many differ."""
+  """N training examples in random order, over again where there are fewer, their labels, and how many differ."""
   import numpy as np
 
   from diffjax.runs import directory as runs

@@ -40,7 +40,10 @@ class Moves(NamedTuple):
 
 
 def uniforms(seed: int, index: int, start: int, stop: int) -> np.ndarray:
-  """(stop - start, 15) uniform numbers on [0, 1): those of the rows start..stop-1 of global batch `index`."""
+  """The random numbers that decide what is done to each row of a batch.
+
+  (stop - start, 15) uniform numbers on [0, 1): those of the rows start..stop-1 of global batch `index`.
+  """
   sequence = np.random.SeedSequence([seed, index], spawn_key=(1,))  # spawned: not the stream of the permutations
   rng = np.random.RandomState(sequence.generate_state(4))  # row by row, so that no row knows the size of the batch
   return rng.random_sample((stop, DRAWS))[start:]
@@ -69,7 +72,9 @@ def draw(u: np.ndarray, p: float) -> Moves:
 
 
 def label(moves: Moves) -> np.ndarray:
-  """(B, 9) float32: x-flip, y-flip, scale, cos angle - 1, sin angle, stretch (cos axis, sin axis), shift.
+  """What the network is told of an augmentation.
+
+  (B, 9) float32: x-flip, y-flip, scale, cos angle - 1, sin angle, stretch (cos axis, sin axis), shift.
 
   Zero exactly where nothing was done; zeros are what sampling tells.
   """

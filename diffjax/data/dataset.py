@@ -33,7 +33,9 @@ class Arrays:
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-  """`source` (anything with len and [i] -> {'x', 'cond'}), the shape of one x and the number of classes.
+  """A set of examples, with the shape of one and the number of classes.
+
+  `source` (anything with len and [i] -> {'x', 'cond'}), the shape of one x and the number of classes.
 
   x is float32, an (H, W, C) image in [-1, 1] (a latent: of any range) or a (d,) vector; cond is an int32 label in
   0..classes-1 and is missing where `classes` is None. A source that has `__getitems__(indices)` is read many examples

@@ -11,13 +11,19 @@ SIZE = 16
 
 
 def digits_labels(split: str, data_dir: str | None = None) -> DataSet:
-  """{'image': (8, 8, 1) in [-1, 1], 'label': (10,)}, the label as in `one_hot`."""
+  """Pairs of a digit and its label.
+
+  {'image': (8, 8, 1) in [-1, 1], 'label': (10,)}, the label as in `one_hot`.
+  """
   whole = digits(split, data_dir).arrays()
   return _pair('digits_labels', whole['x'], label=one_hot(whole['cond']))
 
 
 def digits_projection(split: str, data_dir: str | None = None) -> DataSet:
-  """{'image': (8, 8, 1) in [-1, 1], 'projection': (16,)}, the image in the directions of `projected`."""
+  """Pairs of a digit and a projection of it.
+
+  {'image': (8, 8, 1) in [-1, 1], 'projection': (16,)}, the image in the directions of `projected`.
+  """
   image, seen = (digits(part, data_dir).arrays()['x'] for part in (split, 'train'))
   return _pair('digits_projection', image, projection=projected(image, seen))
 

@@ -9,7 +9,10 @@ __all__ = ['checkerboard', 'moons', 'pinwheel', 'ring8', 'swiss_roll']
 
 
 def toy(name: str, split: str, n: int = 2**16, seed: int = 0) -> DataSet:
-  """n points of the toy `name`: the same for the same (name, split, n, seed), independent otherwise."""
+  """A two-dimensional toy set by name.
+
+  n points of the toy `name`: the same for the same (name, split, n, seed), independent otherwise.
+  """
   if n < 1:
     raise InputError(f'data {name!r}: n is {n}, must be at least 1')
   rng = np.random.RandomState(np.random.SeedSequence([seed, *f'{name}/{split}'.encode()]).generate_state(4))
@@ -44,13 +47,18 @@ def checkerboard(rng, n):
 
 
 def swiss_roll(rng, n):
-  """(a cos a, a sin a) / 5 + noise of std .05, a = 3 pi (1 + 2u) / 2. E |x|^2 = (3 pi / 10)^2 13/3 + 2 (.05)^2."""
+  """A spiral with noise.
+
+  (a cos a, a sin a) / 5 + noise of std .05, a = 3 pi (1 + 2u) / 2. E |x|^2 = (3 pi / 10)^2 13/3 + 2 (.05)^2.
+  """
   a = 1.5 * np.pi * (1 + 2 * rng.uniform(size=n))
   return polar(a / 5, a) + 0.05 * rng.standard_normal((n, 2)), None
 
 
 def pinwheel(rng, n):
-  """Five twisted arms: r = (1 + .3 z, .1 z') turned by 2 pi k / 5 + exp(1 + .3 z) / 4, times 2.   arXiv:1603.06277
+  """Five twisted arms.
+
+  Five twisted arms: r = (1 + .3 z, .1 z') turned by 2 pi k / 5 + exp(1 + .3 z) / 4, times 2.   arXiv:1603.06277
 
   Mean 0 and covariance 2 (1 + .3^2 + .1^2) I, by the five-fold symmetry.
   """

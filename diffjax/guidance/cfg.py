@@ -16,12 +16,15 @@ __all__ = ['cfg']
 
 
 def cfg(denoise: Denoise, scale: Any, null: Cond = None, interval: tuple[float, float] | None = None) -> 'Guided':
-  """u + scale (c - u), c with the condition and u without, in one batched call.   arXiv:2207.12598
+  """Classifier-free guidance: pushes the conditional prediction away from the unconditional one.
+
+  u + scale (c - u), c with the condition and u without, in one batched call.   arXiv:2207.12598
 
   Scale 1 is the plain conditional prediction, 0 the unconditional one; both x0 and eps are extrapolated, so the
   prediction stays consistent. Costs 2 evaluations of `denoise`. What the denoiser remembers is kept for both branches.
 
   Args:
+    denoise: what is asked for predictions.
     scale: a number, one a sample (B,), or a function of t, as a pytree (`jax.tree_util.Partial(fn, *numbers)`).
     null: the condition that means none; the network's own by default.
     interval: (lo, hi): guide where lo < t <= hi alone. Elsewhere the prediction is the conditional one; at a scalar
@@ -55,7 +58,7 @@ class Guided(Transform):
     return jax.lax.cond(self._inside(t), self._both, self._conditional, x, t, cond, memory)
 
   def cost(self, t: float) -> int:
-    """2 evaluations, 1 outside the interval."""
+    """Two evaluations, one outside the interval."""
     return cost(self.denoise, t) * (1 + bool(self._inside(jnp.asarray(t, float))))
 
   def _inside(self, t: Array) -> Array:

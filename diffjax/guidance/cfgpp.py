@@ -17,7 +17,9 @@ __all__ = ['cfgpp']
 
 
 def cfgpp(denoise: Denoise, scale: Any = 0.6, null: Cond = None) -> 'ManifoldGuided':
-  """The pair (u.x0 + scale (c.x0 - u.x0), u.eps), c with the condition and u without.   arXiv:2406.08070 Alg. 2
+  """CFG++: guides the denoised point and goes back to noise along the unconditional prediction.
+
+  The pair (u.x0 + scale (c.x0 - u.x0), u.eps), c with the condition and u without.   arXiv:2406.08070 Alg. 2
 
   Not consistent on purpose: alpha x0 + sigma eps is not x. Run it with `solvers.pair_form(table, process)`; DDIM, which
   is in that form, then takes the paper's step x_s = alpha_s x0 + sigma_s eps. With h = lam_s - lam_t that is `cfg` of
@@ -25,6 +27,7 @@ def cfgpp(denoise: Denoise, scale: Any = 0.6, null: Cond = None) -> 'ManifoldGui
   sigma = 0 the step is that of `cfg` of this scale. Costs 2 evaluations of `denoise`.
 
   Args:
+    denoise: what is asked for predictions.
     scale: lambda, published from 0 to 1: a number, one a sample (B,), or a function of t as a pytree.
     null: the condition that means none; the network's own by default.
 
@@ -55,5 +58,5 @@ class ManifoldGuided(Transform):
     return Pred(over_time(mix, t, c.x0, u.x0), u.eps, aux)
 
   def cost(self, t: float) -> int:
-    """2 evaluations."""
+    """Two evaluations."""
     return 2 * cost(self.denoise, t)

@@ -18,13 +18,16 @@ __all__ = ['classifier_guidance']
 
 
 def classifier_guidance(denoise: Denoise, log_prob: Callable, scale: Any = 1.0) -> 'Classified':
-  """eps - scale sigma G and x0 + scale (sigma^2 / alpha) G, G = grad_x log p(cond | x_t).   arXiv:2105.05233 Alg. 2
+  """Classifier guidance: adds `scale` times the gradient of log p(cond | x_t) to the prediction.
+
+  eps - scale sigma G and x0 + scale (sigma^2 / alpha) G, G = grad_x log p(cond | x_t).   arXiv:2105.05233 Alg. 2
 
   On an unconditional denoiser, with the exact classifier, this is classifier-free guidance of the same scale; on a
   conditional one, of scale + 1. Where alpha = 0, x_t says nothing of the class and the prediction stays as it is.
   Costs one more evaluation: the classifier's forward and VJP.
 
   Args:
+    denoise: what is asked for predictions.
     log_prob: (x, t, cond) -> (B,), x (B, ...), t (B,) in the process's own time, cond as handed to the denoiser.
       As a pytree (`jax.tree_util.Partial(fn, params)`) its parameters may change without another compilation.
     scale: a number, one a sample (B,), or a function of t as a pytree.

@@ -26,7 +26,9 @@ __all__ = ['mean_reverting', 'initial_noise', 'to_centred', 'from_centred']
 
 
 def mean_reverting(denoise: Denoiser, mu: Data = None) -> 'Around':
-  """The denoiser of y whose network sees x = y + (1 - alpha) mu; its output is read as one of this kind at y.
+  """Makes a network of a mean-reverting process, which sees x, a denoiser of the centred y = x - (1 - alpha) mu.
+
+  The denoiser of y whose network sees x = y + (1 - alpha) mu; its output is read as one of this kind at y.
 
   x0 and eps are those of the network at x, and y = alpha x0 + sigma eps: consistent. Wrap the network first, and
   guidance or thresholds around it.
@@ -59,17 +61,20 @@ class Around(Transform):
 
 
 def initial_noise(process: Process, mu: Data, key_batch: KeyBatch) -> Any:
-  """y at t_max, alpha mu + sigma z: the published start x = mu + sigma z, one draw a key; mu (B, ...)."""
+  """The published start of a mean-reverting process, as a y.
+
+  y at t_max, alpha mu + sigma z: the published start x = mu + sigma z, one draw a key; mu (B, ...).
+  """
   return to_centred(process, jax.tree.map(jnp.add, mu, process.prior(key_batch, mu)), mu, process.t_max)
 
 
 def to_centred(process: Process, x: Data, mu: Data, t: Time) -> Any:
-  """y = x - (1 - alpha(t)) mu; t () or (B,)."""
+  """Centres x: y = x - (1 - alpha(t)) mu; t () or (B,)."""
   return over_time(lambda t, x, mu: x - _pull(process, t, x) * mu, t, x, mu)
 
 
 def from_centred(process: Process, y: Data, mu: Data, t: Time) -> Any:
-  """x = y + (1 - alpha(t)) mu; at t = 0 it is y."""
+  """Takes y back to x = y + (1 - alpha(t)) mu; at t = 0 it is y."""
   return over_time(lambda t, y, mu: y + _pull(process, t, y) * mu, t, y, mu)
 
 

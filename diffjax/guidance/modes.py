@@ -40,6 +40,7 @@ def conditional(denoise: Denoise, names: str | tuple[str, ...], noise: dict[str,
   `cfg(conditional(denoise, 'image', {'text': z}), 3.)` needs no network trained without conditions.
 
   Args:
+    denoise: the joint denoiser.
     names: one modality, x then being its value; or several, x then being a dict.
     noise: {name: draws from the prior at t_max} of the other modalities; None where a condition is always given.
   """
@@ -98,7 +99,7 @@ class GuidedJoint(struct.PyTreeNode):
     return self.denoise.process
 
   def cost(self, t: float) -> int:
-    """1 + M evaluations."""
+    """One evaluation and one a modality, 1 + M."""
     return 1 + len(self.null)
 
   def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:

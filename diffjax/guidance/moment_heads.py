@@ -29,8 +29,10 @@ def with_moments(
   """The denoiser with these moments of the noise in its `aux`, from one head network of len(names) blocks of channels.
 
   Args:
+    denoise: what is asked for predictions.
     net: (params, x, t, cond, key) -> (B, ..., len(names) * channels), trained by `diffjax.losses.moments` with the
       same names and kind.
+    params: the head network's parameters.
     names: of 'eps2', 'eps3', 'residual2', in the order of the blocks.
     kind: how the head is handed x and t; 'edm' scales them, all others do not.
 

@@ -13,7 +13,9 @@ __all__ = ['threshold', 'dynamic_threshold']
 
 
 def threshold(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> 'Clipped':
-  """x0 clipped to [low, high], eps = (x - alpha x0) / sigma.   arXiv:2006.11239
+  """Static thresholding: clips the predicted x0 to the range of the data.
+
+  x0 clipped to [low, high], eps = (x - alpha x0) / sigma.   arXiv:2006.11239
 
   Raises:
     InputError: low >= high.
@@ -36,7 +38,9 @@ class Clipped(Transform):
 
 
 def dynamic_threshold(denoise: Denoise, quantile: float = 0.995, floor: float = 1.0) -> 'DynamicallyClipped':
-  """x0 clipped to [-s, s] and scaled by floor / s, s = max(floor, the sample's quantile of |x0|).   arXiv:2205.11487
+  """Dynamic thresholding: clips the predicted x0 at a quantile of its own size and scales it back to the data's range.
+
+  x0 clipped to [-s, s] and scaled by floor / s, s = max(floor, the sample's quantile of |x0|).   arXiv:2205.11487
 
   `floor` is the half-width of the data's range. A sample within it stays as it is; eps = (x - alpha x0) / sigma.
 

@@ -21,7 +21,9 @@ HALVINGS = 24  # of the window: below float32's resolution of t
 
 
 def time_shift(denoise: Denoise, window: float, cutoff: float, shift: str = 'source') -> 'TimeShifted':
-  """The prediction at t_s = argmin |var(x) - sigma(t_s)^2| over [t - window / 2, t + window / 2].   arXiv:2305.15583
+  """Time shift: asks the network at the time whose noise level the sample really has.
+
+  The prediction at t_s = argmin |var(x) - sigma(t_s)^2| over [t - window / 2, t + window / 2].   arXiv:2305.15583
 
   var(x) is the variance over all elements of the sample, so t_s is one a sample. It holds the data's variance too,
   alpha^2 var(x0), which is small against sigma^2 above `cutoff` alone; and its own error of sqrt(2 / d) of itself, so
@@ -35,8 +37,10 @@ def time_shift(denoise: Denoise, window: float, cutoff: float, shift: str = 'sou
   (Moving the time a step goes to, as some of the published code does, is no matter of the denoiser.)
 
   Args:
+    denoise: what is asked for predictions.
     window: in the process's own time; published 2 to 50 of 1000 steps, more for fewer steps.
     cutoff: in the process's own time; published 100 to 400 of 1000.
+    shift: 'source' or 'net_only', as above.
 
   Raises:
     InputError: window or cutoff is negative, or another shift.
@@ -73,7 +77,7 @@ class TimeShifted(Transform):
     return pred._replace(x0=jax.tree.map(back, pred.x0, pred.eps, x, every, shifted))
 
   def times(self, x: Data, t: Time) -> Any:
-    """t_s (B,) of each sample, and of each modality where x has several."""
+    """The shifted times t_s (B,) of each sample, and of each modality where x has several."""
 
     def one(t: Array, x: Array) -> Array:
       t = jnp.broadcast_to(jnp.asarray(t, jnp.promote_types(x.dtype, jnp.float32)), x.shape[:1])

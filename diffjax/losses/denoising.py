@@ -34,7 +34,9 @@ def denoising(
   *,
   role: str = 'student',
 ) -> Loss:
-  """E w(t) mean |net(x_t, t) - target(x0, eps, t)|^2, one value an example.   arXiv:2011.13456 eq. 7
+  """The weighted squared error of the network's output against its target at a random noise level.
+
+  E w(t) mean |net(x_t, t) - target(x0, eps, t)|^2, one value an example.   arXiv:2011.13456 eq. 7
 
   The loss takes (roles, batch, key): roles[role] the parameters, batch['x'] (B, ...), batch['cond'] if there
   are conditions, batch['augment'] (B, 9) if the images were augmented, a key or one a sample. The network is then told
@@ -43,6 +45,9 @@ def denoising(
   The second result holds the times 't' and the unweighted 'error', (B,) each.
 
   Args:
+    process: the forward process.
+    net: the network, (params, x, t, cond, key) -> out.
+    kind: what the network's output means, a name or a `Kind`.
     times: the law of t, `diffjax.losses.times`; None is uniform on [t_min, t_max].
     weight: (process, kind, t, density) -> (B,), `diffjax.losses.weights`; None is 1.
     drop_cond: the probability with which an example's condition becomes `null`, for guidance.   arXiv:2207.12598
@@ -82,7 +87,7 @@ def denoising(
 
 
 def wide(x: Array) -> Array:
-  """x in its own precision, at least float32."""
+  """Casts x to its own precision, at least float32."""
   return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
 
 
@@ -92,7 +97,7 @@ def _without(cond: Cond, null: Cond, dropped: Array) -> Any:
 
 
 def mean_square(out: Data, target: Any) -> Array:
-  """(B,): the mean over an example's dimensions, summed over modalities."""
+  """The mean square error over the dimensions of an example, summed over modalities, (B,)."""
 
   def one(out: Array, target: Array) -> Array:
     return jnp.mean((wide(out) - target) ** 2, axis=tuple(range(1, out.ndim)))

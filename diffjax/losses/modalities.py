@@ -30,7 +30,9 @@ def modalities(
   *,
   role: str = 'student',
 ) -> Loss:
-  """E sum_m w(t^m) mean |out^m - target(x^m, eps^m, t^m)|^2, the times t^m independent.   arXiv:2303.06555 eq. 5
+  """The denoising loss of several modalities, each noised to a time of its own.
+
+  E sum_m w(t^m) mean |out^m - target(x^m, eps^m, t^m)|^2, the times t^m independent.   arXiv:2303.06555 eq. 5
 
   The loss takes (roles, batch, key) as `denoising` does, batch['x'] being a dict of modalities. Each modality counts by
   its mean over its own dimensions, whatever their number (the paper sums over dimensions). A part of the draws lies on
@@ -38,6 +40,9 @@ def modalities(
   own output is not judged, and t^m = t_max. The second result holds 'error_NAME' of each modality, (B,).
 
   Args:
+    process: the forward process.
+    net: the network, (params, x, t, cond, key) -> out.
+    kind: what the network's outputs mean.
     times: the law of each t^m inside; None is uniform on [t_min, t_max].
     weight: (process, kind, t, density) -> (B,), `diffjax.losses.weights`; None is 1.
     ends: the probability of t^m = 0, and that of t^m = t_max.

@@ -28,7 +28,9 @@ def moments(
   *,
   role: str = 'student',
 ) -> Loss:
-  """E sum over names of mean |net(x_t, t)[name] - target|^2, one value an example.   arXiv:2206.07309, arXiv:2311.00941
+  """The loss of a head that learns moments of the noise beside a trained network.
+
+  E sum over names of mean |net(x_t, t)[name] - target|^2, one value an example.   arXiv:2206.07309, arXiv:2311.00941
 
       'eps2'        eps^2                     its minimiser is E[eps^2 | x_t]: SN-DPM, GMS
       'eps3'        eps^3                     GMS
@@ -43,7 +45,10 @@ def moments(
   compiled step); else `base` is used as it is.
 
   Args:
+    process: the forward process.
     net: returns len(names) blocks of channels, in the order of `names`.
+    names: the moments, in the order of the blocks of channels.
+    base: the denoiser whose noise is looked at.
     kind: how the head is handed x and t; 'edm' scales them, all others do not.
     times: the law of t; None is uniform on [t_min, t_max].
     role: whose parameters the network has.

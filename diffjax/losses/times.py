@@ -42,7 +42,7 @@ class TimeLaw(struct.PyTreeNode):
     return jnp.clip(self.quantile(process, jnp.clip(u, edge, 1 - edge)), process.t_min, process.t_max)
 
   def density(self, process: Process, t: Array) -> Array:
-    """p(t), the shape of t; integrates to one over [t_min, t_max]."""
+    """The density p(t), the shape of t; it integrates to one over [t_min, t_max]."""
     return self.form(process, t)
 
 
@@ -60,7 +60,9 @@ def _uniform_density(process: Process, t: Array) -> Array:
 
 
 def logit_normal(mean: Number = 0.0, std: Number = 1.0) -> TimeLaw:
-  """logit r ~ N(mean, std^2) for r = (t - t_min) / (t_max - t_min); larger means train on more noise.
+  """The logit-normal law of time, which favours the middle.
+
+  logit r ~ N(mean, std^2) for r = (t - t_min) / (t_max - t_min); larger means train on more noise.
 
   p(t) = exp(-(logit r - mean)^2 / 2 std^2) / (std sqrt(2 pi) r (1 - r) (t_max - t_min)).   arXiv:2403.03206 sec. 3.1
   """
@@ -80,7 +82,9 @@ def _logit_normal_density(mean: Array, std: Array, process: Process, t: Array) -
 
 
 def lognormal(mean: Number = -1.2, std: Number = 1.2) -> TimeLaw:
-  """ln(sigma/alpha) ~ N(mean, std^2), cut off at [t_min, t_max]: EDM's law of noise levels, on any process.
+  """EDM's lognormal law of noise levels, on any process.
+
+  ln(sigma/alpha) ~ N(mean, std^2), cut off at [t_min, t_max]: EDM's law of noise levels, on any process.
 
   p(t) = N(-lam(t); mean, std^2) |lam'(t)| / (mass between -lam(t_min) and -lam(t_max)).   arXiv:2206.00364 tab. 1
   """
@@ -105,7 +109,9 @@ def _lognormal_density(mean: Array, std: Array, process: Process, t: Array) -> A
 
 
 def stratified(law: TimeLaw | None = None) -> TimeLaw:
-  """`law` (uniform) at the low-discrepancy quantiles (u + i/B) mod 1, u one draw a batch.   arXiv:2107.00630 app. I.1
+  """Couples the times of a batch so that they cover the law evenly.
+
+  `law` (uniform) at the low-discrepancy quantiles (u + i/B) mod 1, u one draw a batch.   arXiv:2107.00630 app. I.1
 
   Each t still has the law's density, but the times of a batch are coupled: sample k then depends on its batch.
   """

@@ -31,7 +31,9 @@ def add_head(params: dict[str, Any], key: Array) -> dict[str, Any]:
 
 
 def log_level(params: dict[str, Any], process: Process, t: Array, role: str = 'student') -> Array:
-  """u at times t (B,), float32: told -lam / 4, cut off at 5, where sigma / alpha is 5e8.
+  """The learned log-uncertainty u at times t (B,), float32.
+
+  u at times t (B,), float32: told -lam / 4, cut off at 5, where sigma / alpha is 5e8.
 
   Raises:
     InputError: the parameters hold no head.
@@ -43,5 +45,5 @@ def log_level(params: dict[str, Any], process: Process, t: Array, role: str = 's
 
 
 def balanced(values: Array, u: Array) -> Array:
-  """exp(-u) values + u."""
+  """Weighs values by a learned log-uncertainty: exp(-u) values + u."""
   return jnp.exp(-u) * values + u

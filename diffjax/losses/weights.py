@@ -25,7 +25,7 @@ Number = float | Array
 
 
 def unit() -> Partial:
-  """1: the kind's own squared error."""
+  """Weighs nothing: the kind's own squared error."""
   return Partial(_unit)
 
 
@@ -34,7 +34,9 @@ def _unit(process: Process, kind: Kind, t: Array, density: Array) -> Array:
 
 
 def min_snr(gamma: Number = 5.0) -> Partial:
-  """W = min(alpha^2 / sigma^2, gamma).   arXiv:2303.09556
+  """Min-SNR weighting: the signal-to-noise ratio, capped.
+
+  W = min(alpha^2 / sigma^2, gamma).   arXiv:2303.09556
 
   Raises:
     InputError: gamma is not positive.
@@ -50,7 +52,9 @@ def _min_snr(gamma: Array, process: Process, kind: Kind, t: Array, density: Arra
 
 
 def edm(data_std: Number = 0.5) -> Partial:
-  """W = 1 / c_out^2 = (alpha^2 sd^2 + sigma^2) / (sigma sd)^2: unit weight for the kind `edm`.   arXiv:2206.00364
+  """EDM's weighting, a unit weight for the kind `edm`.
+
+  W = 1 / c_out^2 = (alpha^2 sd^2 + sigma^2) / (sigma sd)^2: unit weight for the kind `edm`.   arXiv:2206.00364
 
   Raises:
     InputError: data_std is not positive.
@@ -64,7 +68,9 @@ def _edm(sd: Array, process: Process, kind: Kind, t: Array, density: Array) -> A
 
 
 def elbo() -> Partial:
-  """W = -lam' alpha^2 / sigma^2 / p(t): the mean loss is the diffusion term of the negative ELBO.   arXiv:2107.00630
+  """The weighting of the variational bound, so that the mean loss is the diffusion term of the negative ELBO.
+
+  W = -lam' alpha^2 / sigma^2 / p(t): the mean loss is the diffusion term of the negative ELBO.   arXiv:2107.00630
 
   -int lam'(t) E mean |eps_hat - eps|^2 dt over [t_min, t_max], in nats a data dimension (errors are means over these).
   """
@@ -81,7 +87,10 @@ def _elbo(process: Process, kind: Kind, t: Array, density: Array) -> Array:
 
 
 def sigmoid(bias: Number = 2.0) -> Partial:
-  """sigmoid(bias - 2 lam) times the weight of `elbo`: less attention to fine detail.   arXiv:2303.00848 sec. 4"""
+  """Sigmoid weighting: the bound with less attention to fine detail.
+
+  sigmoid(bias - 2 lam) times the weight of `elbo`: less attention to fine detail.   arXiv:2303.00848 sec. 4
+  """
   return Partial(_sigmoid, jnp.asarray(bias, float))
 
 

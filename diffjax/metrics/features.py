@@ -35,7 +35,7 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
 
 
 def rows(x: np.ndarray, name: str = 'features', least: int = 2) -> np.ndarray:
-  """x as float64 rows (n, d).
+  """Flattens x to float64 rows (n, d).
 
   Raises:
     InputError: not two-dimensional, fewer than `least` rows, or not finite.

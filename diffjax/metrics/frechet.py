@@ -31,7 +31,9 @@ def moments(x: np.ndarray, shrinkage: float = 0.0) -> tuple[np.ndarray, np.ndarr
 
 
 def frechet_from_moments(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
-  """|m1 - m2|^2 + tr(S1 + S2) - 2 tr (S1^{1/2} S2 S1^{1/2})^{1/2}.
+  """The squared Frechet distance of two Gaussians given by their moments.
+
+  |m1 - m2|^2 + tr(S1 + S2) - 2 tr (S1^{1/2} S2 S1^{1/2})^{1/2}.
 
   By symmetric eigendecompositions (no complex parts; eigenvalues clipped at 0), float64.   arXiv:1706.08500
   """

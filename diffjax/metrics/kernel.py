@@ -20,7 +20,10 @@ LIMIT = 2000  # rows a set may bring to a full Gram matrix
 
 
 def cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """(x.y / d + 1)^3, (n,m): the kernel of KID.   arXiv:1801.01401"""
+  """The cubic polynomial kernel of KID.
+
+  (x.y / d + 1)^3, (n,m): the kernel of KID.   arXiv:1801.01401
+  """
   return (x @ y.T / x.shape[1] + 1) ** 3
 
 
@@ -68,7 +71,10 @@ def mmd(reference: np.ndarray, samples: np.ndarray, kernel: Kernel, labels: Labe
 
 
 def kid(reference: np.ndarray, samples: np.ndarray, labels: Labels | None = None) -> float:
-  """Kernel (Inception) distance: `mmd` with the cubic kernel.   arXiv:1801.01401"""
+  """Kernel (Inception) distance: `mmd` with the cubic kernel.
+
+  arXiv:1801.01401
+  """
   return mmd(reference, samples, cubic, labels)
 
 
@@ -80,7 +86,9 @@ def permutation_p(
   draws: int = 200,
   seed: int = 0,
 ) -> float:
-  """p-value of `mmd` under 'both sets are of one law': (1 + #{permuted >= observed}) / (1 + draws).
+  """The permutation test of `mmd`.
+
+  p-value of `mmd` under 'both sets are of one law': (1 + #{permuted >= observed}) / (1 + draws).
 
   Permutes the pooled Gram matrix (plain weights); with labels (of reference, of samples) within classes only, which
   is exact when the class counts were fixed in advance. Sets beyond 2000 rows are cut to random 2000 first (the

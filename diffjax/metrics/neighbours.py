@@ -57,7 +57,10 @@ def neighbours(reference: np.ndarray, samples: np.ndarray, k: int = 5) -> Neighb
 
 
 def coverage_null(n: int, m: int, k: int = 5) -> float:
-  """Expected coverage of two sets of one law: 1 - prod_{j=1..k} (n - j) / (n + m - j).   arXiv:2002.09797"""
+  """Expected coverage of two sets of one law: 1 - prod_{j=1..k} (n - j) / (n + m - j).
+
+  arXiv:2002.09797
+  """
   j = np.arange(1, k + 1)
   return float(1 - np.prod((n - j) / (n + m - j)))
 

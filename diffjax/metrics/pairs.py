@@ -45,7 +45,9 @@ def kth_nearest(x: np.ndarray, y: np.ndarray | None = None, k: int = 1) -> np.nd
 
 
 def mean_within(total: Callable[[np.ndarray], float], x: np.ndarray, labels: np.ndarray | None = None) -> float:
-  """E f(x, x') for independent x and x' of the law behind x (n,d), unbiased, from sums over pairs of distinct points.
+  """The mean of a function over pairs of independent points of one law, unbiased.
+
+  E f(x, x') for independent x and x' of the law behind x (n,d), unbiased, from sums over pairs of distinct points.
 
   Independent draws (labels None): sum_{i != j} f_ij / n(n-1). When the class counts n_c were fixed in advance, pairs of
   one class are rarer than among independent draws, n_c (n_c - 1) for n_c^2, and are weighted up by n_c / (n_c - 1):
@@ -53,6 +55,7 @@ def mean_within(total: Callable[[np.ndarray], float], x: np.ndarray, labels: np.
 
   Args:
     total: sum over ordered pairs of distinct points of a set (n',d).
+    x: the points (n, d).
     labels: (n,) classes whose counts are fixed; a class of one point has no pair and adds none.
   """
   n = len(x)

@@ -80,6 +80,9 @@ def measure(
     train: images (N,...) and labels (N,); labels may be None exactly when `labels` is.
     features: images -> (.., d), with the id that the result quotes.
     classify: images -> labels; None leaves `label_consistency` out.
+    subsets: training subsets of each floor.
+    draws: redraws of each interval.
+    seed: of subsets and redraws.
 
   Raises:
     InputError: labels missing on one side, of the wrong length, or of a class with too few training images; no more

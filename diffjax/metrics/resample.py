@@ -60,6 +60,9 @@ def half_samples(
     statistic: (n',d), (m',d), their labels (or None) -> a number or an array of them.
     reference: (n,d).
     samples: (m,d).
+    labels: of both sets, to keep their classes; None without.
+    draws: the number of redraws.
+    seed: of the redraws.
 
   Returns:
     The standard deviation, in the statistic's shape.
@@ -79,12 +82,12 @@ def half_samples(
 
 
 def interval(value: float, sd: float) -> tuple[float, float]:
-  """95% normal interval value -+ 1.96 sd."""
+  """The 95% normal interval value -+ 1.96 sd."""
   return float(value - NORMAL * sd), float(value + NORMAL * sd)
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-  """95% Wilson interval of a share of n independent trials."""
+  """The 95% Wilson interval of a share of n independent trials."""
   z = NORMAL**2 / n
   centre, half = (share + z / 2) / (1 + z), NORMAL / (1 + z) * np.sqrt(share * (1 - share) / n + z / (4 * n))
   return float(centre - half), float(centre + half)

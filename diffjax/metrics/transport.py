@@ -14,7 +14,9 @@ GRID = (np.arange(1000) + 0.5) / 1000  # quantiles for sets of unequal sizes
 
 
 def sliced_wasserstein(reference: np.ndarray, samples: np.ndarray, directions: int = 512, seed: int = 0) -> float:
-  """SW_2 of features (n,d) and (m,d): root of the mean over random unit directions of the projections' W_2^2.
+  """The sliced Wasserstein distance of two feature sets.
+
+  SW_2 of features (n,d) and (m,d): root of the mean over random unit directions of the projections' W_2^2.
 
   Sorted projections when n = m, 1000 common quantiles otherwise. The directions depend on (d, directions, seed) only.
   Two samples of one law are not at 0 (.12 for n = m = 360 whitened, d = 16): read it beside its floor.
@@ -36,7 +38,9 @@ def sliced_wasserstein(reference: np.ndarray, samples: np.ndarray, directions: i
 def energy_distance(
   reference: np.ndarray, samples: np.ndarray, labels: tuple[np.ndarray, np.ndarray] | None = None
 ) -> float:
-  """2 E|x - y| - E|x - x'| - E|y - y'| of features (n,d) and (m,d), pairs of distinct points: unbiased.
+  """The energy distance of two feature sets, unbiased.
+
+  2 E|x - y| - E|x - x'| - E|y - y'| of features (n,d) and (m,d), pairs of distinct points: unbiased.
 
   For class counts fixed in advance give the labels (of reference, of samples), see `pairs.mean_within`.
   Gneiting & Raftery 2007

@@ -17,7 +17,9 @@ __all__ = ['Apply']
 
 @dataclasses.dataclass(frozen=True)
 class Apply:
-  """The pure function out = net(params, x, t, cond, key) of a linen module; with `taps`, (out, {name: feature}).
+  """A linen module as the pure function of parameters that the library calls a network.
+
+  The pure function out = net(params, x, t, cond, key) of a linen module; with `taps`, (out, {name: feature}).
 
   x is (B, ...), or whatever pytree the module takes; t the embedding coordinate, (B,); cond integer labels (B,) or
   None (the null label); key None (deterministic) or a batch of B typed keys, from which row i draws its own dropout.

@@ -16,7 +16,7 @@ def check(field: str, value, ok, allowed: str):
 
 
 def is_count(value) -> bool:
-  """A positive int (True is none)."""
+  """Whether a value is a positive whole number (True is none)."""
   return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 

@@ -15,7 +15,9 @@ XLA, CUDNN = 'xla', 'cudnn'
 
 
 class Attend(nn.Module):
-  """softmax(q k^T / sqrt(d)) v: queries (B, N, H, d), keys and values (B, M, H, d) -> (B, N, H, d); no weights.
+  """Softmax attention in the implementation that was asked for; it holds no weights.
+
+  softmax(q k^T / sqrt(d)) v: queries (B, N, H, d), keys and values (B, M, H, d) -> (B, N, H, d); no weights.
 
   `how` is 'xla' (logits and softmax in float32), 'cudnn' (the fused kernel: a GPU, bfloat16 or float16, no forward
   mode) or any function (q, k, v, mask=None), hashable since it is part of the network. mask, boolean and broadcast
@@ -40,7 +42,9 @@ def check_how(how):
 
 
 class MultiHead(nn.Module):
-  """out(attend(q, k, v)) over the tokens x (B, N, C): `heads` heads of C / heads features each.
+  """Multi-head self-attention over tokens x (B, N, C).
+
+  out(attend(q, k, v)) over the tokens x (B, N, C): `heads` heads of C / heads features each.
 
   One weight (C, 3, C) makes queries, keys and values. Tap: 'out', the result. Hooked under this module's path.
   """
@@ -64,7 +68,10 @@ class MultiHead(nn.Module):
 
 
 def attend(q, k, v, mask=None):
-  """softmax(q k^T / sqrt(C)) v: (B, N, C) thrice -> (B, N, C). Logits and softmax in float32, weights in v's dtype."""
+  """Softmax attention of one head, written out.
+
+  softmax(q k^T / sqrt(C)) v: (B, N, C) thrice -> (B, N, C). Logits and softmax in float32, weights in v's dtype.
+  """
   logits = jnp.einsum('bnc,bmc->bnm', q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
   weights = jax.nn.softmax(logits if mask is None else jnp.where(mask, logits, -jnp.inf), axis=-1)
   return jnp.einsum('bnm,bmc->bnc', weights.astype(v.dtype), v)
@@ -77,7 +84,9 @@ def one_head(q, k, v, mask=None):
 
 
 class Attention(nn.Module):
-  """(x + out(attend(q, k, v))) / sqrt 2 with q, k, v = 1x1 maps of the normalised image: one head, zero output map.
+  """The attention block of the U-Net: one head over pixels, with a zero output map at the start.
+
+  (x + out(attend(q, k, v))) / sqrt 2 with q, k, v = 1x1 maps of the normalised image: one head, zero output map.
 
   x (B, H, W, C); the three maps are one weight (C, 3, C). Tap: 'out', before the sum, (B, HW, C).   arXiv:2011.13456
   """

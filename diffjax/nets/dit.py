@@ -56,7 +56,9 @@ def dit(
 
 
 class DiT(nn.Module):
-  """The image a noisy image points to: (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
+  """A diffusion transformer from a noisy image and its noise level to an image of the same size.
+
+  The image a noisy image points to: (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
 
   h = W patches(x) + fixed positions
   c = silu(Dense(D) silu Dense(D) cossin_256(t) [+ label row])
@@ -111,7 +113,9 @@ class DiT(nn.Module):
 
 
 class Block(nn.Module):
-  """x += a1 Attn((1 + g1) LN x + b1);  x += a2 FeedForward((1 + g2) LN x + b2);  (b1, g1, a1, b2, g2, a2) = W0 c.
+  """A DiT block: attention and a feed-forward net, each modulated and gated by the condition (adaLN-zero).
+
+  x += a1 Attn((1 + g1) LN x + b1);  x += a2 FeedForward((1 + g2) LN x + b2);  (b1, g1, a1, b2, g2, a2) = W0 c.
 
   x (B, N, D); c (B, D) after its silu; W0 starts at zero.
   """
@@ -132,11 +136,11 @@ class Block(nn.Module):
 
 
 def modulation(parts: int, width: int, dtype, name: str) -> Callable:
-  """c (B, D) -> `parts` vectors (B, 1, D), a linear map that starts at zero."""
+  """Maps the condition c (B, D) to `parts` vectors (B, 1, D) by a linear map that starts at zero."""
   dense = Dense(parts * width, ('embed', 'out'), zeros, dtype, name=name)
   return lambda c: jnp.split(dense(c)[:, None], parts, axis=-1)
 
 
 def modulate(x, shift, scale):
-  """(1 + scale) x + shift."""
+  """Scales and shifts x: (1 + scale) x + shift."""
   return x * (1 + scale) + shift

@@ -81,7 +81,9 @@ def edm2(
 
 
 class EDM2(nn.Module):
-  """The image a noisy image points to: (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
+  """The magnitude-preserving U-Net of EDM2, from a noisy image and its noise level to an image of the same size.
+
+  The image a noisy image points to: (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
 
   h   = conv [x, 1]: the channel of ones stands in for every bias
   e   = mp_silu mp_sum(W mp_fourier(t), W' label)           (null label: zeros for W' label; classes=0: no mp_sum)
@@ -175,7 +177,9 @@ class EDM2(nn.Module):
 
 
 class Block(nn.Module):
-  """mp_sum(x, y, .3), y = conv drop mp_silu((1 + g W e) conv mp_silu x); then mp_sum(x, attention(x), .3); clipped.
+  """EDM2's block: a magnitude-preserving residual branch, then attention where there is any.
+
+  mp_sum(x, y, .3), y = conv drop mp_silu((1 + g W e) conv mp_silu x); then mp_sum(x, attention(x), .3); clipped.
 
   An encoder block begins with x <- unit(skip R x) over the channels; a decoder block with x <- R x, and sums skip x.
   skip is a 1x1 conv where the channels change, else nothing; R halves or doubles; g is a number that starts at zero.
@@ -218,7 +222,9 @@ class Unit(ShardedLayer):
 
 
 class CosineAttention(nn.Module):
-  """out(attend(q, k, v)) over pixels, each of q, k and v of unit mean square a head.
+  """Cosine attention over pixels: queries, keys and values of unit mean square.
+
+  out(attend(q, k, v)) over pixels, each of q, k and v of unit mean square a head.
 
   x (B, H, W, C). The weight of q, k and v is (C, 3C), its outputs in the order (head, feature, which of the three).
   """

@@ -15,7 +15,9 @@ __all__ = ['sincos', 'cossin', 'gaussian_fourier', 'waves', 'Label']
 
 
 def sincos(t: jax.Array, size: int) -> jax.Array:
-  """(sin(t w_i), cos(t w_i)), w_i = 10000^(-i / (size/2 - 1)), i = 0 .. size/2 - 1: all sines first, the order of DDPM.
+  """The sinusoidal embedding of time in the order of DDPM, all sines first.
+
+  (sin(t w_i), cos(t w_i)), w_i = 10000^(-i / (size/2 - 1)), i = 0 .. size/2 - 1: all sines first, the order of DDPM.
 
   t (B,) in 0 .. 1000 (fractions allowed), or a log-snr coordinate of order one; result (B, size), float32 always, as
   bfloat16 holds 1000 t to 4 only. InputError unless size is even and at least 4.   arXiv:2006.11239
@@ -26,7 +28,9 @@ def sincos(t: jax.Array, size: int) -> jax.Array:
 
 
 def cossin(t: jax.Array, size: int) -> jax.Array:
-  """(cos(t w_i), sin(t w_i)), w_i = 10000^(-i / (size/2)), i = 0 .. size/2 - 1: all cosines first.
+  """The sinusoidal embedding of time in the order of DiT, all cosines first.
+
+  (cos(t w_i), sin(t w_i)), w_i = 10000^(-i / (size/2)), i = 0 .. size/2 - 1: all cosines first.
 
   The order and the frequencies of DiT and U-ViT, which differ from DDPM's (`sincos`). t (B,) -> (B, size), float32.
   InputError unless size is even.   arXiv:2212.09748, arXiv:2209.12152
@@ -37,7 +41,9 @@ def cossin(t: jax.Array, size: int) -> jax.Array:
 
 
 def gaussian_fourier(u: jax.Array, size: int, scale: float = 16.0, seed: int = 0) -> jax.Array:
-  """(sin(2 pi W u), cos(2 pi W u)), W ~ N(0, scale^2) of `size` numbers fixed by `seed`, never trained.
+  """Random Fourier features of time, fixed by `seed` and never trained.
+
+  (sin(2 pi W u), cos(2 pi W u)), W ~ N(0, scale^2) of `size` numbers fixed by `seed`, never trained.
 
   u (B,), usually log sigma; result (B, 2 size), float32.   NCSN++, arXiv:2011.13456 appendix C
   """
@@ -45,7 +51,10 @@ def gaussian_fourier(u: jax.Array, size: int, scale: float = 16.0, seed: int = 0
 
 
 def waves(t: jax.Array, frequencies) -> jax.Array:
-  """(sin(t w_i), cos(t w_i)) for given frequencies w (n,): (B,) -> (B, 2n), float32."""
+  """Sines and cosines of time at given frequencies.
+
+  (sin(t w_i), cos(t w_i)) for given frequencies w (n,): (B,) -> (B, 2n), float32.
+  """
   angle = jnp.asarray(t, jnp.float32)[..., None] * jnp.asarray(frequencies, jnp.float32)
   return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
 

@@ -25,5 +25,8 @@ def shifted(attend, q, k, v, given):
 
 
 def identity(attend, q, k, v, given):
-  """Every token sees itself alone: the perturbed branch of perturbed-attention guidance.   arXiv:2403.17377"""
+  """Every token sees itself alone: the perturbed branch of perturbed-attention guidance.
+
+  arXiv:2403.17377
+  """
   return v

@@ -52,7 +52,10 @@ class ShardedLayer(nn.Module):
 
 
 class Dense(ShardedLayer):
-  """x @ kernel [+ bias] over the last axis. `logical_axes` are those of the kernel; the bias has the last."""
+  """A linear map over the last axis.
+
+  x @ kernel [+ bias] over the last axis. `logical_axes` are those of the kernel; the bias has the last.
+  """
 
   features: int
   logical_axes: tuple[str | None, str | None] = ('in', 'out')
@@ -104,7 +107,9 @@ def groups_of(channels: int) -> int:
 
 
 class GroupNorm(nn.Module):
-  """(x - mean) / sqrt(var + 1e-6) * scale + bias, mean and variance over space and the channels of a group.
+  """Group normalisation over space and the channels of a group.
+
+  (x - mean) / sqrt(var + 1e-6) * scale + bias, mean and variance over space and the channels of a group.
 
   Sums over space first, channel by channel, and over the group afterwards: the image is read once, along its memory,
   and normalised by one multiply-add. Statistics in float32, result in `dtype`.   arXiv:1803.08494
@@ -132,7 +137,10 @@ class GroupNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-  """(x - mean) / sqrt(var + eps) over the last axis [* scale + bias]: statistics in float32, result in `dtype`."""
+  """Layer normalisation over the last axis.
+
+  (x - mean) / sqrt(var + eps) over the last axis [* scale + bias]: statistics in float32, result in `dtype`.
+  """
 
   eps: float = 1e-6
   affine: bool = True

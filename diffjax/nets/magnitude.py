@@ -21,29 +21,43 @@ SILU_RMS = 0.596  # of silu(z), z ~ N(0, 1), as published; exactly .5973
 
 
 def unit(x: Array, axes: int | tuple[int, ...] = -1, eps: float = 1e-4) -> Array:
-  """x / (eps + rms of x over `axes`), the rms in float32, the result in x's dtype.   eq. 47, 66"""
+  """Normalises x to unit root mean square over `axes`.
+
+  x / (eps + rms of x over `axes`), the rms in float32, the result in x's dtype.   eq. 47, 66
+  """
   return x / (eps + rms(x, axes)).astype(x.dtype)
 
 
 def rms(x: Array, axes: int | tuple[int, ...]) -> Array:
-  """sqrt(mean x^2) over `axes`, which stay with length 1; float32 or wider, with gradient 0 where x = 0."""
+  """The root mean square over `axes`, with gradient 0 where x = 0.
+
+  sqrt(mean x^2) over `axes`, which stay with length 1; float32 or wider, with gradient 0 where x = 0.
+  """
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   return jnp.sqrt(jnp.maximum(jnp.mean(jnp.square(wide), axes, keepdims=True), jnp.finfo(wide.dtype).tiny))
 
 
 def mp_silu(x: Array) -> Array:
-  """silu(x) / .596: its mean square is 1 (within 0.5%) for x ~ N(0, 1).   eq. 81"""
+  """SiLU, scaled so that it keeps the magnitude of a normal input.
+
+  silu(x) / .596: its mean square is 1 (within 0.5%) for x ~ N(0, 1).   eq. 81
+  """
   return nn.silu(x) / SILU_RMS
 
 
 def mp_sum(a: Array, b: Array, t: float = 0.5) -> Array:
-  """((1 - t) a + t b) / sqrt((1 - t)^2 + t^2): unit for uncorrelated a and b.   eq. 88"""
+  """A weighted sum that keeps magnitudes, of uncorrelated a and b.
+
+  ((1 - t) a + t b) / sqrt((1 - t)^2 + t^2): unit for uncorrelated a and b.   eq. 88
+  """
   size = math.hypot(1 - t, t)
   return a * ((1 - t) / size) + b * (t / size)
 
 
 def mp_cat(a: Array, b: Array, t: float = 0.5) -> Array:
-  """[wa a, wb b] on the last axis: unit, and a and b add (1 - t)^2 : t^2 to what reads both.   eq. 103
+  """A concatenation on the last axis that keeps magnitudes, with the shares of both set by t.
+
+  [wa a, wb b] on the last axis: unit, and a and b add (1 - t)^2 : t^2 to what reads both.   eq. 103
 
   wa = c (1 - t) / sqrt(Na), wb = c t / sqrt(Nb), c^2 = (Na + Nb) / ((1 - t)^2 + t^2), for Na and Nb features.
   """
@@ -53,13 +67,19 @@ def mp_cat(a: Array, b: Array, t: float = 0.5) -> Array:
 
 
 def mp_fourier(u: Array, frequencies: Array, phases: Array) -> Array:
-  """sqrt 2 cos(2 pi (f_i u + phi_i)), u (B,) -> (B, n) float32: unit over phases uniform on [0, 1].   eq. 75"""
+  """Fourier features of unit magnitude.
+
+  sqrt 2 cos(2 pi (f_i u + phi_i)), u (B,) -> (B, n) float32: unit over phases uniform on [0, 1].   eq. 75
+  """
   u = jnp.asarray(u, jnp.float32)[..., None]
   return math.sqrt(2) * jnp.cos(2 * math.pi * (u * frequencies + phases))
 
 
 class MPFourier(nn.Module):
-  """`mp_fourier` with f ~ N(0, 1), phi ~ U(0, 1): kept with the weights, but no gradient reaches them."""
+  """Fourier features of unit magnitude with random frequencies and phases, which are not trained.
+
+  `mp_fourier` with f ~ N(0, 1), phi ~ U(0, 1): kept with the weights, but no gradient reaches them.
+  """
 
   features: int
 
@@ -71,7 +91,10 @@ class MPFourier(nn.Module):
 
 
 class MPDense(ShardedLayer):
-  """gain x @ (unit columns / sqrt(fan in)) over the last axis; `logical_axes` are those of the kernel. No bias."""
+  """A linear map over the last axis that keeps magnitudes.
+
+  gain x @ (unit columns / sqrt(fan in)) over the last axis; `logical_axes` are those of the kernel. No bias.
+  """
 
   features: int
   logical_axes: tuple[str | None, str | None] = ('in', 'out')
@@ -84,7 +107,10 @@ class MPDense(ShardedLayer):
 
 
 class MPConv(ShardedLayer):
-  """`MPDense` over patches: a same-size convolution of (B, H, W, C) images, zeros outside. No bias."""
+  """A same-size convolution of (B, H, W, C) images that keeps magnitudes.
+
+  `MPDense` over patches: a same-size convolution of (B, H, W, C) images, zeros outside. No bias.
+  """
 
   logical_axes = ('in', 'out')
   features: int
@@ -102,7 +128,9 @@ class MPConv(ShardedLayer):
 
 
 class MPLabel(ShardedLayer):
-  """`MPDense` of sqrt(classes) times the one-hot label: (B,) in 0 .. classes -> (B, features) float32.
+  """The embedding of a label, a linear map of unit magnitude of its one-hot vector.
+
+  `MPDense` of sqrt(classes) times the one-hot label: (B,) in 0 .. classes -> (B, features) float32.
 
   The null label, `classes`, or None in place of all, is a vector of zeros, as in the released networks.
   """
@@ -130,7 +158,10 @@ def unit_columns(kernel: Array) -> Array:
 
 
 def scaled(kernel, gain):
-  """gain / sqrt(fan in) times `unit_columns(kernel)`, by one multiplication an element."""
+  """The weight as a layer uses it.
+
+  gain / sqrt(fan in) times `unit_columns(kernel)`, by one multiplication an element.
+  """
   axes = tuple(range(kernel.ndim - 1))
   fan_in = math.prod(kernel.shape[:-1])
   return kernel * (gain / (math.sqrt(fan_in) * (1e-4 + rms(kernel, axes))))

@@ -22,7 +22,7 @@ FREQUENCIES = np.geomspace(1e-3, 2.0, 16)
 def mlp(
   width: int = 128, depth: int = 3, out_channels: int | None = None, classes: int = 0, dtype: Any = 'float32'
 ) -> Apply:
-  """`MLP` behind the library's interface, its arguments checked: InputError names field, value and what is allowed."""
+  """Makes an `MLP` behind the interface of networks; bad arguments are refused by name."""
   check('width', width, is_count(width), 'a positive integer')
   check('depth', depth, is_count(depth), 'a positive integer')
   check('out_channels', out_channels, out_channels is None or is_count(out_channels), 'a positive integer or None')
@@ -31,7 +31,9 @@ def mlp(
 
 
 class MLP(nn.Module):
-  """h <- silu(W h + V e), `depth` times, e = (waves(t), label row); then a linear layer that starts at exactly zero.
+  """A multilayer perceptron of x, whatever its shape, told its time and label.
+
+  h <- silu(W h + V e), `depth` times, e = (waves(t), label row); then a linear layer that starts at exactly zero.
 
   x (B, ...) is read as a vector; the result is float32 in the shape of x, or (B, out_channels). t (B,), the embedding
   coordinate, becomes 32 Fourier features computed in float32; cond labels (B,) in 0 .. classes or None; key is not

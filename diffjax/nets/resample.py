@@ -19,7 +19,10 @@ def double_nearest(x):
 
 
 def halve_fir(x):
-  """Correlate both axes with [1, 3, 3, 1] / 8, zeros outside, and keep every second pixel.   arXiv:1904.11486"""
+  """Correlate both axes with [1, 3, 3, 1] / 8, zeros outside, and keep every second pixel.
+
+  arXiv:1904.11486
+  """
   for axis in (1, 2):
     even, odd = _phases(x, axis)
     x = (_shift(odd, axis, 1) + 3 * even + 3 * odd + _shift(even, axis, -1)) / 8

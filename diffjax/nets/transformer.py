@@ -46,7 +46,10 @@ def positions(rows: int, columns: int, size: int) -> np.ndarray:
 
 
 class FeedForward(nn.Module):
-  """W2 gelu(W1 x), hidden features `ratio` times as many; `tanh`: gelu by its tanh approximation, else by erf."""
+  """The feed-forward net of a transformer block.
+
+  W2 gelu(W1 x), hidden features `ratio` times as many; `tanh`: gelu by its tanh approximation, else by erf.
+  """
 
   ratio: int = 4
   tanh: bool = True
@@ -64,7 +67,9 @@ def chain(
   block: Callable, fields: dict, depth: int, name: str, x: Any, given: Any = (), each: Any = None,
   *, remat: Any = None, scan: bool = False,
 ) -> tuple[Any, Any]:  # fmt: skip
-  """x, y_i <- block_i(x, each_i, given) for i = 0 .. depth - 1: the last x, and all y.
+  """Runs h through `depth` blocks of one class, apart or scanned; returns the last h and what each block gave out.
+
+  x, y_i <- block_i(x, each_i, given) for i = 0 .. depth - 1: the last x, and all y.
 
   Called inside a compact method. Modules are named NAME_i; with `scan` there is one, NAMEs, compiled once, whose
   weights have the layer as their first axis ('layers'), and `each` and y are stacked. Otherwise they are lists.

@@ -8,7 +8,9 @@ __all__ = ['Uncertainty']
 
 
 class Uncertainty(nn.Module):
-  """u(c) = <w, mp_fourier(c)> / sqrt(features), w of unit mean square: (B,) -> (B,) float32.
+  """A learned log-uncertainty of the noise level.
+
+  u(c) = <w, mp_fourier(c)> / sqrt(features), w of unit mean square: (B,) -> (B,) float32.
 
   c = -lam / 4 is the noise level as EDM embeds it.   arXiv:2312.02696 section 2.2 and appendix B.1
   """

@@ -77,7 +77,9 @@ def unet(
 
 
 class UNet(nn.Module):
-  """The image a noisy image points to: (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
+  """A U-Net from a noisy image and its noise level to an image of the same size.
+
+  The image a noisy image points to: (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
 
   h   = conv(x), temb = Dense(4w) silu Dense(4w) (embedded(t) [+ W augment]) [+ label row]
   down: at each level `blocks_per_level` residual blocks of channel_mult[i] * width channels, attention after every one
@@ -85,7 +87,8 @@ class UNet(nn.Module):
         kept. With `progressive`, h <- p <- (conv' p + h) / sqrt 2 at each halving: conv' blurs and strides by 2, p
         begins as x.
   mid:  residual, attention, residual
-  up:   at each level blocks_per_level + 1 residual blocks, each on [h, the kept h]; attention once, after the last; then a
+  up:   at each level blocks_per_level + 1 residual blocks, each on [h, the kept h]; attention once, after the last;
+    then a
         residual block that doubles, except at the first level
   out:  conv_0 silu GN h                                            (conv_0: starts at zero)
 
@@ -184,7 +187,9 @@ class UNet(nn.Module):
 
 
 class Residual(nn.Module):
-  """(skip(R x) + conv_0 drop silu GN (conv R silu GN x + Dense temb)) / sqrt 2: the BigGAN block, R halves or doubles.
+  """The BigGAN residual block, which may halve or double the image's size.
+
+  (skip(R x) + conv_0 drop silu GN (conv R silu GN x + Dense temb)) / sqrt 2: the BigGAN block, R halves or doubles.
 
   x (B, H, W, C); temb (B, E) *after* its silu. skip is a 1x1 conv where the channels change or R acts, else nothing.
   """

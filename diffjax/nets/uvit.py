@@ -80,7 +80,9 @@ def uvit(
 
 
 class UViT(nn.Module):
-  """The image a noisy image points to: (B, H, W, C) -> (B, H, W, C) float32; not zero at init, as published.
+  """A transformer with long skips from a noisy image and its noise level to an image of the same size.
+
+  The image a noisy image points to: (B, H, W, C) -> (B, H, W, C) float32; not zero at init, as published.
 
   h = [label row, cossin_D(t), text, W patches(x)] + trained positions
   h, s_i <- Block(h),              depth/2 times, every s_i kept
@@ -157,7 +159,9 @@ def trunk(net: Any, tokens: dict[str, Any], post: bool = False) -> dict[str, Any
 
 
 class Block(nn.Module):
-  """x += Attn(LN x);  x += FeedForward(LN x); with `post`  x = LN(x + Attn x);  x = LN(x + FeedForward x).
+  """A U-ViT block: attention and a feed-forward net, each behind a layer norm.
+
+  x += Attn(LN x);  x += FeedForward(LN x); with `post`  x = LN(x + Attn x);  x = LN(x + FeedForward x).
 
   No bias of q, k and v.
   With a skip, (B, N, D) like x, W [x, skip] comes first, under another LN if `post`. Returns the result twice: the

@@ -204,7 +204,7 @@ def named(field: str, functions: Mapping[str, Callable], spec: Any, *given: Any,
 
 
 def refused(field: str, function: Callable, *arguments: Any, **options: Any) -> Any:
-  """function(...), where an InputError of a lower floor becomes a ConfigError with the config's name of the field."""
+  """Calls a function of a lower floor, whose refusals then bear the config's name of the field."""
   try:
     return function(*arguments, **options)
   except ConfigError:

@@ -133,7 +133,10 @@ def arrays(experiment: Experiment, split: str) -> tuple[Any, np.ndarray | None]:
 
 
 def stream(experiment: Experiment, source: data.DataSet) -> Callable[[int], Iterator[dict[str, np.ndarray]]]:
-  """start -> the batches from there on, the rows of this process; labels only where the config has classes."""
+  """Makes the function that opens the training batches at a given step, this process's rows only.
+
+  start -> the batches from there on, the rows of this process; labels only where the config has classes.
+  """
   config, shard = experiment.config, (jax.process_index(), jax.process_count())
   keep = ('x', 'cond', 'augment') if experiment.classes else ('x', 'augment')
   source = source.loaded() if source.nbytes < 2**30 else source  # read once, not again by every stream
@@ -148,7 +151,10 @@ def stream(experiment: Experiment, source: data.DataSet) -> Callable[[int], Iter
 
 
 def time_bins(process: Process) -> Callable[[Array], Array]:
-  """t -> [0, 1] for the loss by time bin: t / t_max, or even in lam where time is a noise level."""
+  """Where a time falls among the bins of the logged loss.
+
+  t -> [0, 1] for the loss by time bin: t / t_max, or even in lam where time is a noise level.
+  """
   if not process.by_noise:
     return lambda t: t / process.t_max
   low, high = process.lam(process.t_max), process.lam(process.t_min)

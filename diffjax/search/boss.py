@@ -1,4 +1,7 @@
-"""Bellman-optimal step sizes: the grid whose Euler steps follow a fine trajectory best.   arXiv:2312.16414"""
+"""Bellman-optimal step sizes: the grid whose Euler steps follow a fine trajectory best.
+
+arXiv:2312.16414
+"""
 
 from typing import Any
 
@@ -21,8 +24,11 @@ def boss(denoise: Denoise, x: Array, n: int, knots: Any = 100, cond: Cond = None
   """The n + 1 times, among the knots, whose n Euler steps have the least summed cost on the trajectories from x.
 
   Args:
+    denoise: what is asked for predictions.
     x: starts (B, ...); about a hundred do.
+    n: the number of steps.
     knots: decreasing times, or how many steps of the grid evenly spaced in t.
+    cond: the condition of each sample, with the batch first.
 
   Raises:
     InputError: n is not from 1 to the number of steps between the knots.
@@ -33,7 +39,9 @@ def boss(denoise: Denoise, x: Array, n: int, knots: Any = 100, cond: Cond = None
 
 
 def step_costs(denoise: Denoise, x: Array, ts: Any, cond: Cond = None) -> np.ndarray:
-  """c_jk = mean over trajectories of |x_j + (t_k - t_j) v_j - x_k|^2, (K + 1, K + 1) float64; infinite for k <= j.
+  """The error of every possible step of a trajectory, as a matrix of costs.
+
+  c_jk = mean over trajectories of |x_j + (t_k - t_j) v_j - x_k|^2, (K + 1, K + 1) float64; infinite for k <= j.
 
   x_j and the velocities v_j are those of Euler's method on all of ts, so c_{j,j+1} is 0 up to rounding.
   """

@@ -55,7 +55,9 @@ def descend(
   than where it began.
 
   Args:
+    targets: what the table is fitted to.
     tables: of one number of evaluations, or one alone.
+    steps: the number of Adam steps.
     rate: of the first step; it falls to 0 along a cosine.
     batch: starts a step, in turn; all of them where None.
     move: which numbers of `Free` move; without 'scale' and 'told' every row keeps to the line alpha x0 + sigma eps.

@@ -1,4 +1,7 @@
-"""Evolution over times and choices of a solver.   arXiv:2309.10438 (times), arXiv:2312.07243 (choices)"""
+"""Evolution over times and choices of a solver.
+
+arXiv:2309.10438 (times), arXiv:2312.07243 (choices)
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -117,10 +120,14 @@ def evolve(
   at random. Each later one mutates (half of it) and crosses (three tenths) the best so far, and draws the rest.
 
   Args:
+    space: what is searched.
     score: population -> errors (P,), smaller is better: `lambda tables: errors(denoise, tables, x, reference)`. All
       populations have one size, so it compiles once.
+    size: of the population.
+    generations: how often the population is renewed.
     parents: how many of the best have offspring.
     rate: probability with which a gene mutates.
+    seed: of the search.
     progress: called with the generation and its best error.
 
   Raises:

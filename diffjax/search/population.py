@@ -43,7 +43,10 @@ def member(tables: Table, i: int) -> Table:
 
 
 def rms(found: Array, wanted: Array) -> Array:
-  """sqrt(mean_n |found_n - wanted_n|^2), the square summed over a sample's entries."""
+  """The root mean square distance between samples and where they should end.
+
+  sqrt(mean_n |found_n - wanted_n|^2), the square summed over a sample's entries.
+  """
   gap = jnp.reshape(found - wanted, (len(found), -1))
   return jnp.sqrt(jnp.mean(jnp.sum(gap**2, -1)))
 
@@ -57,10 +60,16 @@ def errors(
   distance: Callable[[Array, Array], Array] = rms,
   chunk: int | None = None,
 ) -> Array:
-  """distance(sample from x, reference) of each table of a population, (P,), in one program for all of its size.
+  """The error of each table of a population, (P,), in one program for all of its size.
+
+  distance(sample from x, reference) of each table of a population, (P,), in one program for all of its size.
 
   Args:
-    x, reference: the starts (B, ...) and where they should end, see `reference`.
+    denoise: what is asked for predictions.
+    tables: the population.
+    x: the starts (B, ...) and where they should end, see `reference`.
+    reference: see `x`.
+    cond: the condition of each sample, with the batch first.
     distance: (samples, reference) -> number, smaller is better; a module-level function, or a pytree that is called.
     chunk: tables that run side by side; by default as many as make some 4096 samples, at most 64: a larger program
       leaves the cache.

@@ -1,8 +1,10 @@
-"""The unified framework: a solver as one choice a step, and every choice of them as a table.   arXiv:2312.07243
+"""The unified framework: a solver as one choice a step, and every choice of them as a table.
 
 Step i goes to node i + 1 by the exact solution in lam with a polynomial through some of the predictions in place of x0
 or eps (`solvers.tables.adams`); a `Choice` says which. Orders fall at the start, where predictions are missing, and
 a step that touches infinite lam is DDIM in data form.
+
+arXiv:2312.07243
 """
 
 from collections.abc import Sequence

@@ -15,7 +15,9 @@ LEAP = 100.0  # alpha_s / alpha_t of a step in noise form from which it is warne
 
 
 def in_data_form(table: Table, process: Process) -> Table:
-  """The same method with eps = (x - alpha x0) / sigma in rows of alpha < sigma, and registers of x0 alone between them.
+  """Rewrites a table from eps to x0 where noise dominates, so that float32 does not cancel; the samples stay the same.
+
+  The same method with eps = (x - alpha x0) / sigma in rows of alpha < sigma, and registers of x0 alone between them.
 
   A noise form subtracts nearly equal multiples of x and eps, alpha_s / alpha_t times as large as their difference, and
   multiplies their rounding by as much. Here every register R_j becomes R_j - c_j R_{j-1} (the first of them R - c x),

@@ -23,7 +23,10 @@ def uniform(process: Process, n: int, to_zero: bool = True) -> np.ndarray:
 
 
 def quadratic(process: Process, n: int, to_zero: bool = True) -> np.ndarray:
-  """Evenly spaced in sqrt t, denser near the data.   arXiv:2010.02502"""
+  """Evenly spaced in sqrt t, denser near the data.
+
+  arXiv:2010.02502
+  """
   start, end = float(process.t_max), 0.0 if to_zero else float(process.t_min)
   ts = np.linspace(np.sqrt(start), np.sqrt(end), _count(n) + 1) ** 2
   ts[0], ts[-1] = start, end
@@ -31,25 +34,36 @@ def quadratic(process: Process, n: int, to_zero: bool = True) -> np.ndarray:
 
 
 def cosine(process: Process, n: int, to_zero: bool = True) -> np.ndarray:
-  """t = end + (t_max - end) sin^2(pi/2 u), u evenly from 1 to 0: denser at both ends."""
+  """Times denser at both ends.
+
+  t = end + (t_max - end) sin^2(pi/2 u), u evenly from 1 to 0: denser at both ends.
+  """
   end = 0.0 if to_zero else float(process.t_min)
   return end + (float(process.t_max) - end) * np.sin(np.linspace(np.pi / 2, 0, _count(n) + 1)) ** 2
 
 
 def uniform_lam(process: Process, n: int, to_zero: bool = True) -> np.ndarray:
-  """Evenly spaced in lam, half the log signal-to-noise ratio.   arXiv:2206.00927"""
+  """Evenly spaced in lam, half the log signal-to-noise ratio.
+
+  arXiv:2206.00927
+  """
   return _by_noise(process, n, to_zero, lambda lam: lam, lambda u: u)
 
 
 def karras(process: Process, n: int, to_zero: bool = True, rho: float = 7.0) -> np.ndarray:
-  """Evenly spaced in (sigma / alpha)^{1/rho}.   arXiv:2206.00364 eq. 5"""
+  """Evenly spaced in (sigma / alpha)^{1/rho}.
+
+  arXiv:2206.00364 eq. 5
+  """
   return _by_noise(process, n, to_zero, lambda lam: np.exp(-lam / rho), lambda u: -rho * np.log(u))
 
 
 def noise_share(
   process: Process, n: int, to_zero: bool = True, data_std: float = 0.5, power: float = 1.5
 ) -> np.ndarray:
-  """Even in u^{1/power}, where u = sigma / (alpha data_std + sigma) is the noise's share of x_t, 1 at t_max, 0 at 0.
+  """Times even in a power of the noise's share of x_t, the same noise levels on every process, none of them infinite.
+
+  Even in u^{1/power}, where u = sigma / (alpha data_std + sigma) is the noise's share of x_t, 1 at t_max, 0 at 0.
 
   The same noise levels on every process, none of them infinite. power 1 on rectified flow with data_std 1 is `uniform`,
   and another data_std is the shifted grid of arXiv:2403.03206.

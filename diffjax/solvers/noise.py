@@ -50,6 +50,7 @@ def brownian(solver: Any, process: Process) -> 'Brownian':
 
   Args:
     solver: its rows say which steps there are; a row steps to the next lower time of the table.
+    process: the forward process.
   """
   ts = np.asarray(solver.rows.t, np.float64)
   after = [next((s for s in ts[i + 1 :] if s < t), 0.0) for i, t in enumerate(ts)]

@@ -16,15 +16,19 @@ Time = Array | float
 
 
 def transfer(process: Process, x: Array, x0: Array, t: Time, s: Time) -> Array:
-  """The DDIM step x_s = alpha_s x0 + sigma_s eps with eps = (x_t - alpha_t x0) / sigma_t.   arXiv:2010.02502 eq. 12
+  """The DDIM step x_s = alpha_s x0 + sigma_s eps with eps = (x_t - alpha_t x0) / sigma_t.
 
   x, x0 (B, ...); t, s () or (B,), either order; exact when x0 is constant along the path.
+
+  arXiv:2010.02502 eq. 12
   """
   return process.perturb(x0, complete(process, x, t, x0).eps, s)
 
 
 def renoise(process: Process, x: Array, s: Time, t: Time, eps: Array) -> Array:
-  """Forward from s to t > s: x_t = (alpha_t / alpha_s) x_s + sqrt(sigma_t^2 - (alpha_t sigma_s / alpha_s)^2) eps.
+  """Adds noise from s to t > s: a draw of x_t given x_s.
+
+  Forward from s to t > s: x_t = (alpha_t / alpha_s) x_s + sqrt(sigma_t^2 - (alpha_t sigma_s / alpha_s)^2) eps.
 
   With h = lam_s - lam_t the deviation is sigma_t sqrt(1 - e^{-2h}).
   """
@@ -36,15 +40,20 @@ def renoise(process: Process, x: Array, s: Time, t: Time, eps: Array) -> Array:
 def churned_transfer(
   denoise: Denoise, x: Array, t: Time, up: Time, s: Time, key_batch: KeyBatch, cond: Cond = None
 ) -> Array:
-  """Noise from t up to `up` >= t, then one DDIM step down to s: EDM's churn without Heun.   arXiv:2206.00364"""
+  """Noise from t up to `up` >= t, then one DDIM step down to s: EDM's churn without Heun.
+
+  arXiv:2206.00364
+  """
   x = renoise(denoise.process, x, t, up, keys.normal(key_batch, x))
   return transfer(denoise.process, x, denoise(x, up, cond).x0, up, s)
 
 
 def heun_transfer(denoise: Denoise, x: Array, t: Time, s: Time, cond: Cond = None) -> Array:
-  """Heun's second-order step in sigma / alpha from t to s, two evaluations.   arXiv:2206.00364 Alg. 1
+  """Heun's second-order step in sigma / alpha from t to s, two evaluations.
 
   x_s = (alpha_s / alpha_t) x_t + (sigma_s - alpha_s sigma_t / alpha_t) (eps_t + eps_s) / 2; s > 0.
+
+  arXiv:2206.00364 Alg. 1
   """
   process: Process = denoise.process
   first = denoise(x, t, cond)

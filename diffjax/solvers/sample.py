@@ -47,6 +47,9 @@ def sample(
   Compiled once a structure: other parameters, guidance scales, seeds or tables of the same size run the same program.
 
   Args:
+    denoise: what is asked for predictions.
+    solver: the method on its grid.
+    x: the start (B, ...), noise at the first time of the grid.
     key: one typed key, or one a sample (B,); only stochastic solvers need it.
     cond: the condition of each sample, a pytree with the batch first.
     noise_source: where a stochastic solver takes its z from (`diffjax.solvers.noise`): independent draws, one Brownian

@@ -48,6 +48,8 @@ def read(path: str, process: Process, shape: tuple[int, ...] = ()) -> SolverFile
   """The table that `write` kept, and the line about it.
 
   Args:
+    path: the file.
+    process: the forward process.
     shape: of one example, for tables with element-wise weights.
 
   Raises:

@@ -17,6 +17,8 @@ def denoise_to_zero(table: Table, process: Process, t: float | None = None) -> T
   """The table with one more evaluation, at the time t where it ends, that returns x0. One evaluation more.
 
   Args:
+    table: the table to start from.
+    process: the forward process.
     t: the last time of the table's grid; the process's t_min by default.
 
   Raises:
@@ -48,17 +50,24 @@ def churn(
   s_noise: float = 1.0,
   **options: Any,
 ) -> Table:
-  """A solver with noise before its steps, which then start from the raised level.   arXiv:2206.00364 Alg. 2
+  """A solver with noise before its steps, which then start from the raised level.
 
   Before the step from t, sigma / alpha is raised by the factor 1 + min(s_churn / n, sqrt 2 - 1), at most to its value
   at t_max: a row that is not evaluated, x' = (alpha' / alpha) x + alpha' s_noise sqrt(rho'^2 - rho^2) z. The
   coefficients of a step depend on where it starts, so this takes the builder, not its table: the solver is built anew
   from each raised level to the next, with its registers at 0, and a method that looks back starts over there.
 
+  arXiv:2206.00364 Alg. 2
+
   Args:
     build: (process, ts, **options) -> Table, for grids of as few as two times if every step is churned.
-    s_min, s_max: the sigma / alpha at which there is churn; published .05 and 50 for ImageNet-64.
+    process: the forward process.
+    ts: the time grid, n + 1 strictly decreasing times.
+    s_churn: how much noise a run puts in, over its n steps.
+    s_min: the sigma / alpha at which there is churn; published .05 and 50 for ImageNet-64.
+    s_max: see `s_min`.
     s_noise: the standard deviation of the noise; there 1.003.
+    **options: of the builder.
 
   Raises:
     InputError: s_churn is negative, or what the builder refuses.
@@ -107,13 +116,17 @@ def _joined(tables: list[Table]) -> Table:
 
 
 def dualfast(table: Table, process: Process, amount: float, decay: str = 'linear', tau: str = 'first') -> Table:
-  """A solver whose noise predictions lean on an earlier, noisier one: eps' = (1 + c) eps - c eps_tau.   (DualFast)
+  """A solver whose noise predictions lean on an earlier, noisier one: eps' = (1 + c) eps - c eps_tau.
 
   x0' = x0 - (sigma / alpha) c (eps - eps_tau), the consistent pair; every register takes the new one. The earlier
   prediction is kept in a register more; no evaluation more. amount = 0 is the table itself. After the abstract alone:
   which tau and c(t) the paper has is not verified, and the best amount depends on the network's error.
 
+  (DualFast)
+
   Args:
+    table: the table to start from.
+    process: the forward process.
     amount: c at the first evaluation, where it does nothing as eps is eps_tau; some number of -.5 to .5.
     decay: 'linear', to 0 at the last evaluation, or 'constant'.
     tau: the earlier prediction: the 'first' or the 'previous' one.

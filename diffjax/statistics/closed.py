@@ -12,7 +12,7 @@ __all__ = ['isotropic', 'knots', 'linear_form']
 
 
 def knots(process: Process, n: int) -> np.ndarray:
-  """n values of lam, evenly from t_max (just below it where lam is infinite there) to t_min.
+  """Values of lam, n of them, evenly from t_max (just below it where lam is infinite there) to t_min.
 
   Raises:
     InputError: fewer than two.
@@ -34,6 +34,6 @@ def linear_form(process: Process, data: bool = True) -> ModelStatistics:
 
 
 def isotropic(process: Process, var: float = 1.0) -> NoiseEnergy:
-  """Of data N(mean, var I): Gamma = sigma^2 / (alpha^2 var + sigma^2)."""
+  """The noise energy of data N(mean, var I): Gamma = sigma^2 / (alpha^2 var + sigma^2)."""
   lam = knots(process, 2)
   return NoiseEnergy(stamp(process), lam, 1 / (1 + var * np.exp(2 * lam)))

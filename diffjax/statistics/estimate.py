@@ -38,14 +38,19 @@ def energies(
   place: Place = jnp.asarray,
   progress: Progress = iter,
 ) -> NoiseEnergy:
-  """Gamma(lam) = E |eps(x_t)|^2 / d over the examples x0 (n, ...), at `knots` noise levels.   arXiv:2201.06503
+  """Estimates Gamma, the mean squared norm of the predicted noise per element, at `knots` noise levels.
+
+  Gamma(lam) = E |eps(x_t)|^2 / d over the examples x0 (n, ...), at `knots` noise levels.   arXiv:2201.06503
 
   Less its regression on |eps|^2 / d - 1, eps . (x0 - m) and eps . m, m the mean of the data, whose means are known to
   be 0 (control variates): so 1 - Gamma keeps its relative precision where the network finds nearly all of the noise.
 
   Args:
+    denoise: what is asked for predictions.
+    x0: examples (n, ...).
     key: one typed key, or one an example (n,); example i is noised alike at every level.
     cond: the condition of each example, a pytree with n in front.
+    knots: the number of noise levels.
     batch: examples a call; only memory and speed depend on it.
     place: puts a batch onto devices, for example over the mesh that holds the parameters.
     progress: wraps the iterator over batches, in each pass over them.
@@ -90,7 +95,9 @@ def linear_terms(
   place: Place = jnp.asarray,
   progress: Progress = iter,
 ) -> ModelStatistics:
-  """DPM-Solver-v3's l, s and b for every element of an example.   arXiv:2310.13268 sec. 3.1
+  """Estimates DPM-Solver-v3's l, s and b for every element of an example.
+
+  DPM-Solver-v3's l, s and b for every element of an example.   arXiv:2310.13268 sec. 3.1
 
       l  = E sigma diag(d eps / dx)                       minimises E |sigma d eps / dx - diag(l)|^2
       f  = (sigma eps - l x) / alpha,   f' = df / dlam along the probability-flow ODE

@@ -18,7 +18,9 @@ LEAST = 1e-12  # of an energy and of its distance from 1
 
 
 class NoiseEnergy(struct.PyTreeNode):
-  """Gamma(lam) = E |eps(x_t)|^2 / d, from 0 near the data to 1 in the noise.   arXiv:2201.06503
+  """The mean squared norm of the predicted noise by noise level.
+
+  Gamma(lam) = E |eps(x_t)|^2 / d, from 0 near the data to 1 in the noise.   arXiv:2201.06503
 
   Attributes:
     stamp: (5, 3), the process (`diffjax.fingerprint`).
@@ -53,9 +55,11 @@ class NoiseEnergy(struct.PyTreeNode):
 
 
 class ModelStatistics(struct.PyTreeNode):
-  """The linear term l, scaling s and bias b of DPM-Solver-v3, element by element.   arXiv:2310.13268
+  """The linear term l, scaling s and bias b of DPM-Solver-v3, element by element.
 
   f = (sigma eps - l x) / alpha moves along the probability-flow ODE as df/dlam ~ s f + b.
+
+  arXiv:2310.13268
 
   Attributes:
     stamp: (5, 3), the process (`diffjax.fingerprint`).

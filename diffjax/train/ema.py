@@ -19,7 +19,10 @@ __all__ = ['constant', 'power']
 
 @dataclass(frozen=True)
 class Constant:
-  """beta_n = min(decay, n / (n + 9)): the usual warm-up, which forgets the start of the run."""
+  """The exponential moving average of a constant decay, with a warm-up that forgets the start of the run.
+
+  beta_n = min(decay, n / (n + 9)): the usual warm-up, which forgets the start of the run.
+  """
 
   decay: float
 
@@ -33,7 +36,9 @@ class Constant:
 
 @dataclass(frozen=True)
 class Power:
-  """beta_n = (1 - 1/n)^(gamma + 1), the average with weights ~ n^gamma: as wide as `width` of the run, at any time.
+  """The power-function average of EDM2, as wide as a fixed share of the run.
+
+  beta_n = (1 - 1/n)^(gamma + 1), the average with weights ~ n^gamma: as wide as `width` of the run, at any time.
 
   beta_1 = 0, hence no correction of the start.   arXiv:2312.02696 eq. 8 and section 3.1
   """
@@ -96,7 +101,10 @@ def update(average: Average, mean: Any, params: Any, n: Array | int) -> Any:
 
 
 def width_of(gamma: float) -> float:
-  """s = sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3))), the standard deviation of n^gamma on [0, 1]."""
+  """The relative width of a power-function average.
+
+  s = sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3))), the standard deviation of n^gamma on [0, 1].
+  """
   return float(np.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3))))
 
 

@@ -17,6 +17,7 @@ def flops(function: Callable, *arguments: Any) -> int:
   knows, once. Products with the zeros of padding and dilation are left out, as XLA does.
 
   Args:
+    function: what is counted.
     arguments: arrays or shapes.
   """
   return count(jax.make_jaxpr(function)(*arguments).jaxpr)

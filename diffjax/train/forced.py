@@ -21,7 +21,10 @@ def is_forced(path: tuple) -> bool:
 
 
 def project(params: Any) -> Any:
-  """w / (1e-4 + rms of w over all but its last axis) in place of each such weight w; other leaves as they are."""
+  """Brings weights to unit mean square an output.
+
+  w / (1e-4 + rms of w over all but its last axis) in place of each such weight w; other leaves as they are.
+  """
   return jax.tree.map_with_path(lambda path, w: unit_columns(w) if is_forced(path) else w, params)
 
 

@@ -66,8 +66,15 @@ def abstract_state(
   """The function that makes the state, compiled when called, and the state's shapes with their shardings.
 
   Args:
+    method: the roles, phases and copies that are trained.
     init: key -> role -> params.
+    key: a typed key.
     batch: arrays or shapes of a whole batch, of all processes together.
+    mesh: the devices.
+    ema: the averages kept of `method.averaged`.
+    bins: t -> [0, 1] for the loss by time bin; t itself by default.
+    layout: how weights lie on the mesh; None where only the batch is split.
+    smallest: leaves below this size are not split over fsdp.
   """
   rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype)), batch)
   first, second = jax.random.split(key)
@@ -104,16 +111,27 @@ def fit(
   """Trains for `steps` steps, from the newest checkpoint in workdir/checkpoints where there is one.
 
   Args:
+    method: the roles, phases and copies that are trained.
     init: key -> role -> params; traced, never run op by op.
     batches: start -> iterator of the batches start, start + 1, ...: dicts of NumPy arrays, the rows of this process.
+    steps: the last step.
+    key: a typed key.
     workdir: where checkpoints, metrics.csv, events and profiles go; None keeps nothing.
-    mesh, layout, smallest: where arrays live, see `diffjax.train.sharding` and `diffjax.train.rules`; all devices in
+    mesh: where arrays live, see `diffjax.train.sharding` and `diffjax.train.rules`; all devices in
       one data axis by default.
+    layout: see `mesh`.
+    smallest: see `mesh`.
     ema: averages of `method.averaged`, see `diffjax.train.ema.averages`.
+    accumulate: microbatches a step.
+    bins: t -> [0, 1] for the loss by time bin; t itself by default.
+    log_every: steps between lines of the log.
+    save_every: steps between checkpoints.
+    keep: the number of checkpoints kept.
     limit: so many steps in a row that are not finite end the run.
     prefetch: batches placed on the devices before their step, by a thread.
     config: JSON, kept with each checkpoint.
     profile: (first, last) step between which a trace is written to workdir/profile.
+    progress: whether to show a bar.
 
   Raises:
     InputError: a batch that the mesh does not divide, a workdir that cannot be written, another config's checkpoint.

@@ -32,7 +32,10 @@ def adamw(
   eps: float = 1e-8,
   **shape: Any,
 ) -> optax.GradientTransformation:
-  """Adam with decoupled weight decay on matrices and kernels, not on biases and scales.   arXiv:1711.05101"""
+  """Adam with decoupled weight decay on matrices and kernels, not on biases and scales.
+
+  arXiv:1711.05101
+  """
   rate = rate_schedule(steps, learning_rate, **_schedule(shape))
   return _clipped(optax.adamw(rate, b1, b2, eps, weight_decay=weight_decay, mask=decayed), **shape)
 
@@ -40,7 +43,10 @@ def adamw(
 def adam(
   steps: int, learning_rate: float = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, **shape: Any
 ) -> optax.GradientTransformation:
-  """Adam.   arXiv:1412.6980"""
+  """Adam.
+
+  arXiv:1412.6980
+  """
   rate = rate_schedule(steps, learning_rate, **_schedule(shape))
   return _clipped(optax.adam(rate, b1, b2, eps), **shape)
 
@@ -48,7 +54,10 @@ def adam(
 def lion(
   steps: int, learning_rate: float = 1e-4, weight_decay: float = 1e-2, b1: float = 0.9, b2: float = 0.99, **shape: Any
 ) -> optax.GradientTransformation:
-  """The sign of a momentum, with the same weight decay as adamw.   arXiv:2302.06675"""
+  """The sign of a momentum, with the same weight decay as adamw.
+
+  arXiv:2302.06675
+  """
   rate = rate_schedule(steps, learning_rate, **_schedule(shape))
   return _clipped(optax.lion(rate, b1, b2, weight_decay=weight_decay, mask=decayed), **shape)
 

@@ -24,7 +24,9 @@ Profile = tuple[float, float]
 
 
 def inner(a: Profile, b: Profile) -> float:
-  """The integral of p_a p_b, each profile given as (t, width).   Algorithm 3
+  """The inner product of two averaging profiles.
+
+  The integral of p_a p_b, each profile given as (t, width).   Algorithm 3
 
   (ga + 1) (gb + 1) r^e / ((ga + gb + 1) max(ta, tb)),  r = ta / tb,  e = gb if ta < tb else -ga.
   """
@@ -34,7 +36,9 @@ def inner(a: Profile, b: Profile) -> float:
 
 
 def coefficients(stored: Sequence[Profile], wanted: Profile) -> tuple[np.ndarray, float]:
-  """x (n,), of sum 1, that minimises |sum_i x_i p_i - p| in L2, and what remains of it as a fraction of |p|.
+  """The combination of kept averages that comes nearest to a wanted one.
+
+  x (n,), of sum 1, that minimises |sum_i x_i p_i - p| in L2, and what remains of it as a fraction of |p|.
 
   The average has an error of at most that fraction times |p| times the L2 norm of the parameter's history up to the
   last t; in float64 on the host. The x grow large where stored profiles are alike, hence the scaling to unit diagonal.
@@ -63,12 +67,16 @@ def coefficients(stored: Sequence[Profile], wanted: Profile) -> tuple[np.ndarray
 
 
 def reconstruct(stored: Sequence[Profile], trees: Iterable[Any], wanted: Profile) -> Any:
-  """The average of `wanted` = (t, width): sum_i x_i trees_i, float32 arrays on the host.
+  """Reconstructs an average after training from those that were kept.
+
+  The average of `wanted` = (t, width): sum_i x_i trees_i, float32 arrays on the host.
 
   Sums in float64, as terms cancel; holds one stored tree at a time, so `trees` may be a generator that loads them.
 
   Args:
     stored: (t, width) of each tree, in their order, for example (20_000, .05).
+    trees: the kept averages.
+    wanted: the wanted average, (t, width).
 
   Raises:
     InputError: as `coefficients`; more or fewer trees than profiles.

@@ -11,7 +11,9 @@ __all__ = ['Prefetch']
 
 
 class Prefetch:
-  """place(batch) of every batch of a stream, in order, `n` of them made ahead by one thread; 0: made when asked for.
+  """Makes batches ahead of the loop by one thread.
+
+  place(batch) of every batch of a stream, in order, `n` of them made ahead by one thread; 0: made when asked for.
 
   The same batches for every n. An error of the stream is raised in its turn, when its batch is asked for.
   """

@@ -75,6 +75,8 @@ def state_shardings(mesh: Mesh, shapes: Any, axes: Axes | None = None, smallest:
   """A sharding for every leaf of a state given by its shapes (arrays or `jax.eval_shape`'s).
 
   Args:
+    mesh: the devices.
+    shapes: of the state, arrays or `jax.eval_shape`'s.
     axes: (path, shape) -> for each axis the mesh axis it is split over, None, or 'layers', which fsdp takes last; the
       path is '/'-joined names such as 'roles/student/Dense_0/kernel'. `by_output` by default. An axis that the mesh
       does not divide stays whole.

@@ -39,8 +39,12 @@ def init_state(
   """The state before the first step, to be called inside jit so that copies are copies.
 
   Args:
+    method: the roles, phases and copies that are trained.
     roles: role -> params, without the method's copies.
+    key: a typed key.
     batch: arrays or shapes of one (micro)batch; only tells what the losses report.
+    ema: the averages kept of `method.averaged`.
+    bins: t -> [0, 1] for the loss by time bin; t itself by default.
 
   Raises:
     InputError: a phase, a copy or an average of a role that nobody gives.
@@ -79,9 +83,12 @@ def init_state(
 def make_train_step(
   method: Method, ema: Sequence[Average] = (), accumulate: int = 1, bins: meters.Bins | None = None
 ) -> Step:
-  """step(state, batch, active) -> (state, signals), pure; `active` is static and comes from `active_phases`.
+  """Makes the pure training step of a method: each active phase moves its role.
+
+  step(state, batch, active) -> (state, signals), pure; `active` is static and comes from `active_phases`.
 
   Args:
+    method: the roles, phases and copies that are trained.
     ema: the averages kept of `method.averaged`.
     accumulate: microbatches a step. The mean gradient is that of the whole batch, and so is every draw.
     bins: t -> [0, 1] for the loss by time bin; t itself by default.
@@ -136,10 +143,16 @@ def jit_train_step(
   layout: Layout | None = None,
   options: dict[str, Any] | None = None,
 ) -> Any:
-  """`make_train_step` under jit: `active` static, the state donated and left on the shardings of `target`.
+  """Compiles the training step of a method, with the state donated and left where it lies.
+
+  `make_train_step` under jit: `active` static, the state donated and left on the shardings of `target`.
 
   Args:
+    method: the roles, phases and copies that are trained.
     target: the state's shapes with their shardings.
+    ema: the averages kept of `method.averaged`.
+    accumulate: microbatches a step.
+    bins: t -> [0, 1] for the loss by time bin; t itself by default.
     layout: where features lie while the step is computed; left to XLA where None.
     options: of the compiler, in place of those of `compiler.training`.
   """

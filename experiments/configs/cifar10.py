@@ -1,8 +1,10 @@
-"""CIFAR-10 with EDM's training on the DDPM++ U-Net, batch 512 over a pod slice.   arXiv:2206.00364 app. F
+"""CIFAR-10 with EDM's training on the DDPM++ U-Net, batch 512 over a pod slice.
 
 Augmented as published: x-flips always, the other moves with probability .12, and the network is told.
 
 Prepare the data once where TensorFlow is at hand: `tfds build cifar10`.
+
+arXiv:2206.00364 app. F
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,10 @@
-"""CIFAR-10, unconditional: NCSN++ on the variance-exploding SDE with predictor and corrector.   arXiv:2011.13456
+"""CIFAR-10, unconditional: NCSN++ on the variance-exploding SDE with predictor and corrector.
 
 Noise levels .02 to 100 for images in [-1, 1] are the published .01 to 50 for those in [0, 1]. Kind eps is the published
 network divided by sigma, but for its sign. Of the 2000 evaluations the last two go on from sigma = .02 to the data.
 Prepare the data once where TensorFlow is at hand: `tfds build cifar10`.
+
+arXiv:2011.13456
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,8 @@
-"""CIFAR-10, unconditional: DDPM++ with 4 blocks on the variance-preserving SDE, as published.   arXiv:2011.13456
+"""CIFAR-10, unconditional: DDPM++ with 4 blocks on the variance-preserving SDE, as published.
 
 Prepare the data once where TensorFlow is at hand: `tfds build cifar10`.
+
+arXiv:2011.13456
 """
 
 from ml_collections import ConfigDict

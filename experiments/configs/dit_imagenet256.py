@@ -1,9 +1,11 @@
-"""ImageNet at 256 x 256, class-conditional, DiT-XL/2 on latents, or `dit_imagenet256.py:S` (B, L).   arXiv:2212.09748
+"""ImageNet at 256 x 256, class-conditional, DiT-XL/2 on latents, or `dit_imagenet256.py:S` (B, L).
 
 The data are latents (n, 32, 32, 4) of Stable Diffusion's autoencoder, a npz file a split with x and labels y:
 `--config.data.path=DIR/{split}.npz`, `--config.data.factor=1` where they are multiplied by .18215 already. The
 published network also learns variances, on 4 more output channels (`out_channels=8`) and by a loss of their own; here
 it predicts the noise alone and DDPM's posterior variance is taken. The best published figures are of 7 million steps.
+
+arXiv:2212.09748
 """
 
 from ml_collections import ConfigDict

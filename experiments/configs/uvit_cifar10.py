@@ -1,6 +1,8 @@
-"""CIFAR-10, unconditional, U-ViT-S/2 as published.   arXiv:2209.12152
+"""CIFAR-10, unconditional, U-ViT-S/2 as published.
 
 Prepare the data once where TensorFlow is at hand: `tfds build cifar10`.
+
+arXiv:2209.12152
 """
 
 from ml_collections import ConfigDict

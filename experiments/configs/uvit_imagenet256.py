@@ -1,9 +1,11 @@
-"""ImageNet at 256 x 256, class-conditional, U-ViT-L/2 on latents, or `uvit_imagenet256.py:H`.   arXiv:2209.12152
+"""ImageNet at 256 x 256, class-conditional, U-ViT-L/2 on latents, or `uvit_imagenet256.py:H`.
 
 The data are latents (n, 32, 32, 4) of Stable Diffusion's autoencoder, a npz file a split with x and labels y:
 `--config.data.path=DIR/{split}.npz`, `--config.data.factor=1` where they are multiplied by .18215 already. The
 published guidance .4 is a scale of 1.4 here. The published beta is the quadratic one of Stable Diffusion; here it is
 linear, .1 to 20.
+
+arXiv:2209.12152
 """
 
 from ml_collections import ConfigDict

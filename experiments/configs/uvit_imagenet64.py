@@ -1,7 +1,9 @@
-"""ImageNet at 64 x 64, class-conditional, U-ViT-M/4 in bfloat16, sharded over data and fsdp.   arXiv:2209.12152
+"""ImageNet at 64 x 64, class-conditional, U-ViT-M/4 in bfloat16, sharded over data and fsdp.
 
 Prepare the data once where TensorFlow is at hand: `tfds build imagenet_resized/64x64`. The published run uses no
 guidance; labels are dropped here so that it may be used.
+
+arXiv:2209.12152
 """
 
 from ml_collections import ConfigDict

@@ -57,13 +57,22 @@ def dopri5(
   batch_coupled: bool = False,
   max_steps: int = 1000,
 ) -> Solution:
-  """Dormand-Prince 5(4) for dx/dt = alpha' x0 + sigma' eps from t_max to `end`.   arXiv:2011.13456 sec. 4.3
+  """The adaptive Dormand-Prince method of orders 5 and 4 for the probability-flow ODE.
+
+  Dormand-Prince 5(4) for dx/dt = alpha' x0 + sigma' eps from t_max to `end`.   arXiv:2011.13456 sec. 4.3
 
   A step is taken where the root mean square of error / (atol + rtol max |x|) is at most 1; the next is
   clip(.9 error^{-1/5}, .2, 10) times as long. One evaluation to start, six an attempt.
 
   Args:
+    denoise: what is asked for predictions.
+    x: the start (B, ...), noise at the first time of the grid.
+    cond: the condition of each sample, with the batch first.
+    rtol: the relative tolerance.
+    atol: the absolute tolerance.
     end: the last time; None is t_min of the process.
+    batch_coupled: one step for the whole batch, as published.
+    max_steps: attempts after which a sample is given up.
     limit: attempts after which a sample is given up (`success` is False).
 
   Raises:
@@ -88,7 +97,9 @@ def dpm_adaptive(
   batch_coupled: bool = False,
   max_steps: int = 1000,
 ) -> Solution:
-  """DPM-Solver-12 (order 2) or -23 (order 3): noise form in lam from t_max to `end`.   arXiv:2206.00927 app. C
+  """The adaptive DPM-Solver, which compares two orders and follows their difference.
+
+  DPM-Solver-12 (order 2) or -23 (order 3): noise form in lam from t_max to `end`.   arXiv:2206.00927 app. C
 
   An attempt compares the steps of order p - 1 and p, which share evaluations; error / max(atol, rtol max(|low|, |low
   before|)); the next step in lam is .9 error^{-1/p} times as long. `order` evaluations an attempt.

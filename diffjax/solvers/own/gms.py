@@ -43,10 +43,14 @@ def gms(
   Needs aux['eps2'] and aux['eps3']. The step to sigma = 0 returns x0.   arXiv:2311.00941; the solutions are ours
 
   Args:
+    process: the forward process.
+    ts: the time grid, n + 1 strictly decreasing times.
+    free_weight: whether the weight of the two components is fitted too.
     per_dimension: each dimension draws its component by itself; False draws one number a sample, as published.
-    clip, data_var: as of `sn_dpm`. With a range [a, b], Var x0 is at most (b - x0)(x0 - a), and its skewness what laws
+    clip: as of `sn_dpm`. With a range [a, b], Var x0 is at most (b - x0)(x0 - a), and its skewness what laws
       on that range can have.
     last_std: bounds the last noisy step, which then is one Gaussian.
+    data_var: see `clip`.
 
   Raises:
     InputError: the range is empty, last_std is negative; when run, a denoiser without 'eps2' and 'eps3'.
@@ -98,7 +102,7 @@ class Mixed(Stepped):
     return var, jnp.clip(tilt, _over(var, below) - below, above - _over(var, above))
 
   def update(self, state: Any, pred: Pred, row: Steps, key_batch: KeyBatch | None, noise: Noise = independent) -> Any:
-    """The component by a uniform draw, then its mean + std z with z = noise(key_batch, row, x); InputError without keys."""
+    """Draws the component, then its mean + std z with z = noise(key_batch, row, x); InputError without keys."""
     key_batch = given_keys(key_batch)
     parts = self.components(state, pred, row)
     z = noise(key_batch, row, state)
@@ -140,6 +144,6 @@ def _third(r: Steps, var: Array, tilt: Array) -> tuple[Array, Array, Array, Arra
 
 
 def _over(a: Array, b: Array) -> Array:
-  """a / b, 0 where b is not positive."""
+  """The quotient a / b, 0 where b is not positive."""
   some = b > 0
   return jnp.where(some, a / jnp.where(some, b, 1), 0)

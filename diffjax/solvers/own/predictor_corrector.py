@@ -33,7 +33,7 @@ def predictor_corrector(
   batch_coupled: bool = False,
   to_data: bool = False,
 ) -> 'PredictorCorrector':
-  """At each time `steps` Langevin steps, then one of the predictor.   arXiv:2011.13456 app. G, Alg. 2-5
+  """At each time `steps` Langevin steps, then one of the predictor.
 
       x <- x + h score + sqrt(2 h) z,   score = -eps / sigma
       langevin: h = 2 a (snr E|z| / |score|)^2,   ald: h = 2 a (snr sigma)^2,   a = (alpha_t / alpha_s)^2
@@ -43,9 +43,14 @@ def predictor_corrector(
   of the noise (the paper has its batch mean), so the law of a step is Gaussian. In few dimensions |score| comes near 0
   and the step has no bound: take `ald` or `batch_coupled` there.
 
+  arXiv:2011.13456 app. G, Alg. 2-5
+
   Args:
+    process: the forward process.
+    ts: the time grid, n + 1 strictly decreasing times.
     predictor: 'reverse_diffusion', 'ancestral' or 'none'.
     corrector: 'langevin', 'ald' or 'none'.
+    steps: corrector steps a time.
     snr: signal-to-noise ratio r of a corrector's step; published .16 for exploding, .01 to .16 for preserving variance.
     batch_coupled: |score| is its mean over the batch, as published: a sample then depends on its company.
     to_data: one more round, at the last time, to (alpha, sigma) = (1, 0), as published for exploding variance.

@@ -91,11 +91,15 @@ def sn_dpm(
   last_std: float | None = None,
   data_var: Any = 0.0,
 ) -> 'Diagonal':
-  """Ancestral sampling with Var x_s = std^2 + pull^2 (sigma_t / alpha_t)^2 (E[eps^2 | x] - eps_hat^2).
+  """SN-DPM: ancestral sampling with the optimal variance from a learned second moment of the noise.
+
+  Ancestral sampling with Var x_s = std^2 + pull^2 (sigma_t / alpha_t)^2 (E[eps^2 | x] - eps_hat^2).
 
   Optimal a dimension where eps_hat is exact. Needs aux['eps2']. The step to sigma = 0 returns x0.   arXiv:2206.07309
 
   Args:
+    process: the forward process.
+    ts: the time grid, n + 1 strictly decreasing times.
     eta: 1 is DDPM's kernel, 0 DDIM's, whose std is 0.
     clip: the range of the data, (-1, 1) for images: x0 is clipped to it and Var x0 to the square of its half-width.
       Trained heads need it, since the first steps multiply their errors by sigma_t / alpha_t. None bounds nothing.
@@ -117,7 +121,9 @@ def npr_dpm(
   last_std: float | None = None,
   data_var: Any = 0.0,
 ) -> 'Diagonal':
-  """Ancestral sampling with Var x_s = std^2 + pull^2 (sigma_t / alpha_t)^2 E[(eps - eps_hat)^2 | x].
+  """NPR-DPM: ancestral sampling with the optimal variance from a learned residual of the noise.
+
+  Ancestral sampling with Var x_s = std^2 + pull^2 (sigma_t / alpha_t)^2 E[(eps - eps_hat)^2 | x].
 
   The optimal spread about an eps_hat that is not exact: the bias is part of it. Needs aux['residual2'] and takes the
   arguments of `sn_dpm`.   arXiv:2206.07309
@@ -201,7 +207,7 @@ class Diagonal(Stepped):
     return unzip(2, law, state, pred.x0, eps, second)
 
   def update(self, state: Any, pred: Pred, row: Steps, key_batch: KeyBatch | None, noise: Noise = independent) -> Any:
-    """mean + std z with z = noise(key_batch, row, x); InputError without keys."""
+    """One row: mean + std z with z = noise(key_batch, row, x); InputError without keys."""
     mean, std = self.transition(state, pred, row)
     z = noise(given_keys(key_batch), row, state)
     return jax.tree.map(lambda m, s, z: m + s * z, mean, std, z)
@@ -212,7 +218,10 @@ class Diagonal(Stepped):
 
 
 def root(square: Array) -> Array:
-  """sqrt, with the slope 0 at 0."""
+  """The square root, with the slope 0 at 0.
+
+  sqrt, with the slope 0 at 0.
+  """
   some = square > 0
   return jnp.where(some, jnp.sqrt(jnp.where(some, square, 1)), 0)
 

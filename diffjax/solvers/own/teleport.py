@@ -19,10 +19,12 @@ __all__ = []
 
 
 def teleport(solver: Solver, process: Process, gaussian: Gaussian) -> 'Teleport':
-  """`solver`, laid out on a grid that starts late, begun by a leap from t_max to its first time.   arXiv:2412.09726
+  """`solver`, laid out on a grid that starts late, begun by a leap from t_max to its first time.
 
   The leap is the probability-flow ODE of N(mean, covariance) solved exactly (`leap`), without an evaluation; then the
   solver runs as it is, a multistep one with an empty history.
+
+  arXiv:2412.09726
 
   Raises:
     InputError: the basis does not fit the mean.

@@ -29,12 +29,18 @@ Weights = Callable[[np.ndarray, float, bool], np.ndarray]  # (nodes, h, noise) -
 def exponential_adams(
   process: Process, ts: Any, order: int = 3, noise: bool = False, corrector: bool = False, lower_final: bool = True
 ) -> Table:
-  """The exact exponential Adams-Bashforth method of any order, data or noise form.   arXiv:2204.13902, arXiv:2302.04867
+  """The exact exponential Adams-Bashforth method of any order, data or noise form.
 
   x_s = R x_t + c sum_j w_j m_j over the last `order` predictions, R and c as in the two forms above and w exact for
   polynomials in lam (`adams_weights`). DPM-Solver++ and UniPC differ from it by terms of higher order.
 
+  arXiv:2204.13902, arXiv:2302.04867
+
   Args:
+    process: the forward process.
+    ts: the time grid, n + 1 strictly decreasing times.
+    order: predictions that a step uses, fewer at the start.
+    noise: interpolate eps, in noise form; else x0, in data form.
     corrector: also correct each node by the evaluation made there (Adams-Moulton), which raises the order by one
       and costs no evaluation.
     lower_final: let the order fall to one over the last steps.
@@ -46,7 +52,10 @@ def exponential_adams(
 
 
 def adams_weights(nodes: np.ndarray, h: float, noise: bool) -> np.ndarray:
-  """w with sum_j w_j nodes_j^p = h p! phi_{p+1}(+-h), + for noise, - for data; nodes in units of h, 0 at t, 1 at s."""
+  """The weights of the exact exponential Adams method.
+
+  w with sum_j w_j nodes_j^p = h p! phi_{p+1}(+-h), + for noise, - for data; nodes in units of h, 0 at t, 1 at s.
+  """
   moments = [h * factorial(p) * phi(p + 1, h if noise else -h) for p in range(len(nodes))]
   return np.linalg.solve(np.vander(nodes, increasing=True).T, np.array(moments))
 
@@ -101,7 +110,10 @@ def order_at(i: int, order: int, lam: np.ndarray, lower_final: bool) -> int:
 
 
 def leg(alpha: np.ndarray, sigma: np.ndarray, t: int, s: int, noise: bool) -> tuple[float, float]:
-  """(R, c) of a step from node t to node s: alpha_s / alpha_t and -sigma_s, or sigma_s / sigma_t and alpha_s."""
+  """The factors (R, c) of a step from node t to node s.
+
+  (R, c) of a step from node t to node s: alpha_s / alpha_t and -sigma_s, or sigma_s / sigma_t and alpha_s.
+  """
   return (alpha[s] / alpha[t], -sigma[s]) if noise else (sigma[s] / sigma[t], alpha[s])
 
 
@@ -119,7 +131,10 @@ def whole(name: str, value: Any, most: int) -> int:
 
 
 def phi(k: int, z: float) -> float:
-  """phi_k(z) = sum_j z^j / (j + k)!: the series near 0, where the recursion cancels; the recursion elsewhere."""
+  """The exponential integrator's function phi_k at z.
+
+  phi_k(z) = sum_j z^j / (j + k)!: the series near 0, where the recursion cancels; the recursion elsewhere.
+  """
   if abs(z) < 0.5:
     return sum(z**j / factorial(j + k) for j in range(20))
   value = np.exp(z)

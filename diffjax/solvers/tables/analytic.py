@@ -19,7 +19,7 @@ BOUNDS = ('data', 'energy')
 def analytic_dpm(
   process: Process, ts: Any, statistics: NoiseEnergy, eta: float = 1.0, bound: str = 'data', last_noise: float = np.inf
 ) -> Table:
-  """DDIM at this eta with the optimal isotropic variance: x_s = mean + std z.   arXiv:2201.06503 Th. 1
+  """DDIM at this eta with the optimal isotropic variance: x_s = mean + std z.
 
       mean  = alpha_s x0 + sqrt(sigma_s^2 - std'^2) eps,   std' = eta sigma_s sqrt(1 - e^{-2h}), that of DDIM
       std^2 = std'^2 + c^2 C,   c = alpha_s - sqrt(sigma_s^2 - std'^2) alpha_t / sigma_t
@@ -28,7 +28,11 @@ def analytic_dpm(
   Gaussian data get their variance right in any number of steps. No noise into sigma = 0. Finite at alpha = 0. For
   images the paper also clips x0: `diffjax.guidance.threshold`.
 
+  arXiv:2201.06503 Th. 1
+
   Args:
+    process: the forward process.
+    ts: the time grid, n + 1 strictly decreasing times.
     statistics: of this process and network, `diffjax.statistics.energies`.
     eta: 1 for DDPM, 0 for DDIM.
     bound: 'data' keeps C between 0 and ((high - low) / 2)^2 of the data, the most that it can be; 'energy' holds to
@@ -65,11 +69,13 @@ def analytic_dpm(
 
 
 def analytic_grid(process: Process, statistics: NoiseEnergy, n: int, candidates: int = 1000) -> np.ndarray:
-  """The n + 1 times, t_max first and 0 last, on which Analytic-DPM has the greatest likelihood.   arXiv:2201.06503
+  """The n + 1 times, t_max first and 0 last, on which Analytic-DPM has the greatest likelihood.
 
   Of `candidates` times spaced evenly up to t_max it keeps n, the first and the last among them, with the least sum of
   `step_costs`, by dynamic programming. Where estimates are bad (Gamma > 1, near t_max), twice as many candidates as
   are bad form a tail with evenly spaced nodes, as in the paper.
+
+  arXiv:2201.06503
 
   Raises:
     InputError: no statistics or another process's; n is below 2 or above the number of candidates.
@@ -88,7 +94,9 @@ def analytic_grid(process: Process, statistics: NoiseEnergy, n: int, candidates:
 
 
 def step_costs(statistics: NoiseEnergy, lam: np.ndarray) -> np.ndarray:
-  """F[s, r] = log(1 - (1 - e^{-2h}) Gamma_r), h = lam_s - lam_r, of a step from r to the cleaner s; inf elsewhere.
+  """The cost of every possible step of an ancestral sampler, as a matrix.
+
+  F[s, r] = log(1 - (1 - e^{-2h}) Gamma_r), h = lam_s - lam_r, of a step from r to the cleaner s; inf elsewhere.
 
   Up to terms that are the same for all paths between the same ends, twice the bound on -log p per element. lam falls
   with the index. Where alpha_r = 0, less 2 lam_r, which is infinite and common to all paths from there.
@@ -100,7 +108,9 @@ def step_costs(statistics: NoiseEnergy, lam: np.ndarray) -> np.ndarray:
 
 
 def cheapest(costs: np.ndarray, n: int) -> list[int]:
-  """n rising places from the first to the last with the least sum of costs[s, r] over neighbours, n >= 2."""
+  """Finds the n rising places from the first to the last with the least sum of costs[s, r], by Bellman's recursion; n
+  >= 2.
+  """
   best = np.full(len(costs), np.inf)
   best[0] = 0.0
   came = []

@@ -15,7 +15,9 @@ __all__ = ['ddim', 'ddpm', 'ddpm_large', 'euler', 'euler_maruyama', 'heun']
 
 
 def ddim(process: Process, ts: Any, eta: float = 0.0) -> Table:
-  """x_s = alpha_s x0 + sqrt(sigma_s^2 - std^2) eps + std z, std = eta times the ancestral one.   arXiv:2010.02502
+  """DDIM: takes the predicted pair to the next noise level; eta puts back part of the ancestral noise.
+
+  x_s = alpha_s x0 + sqrt(sigma_s^2 - std^2) eps + std z, std = eta times the ancestral one.   arXiv:2010.02502
 
   eta = 0 is the deterministic step, also known as DPM-Solver-1 and, after rescaling, EDM's Euler step; eta = 1 is
   DDPM. First order; finite at alpha = 0 and sigma = 0.
@@ -35,18 +37,22 @@ def ddim(process: Process, ts: Any, eta: float = 0.0) -> Table:
 
 
 def ddpm(process: Process, ts: Any) -> Table:
-  """Ancestral sampling, the posterior q(x_s | x_t, x0) with the predicted x0: DDIM at eta = 1.   arXiv:2006.11239
+  """Ancestral sampling, the posterior q(x_s | x_t, x0) with the predicted x0: DDIM at eta = 1.
 
   Its variance is the small one of the paper; also known as SDE-DPM-Solver++(1).
+
+  arXiv:2006.11239
   """
   return ddim(process, ts, eta=1.0)
 
 
 def ddpm_large(process: Process, ts: Any) -> Table:
-  """Ancestral sampling with the large variance, that of x_t given x_s; no noise into sigma = 0.   arXiv:2006.11239
+  """Ancestral sampling with the large variance, that of x_t given x_s; no noise into sigma = 0.
 
   x_s = alpha_s x0 + (alpha_t / alpha_s) (sigma_s^2 / sigma_t) eps + std z,
   std^2 = sigma_t^2 - (alpha_t sigma_s / alpha_s)^2.
+
+  arXiv:2006.11239
   """
   ts, alpha, sigma, lam = on_grid(process, ts)
   table = TableBuilder('x')
@@ -58,7 +64,9 @@ def ddpm_large(process: Process, ts: Any) -> Table:
 
 
 def euler(process: Process, ts: Any) -> Table:
-  """Euler's step of the probability-flow ODE in t: x_s = x_t + (s - t) (alpha'_t x0 + sigma'_t eps). First order.
+  """Euler's method for the probability-flow ODE in t, of first order.
+
+  Euler's step of the probability-flow ODE in t: x_s = x_t + (s - t) (alpha'_t x0 + sigma'_t eps). First order.
 
   On rectified flow this is DDIM; elsewhere DDIM, which is Euler's step in sigma / alpha, is the better method.
   """
@@ -71,7 +79,9 @@ def euler(process: Process, ts: Any) -> Table:
 
 
 def euler_maruyama(process: Process, ts: Any) -> Table:
-  """Euler's step of the reverse SDE, the last one without noise.   arXiv:2011.13456 app. G
+  """The Euler-Maruyama method for the reverse SDE in t.
+
+  Euler's step of the reverse SDE, the last one without noise.   arXiv:2011.13456 app. G
 
   x_s = x_t + (s - t) (f x - g^2 score) + g sqrt(t - s) z. In terms of (x0, eps): f x = f alpha x0 + f sigma eps, and
   score = -eps / sigma. Weak order one.
@@ -98,15 +108,20 @@ def heun(
   s_noise: float = 1.0,
   midpoint: float = 1.0,
 ) -> Table:
-  """Heun's step in sigma / alpha, two evaluations; a step that touches infinite lam is DDIM.   arXiv:2206.00364
+  """Heun's method in sigma / alpha, EDM's sampler: second order, two evaluations a step, with noise (churn) if wanted.
+
+  Heun's step in sigma / alpha, two evaluations; a step that touches infinite lam is DDIM.   arXiv:2206.00364
 
   x_s = (alpha_s / alpha_t) x_t + (sigma_s - alpha_s sigma_t / alpha_t) (eps_t + eps_s) / 2. Second order. Of n steps
   down to 0 it needs 2 n - 1 evaluations. Returned `in_data_form`.
 
   Args:
+    process: the forward process.
+    ts: the time grid, n + 1 strictly decreasing times.
     s_churn: noise put in before each step, which raises sigma / alpha by the factor 1 + min(s_churn / n, sqrt 2 - 1),
       at most to its value at t_max. The paper has 40 for ImageNet-64 with 256 steps.
-    s_min, s_max: the sigma / alpha at which there is churn; there .05 and 50.
+    s_min: the sigma / alpha at which there is churn; there .05 and 50.
+    s_max: see `s_min`.
     s_noise: the standard deviation of that noise; there 1.003.
     midpoint: the second evaluation, u, is made at this part a of the step in sigma / alpha, and (1 - 1 / (2 a)) eps_t +
       eps_u / (2 a) takes the place of the mean: 1 is Heun's method, 2/3 Ralston's, 1/2 the midpoint rule (Alg. 3).

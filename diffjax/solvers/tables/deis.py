@@ -23,11 +23,13 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(40)
 
 
 def deis_tab(process: Process, ts: Any, order: int = 4) -> Table:
-  """DEIS tAB: eps by the polynomial in t through the last `order` predictions.   arXiv:2204.13902
+  """DEIS tAB: eps by the polynomial in t through the last `order` predictions.
 
   x_s = (alpha_s / alpha_t) x_t + alpha_s sum_j eps_j int l_j(tau) drho(tau), l_j Lagrange's polynomials; the integrals
   by 40-point Gauss-Legendre quadrature in lam. Order 1 is DDIM, 4 the published tAB3. Returned `in_data_form`: where
   nodes are close in t and far apart in rho, the weights are large and of both signs.
+
+  arXiv:2204.13902
 
   Raises:
     InputError: order is not a whole number from 1 to the number of steps.
@@ -37,7 +39,10 @@ def deis_tab(process: Process, ts: Any, order: int = 4) -> Table:
 
 
 def tab_weights(process: Process, ts: Any, i: int, p: int) -> np.ndarray:
-  """int l_j(tau) drho(tau) over the step from node i, l_j through the last p nodes, the latest first."""
+  """The weights of DEIS tAB for the step from node i.
+
+  int l_j(tau) drho(tau) over the step from node i, l_j through the last p nodes, the latest first.
+  """
   _, _, _, lam = on_grid(process, ts[i : i + 2])
   half = (lam[1] - lam[0]) / 2
   level = lam[0] + half * (NODES + 1)
@@ -47,9 +52,11 @@ def tab_weights(process: Process, ts: Any, i: int, p: int) -> np.ndarray:
 
 
 def deis_rhoab(process: Process, ts: Any, order: int = 4) -> Table:
-  """DEIS rhoAB: eps by the polynomial in rho through the last `order` predictions.   arXiv:2204.13902
+  """DEIS rhoAB: eps by the polynomial in rho through the last `order` predictions.
 
   x_s = (alpha_s / alpha_t) x_t + alpha_s sum_j w_j eps_j, w exact for polynomials in rho. Order 4 is rhoAB3.
+
+  arXiv:2204.13902
 
   Raises:
     InputError: order is not a whole number from 1 to the number of steps.
@@ -65,10 +72,12 @@ def deis_rhoab(process: Process, ts: Any, order: int = 4) -> Table:
 
 
 def deis_rhork(process: Process, ts: Any, tableau: str = 'heun') -> Table:
-  """DEIS rhoRK: a Runge-Kutta method of d(x / alpha) / drho = eps.   arXiv:2204.13902
+  """DEIS rhoRK: a Runge-Kutta method of d(x / alpha) / drho = eps.
 
   `tableau` is midpoint, heun (EDM's step), kutta3 or rk4, of orders 2, 2, 3 and 4: s evaluations a step, one for the
   step to sigma = 0. Not for few steps from a large rho, where explicit methods are unstable. Returned `in_data_form`.
+
+  arXiv:2204.13902
 
   Raises:
     InputError: no tableau of that name.
@@ -97,7 +106,9 @@ def deis_rhork(process: Process, ts: Any, tableau: str = 'heun') -> Table:
 
 
 def adams_bashforth(process: Process, ts: Any, order: int, weights: Callable[[int, int], Any]) -> Table:
-  """x_s = (alpha_s / alpha_t) x_t + alpha_s sum_j w_j eps_j, w = weights(i, p), order p = min(order, i + 1) at node i.
+  """An Adams-Bashforth method in rho = sigma / alpha with these weights.
+
+  x_s = (alpha_s / alpha_t) x_t + alpha_s sum_j w_j eps_j, w = weights(i, p), order p = min(order, i + 1) at node i.
 
   There may be fewer weights than p. A step that touches infinite lam is DDIM. Warns of steps that raise alpha more
   than 100-fold.

@@ -34,7 +34,7 @@ def dpm_v3(
   pseudo: bool = False,
   lower_final: bool = True,
 ) -> Table:
-  """DPM-Solver-v3, any order, with coefficients for every element of x.   arXiv:2310.13268 Alg. 1
+  """DPM-Solver-v3, any order, with coefficients for every element of x.
 
       x_s = (alpha_s / alpha_t) e^{-L_s} x_t - alpha_s e^{-L_s} int_t^s e^{L + S} [g + int e^{-S} b] dlam,
 
@@ -42,8 +42,13 @@ def dpm_v3(
   infinite lam is the first-order step in data form. With l = 1, s = b = 0 it is `exponential_adams`, with l = 0,
   s = -1, b = 0 its noise form.
 
+  arXiv:2310.13268 Alg. 1
+
   Args:
+    process: the forward process.
+    ts: the time grid, n + 1 strictly decreasing times.
     statistics: of this process and network, `diffjax.statistics.linear_terms`.
+    order: predictions that a step uses, fewer at the start.
     corrector: redo each step of order two or more with the evaluation at its end in place of the oldest one; f there
       stays. Costs no evaluation; the last step has none.
     pseudo: derivatives by divided differences alone, which the paper prefers at 5 evaluations.
@@ -84,7 +89,9 @@ def dpm_v3(
 
 
 def _remainder(table: TableBuilder, terms: '_Terms', lam: float) -> Combo:
-  """f = (sigma eps - l x) / alpha with x = alpha x0 + sigma eps put in: finite differences of small numbers only."""
+  """The part f = (sigma eps - l x) / alpha that is not linear, with x = alpha x0 + sigma eps put in, so that it cancels
+  nothing.
+  """
   if not np.isfinite(lam):
     return 0.0 * table.x0  # no step looks back at it
   l = terms.shaped(terms.at(terms.l, lam))  # noqa: E741

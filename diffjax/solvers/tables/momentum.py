@@ -17,11 +17,13 @@ transforms = ('heavy_ball', 'nesterov')
 
 
 def heavy_ball(table: Table, beta: float = 0.8) -> Table:
-  """Polyak's heavy ball on a table: its direction p replaced by v = (1 - beta) v + beta p.   arXiv:2307.11118
+  """Polyak's heavy ball on a table: its direction p replaced by v = (1 - beta) v + beta p.
 
   A row x' = R x + c p, p the normalised combination of predictions, becomes x' = R x + c v; v starts as the first p.
   Rows without a weight on x (a first step from alpha = 0, a last one to sigma = 0) stay as they are. beta = 1 is the
   table itself; below, stability widens and the order falls to one.
+
+  arXiv:2307.11118
 
   Raises:
     InputError: beta is outside (0, 1], or the table has other rows than steps from x: stages, correctors or noise.
@@ -30,7 +32,9 @@ def heavy_ball(table: Table, beta: float = 0.8) -> Table:
 
 
 def nesterov(table: Table, beta: float = 0.8) -> Table:
-  """Nesterov's form of `heavy_ball`: x' = R x + c [(1 - beta) v + beta p] with the v just updated.   arXiv:2307.11118
+  """Nesterov's form of `heavy_ball`: x' = R x + c [(1 - beta) v + beta p] with the v just updated.
+
+  arXiv:2307.11118
 
   Raises:
     InputError: as `heavy_ball`.
@@ -70,11 +74,13 @@ def _with_momentum(table: Table, beta: float, nesterov: bool) -> Table:
 
 
 def ghvb(process: Process, ts: Any, order: float = 2.5) -> Table:
-  """Generalised heavy ball: v = (1 - b) v + b eps, transfer by a combination of the last k v.   arXiv:2307.11118
+  """Generalised heavy ball: v = (1 - b) v + b eps, transfer by a combination of the last k v.
 
   x_s = (alpha_s / alpha_t) x_t + alpha_s (rho_s - rho_t) sum_j c_j(b) v_j / b. Order k - 1 + b: k = floor + 1 and b the
   fraction, between Adams-Bashforth of orders k - 1 and k in accuracy and in stability; a whole order k has b = 1 and
   is `ipndm`. Fewer v at the start.
+
+  arXiv:2307.11118
 
   Raises:
     InputError: order is outside (0, 5], or needs more v than there are steps.

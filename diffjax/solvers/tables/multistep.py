@@ -14,9 +14,11 @@ __all__ = ['dpmpp_2m', 'dpmpp_3m', 'dpmpp_3m_compat', 'unipc']
 
 
 def dpmpp_2m(process: Process, ts: Any) -> Table:
-  """DPM-Solver++(2M): data prediction, second order, first order into the last node.   arXiv:2211.01095 Alg. 2
+  """DPM-Solver++(2M): data prediction, second order, first order into the last node.
 
   x_s = (sigma_s / sigma_t) x_t + (alpha_s - alpha_t sigma_s / sigma_t) [x0 + (x0 - previous x0) h / (2 h_before)].
+
+  arXiv:2211.01095 Alg. 2
   """
   ts, alpha, sigma, lam = on_grid(process, ts)
   table = TableBuilder('x', 'm1')  # m1: the previous prediction
@@ -30,7 +32,7 @@ def dpmpp_2m(process: Process, ts: Any) -> Table:
 
 
 def dpmpp_3m(process: Process, ts: Any, lower_final: bool = True) -> Table:
-  """DPM-Solver++(3M): data prediction, third order, falling to one into the last node.   arXiv:2211.01095 app. B
+  """DPM-Solver++(3M): data prediction, third order, falling to one into the last node.
 
   With r0, r1 the last two steps in units of h, d = (x0 - m1) / r0 and d' = (m1 - m2) / r1,
 
@@ -39,6 +41,8 @@ def dpmpp_3m(process: Process, ts: Any, lower_final: bool = True) -> Table:
 
   `lower_final=False` keeps the order over the last steps, as the official code does from 10 steps on; the step into
   infinite lam is of first order all the same.
+
+  arXiv:2211.01095 app. B
   """
   return _dpmpp_3m(process, ts, 2.0, lower_final)
 
@@ -69,15 +73,21 @@ def _dpmpp_3m(process: Process, ts: Any, c: float, lower_final: bool) -> Table:
 
 
 def unipc(process: Process, ts: Any, order: int = 2, b1: bool = False, lower_final: bool = True) -> Table:
-  """UniPC, data prediction: a predictor of this order and a corrector that raises it by one.   arXiv:2302.04867
+  """UniPC, data prediction: a predictor of this order and a corrector that raises it by one.
 
   The corrector reuses the evaluation made at the predicted point, so n steps cost n evaluations: each row first
   corrects the node it stands on, then predicts the next. Order min(order, i + 1) at the start and, with
   `lower_final`, min(order, n - i) at the end; no corrector after the last step.
 
+  arXiv:2302.04867
+
   Args:
+    process: the forward process.
+    ts: the time grid, n + 1 strictly decreasing times.
+    order: predictions that a step uses, fewer at the start.
     b1: scale single differences by h instead of 1 - e^{-h} (B2); the two agree where rho is solved for, which is
       wherever there are two differences or more.
+    lower_final: let the order fall to one over the last steps.
 
   Raises:
     InputError: order is not a whole number from 1 to the number of steps.

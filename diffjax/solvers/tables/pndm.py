@@ -28,9 +28,11 @@ ADAMS_BASHFORTH = (
 
 
 def ipndm(process: Process, ts: Any, order: int = 4) -> Table:
-  """iPNDM, also PLMS: transfer by the Adams-Bashforth combination of the last `order` eps.   arXiv:2204.13902 app. H.2
+  """iPNDM, also PLMS: transfer by the Adams-Bashforth combination of the last `order` eps.
 
   (55 eps - 59 e1 + 37 e2 - 9 e3) / 24 after start-up with the combinations of order 1, 2, 3.
+
+  arXiv:2204.13902 app. H.2
 
   Raises:
     InputError: order is not 1, 2, 3 or 4, or above the number of steps.
@@ -42,18 +44,22 @@ def ipndm(process: Process, ts: Any, order: int = 4) -> Table:
 
 
 def s_pndm(process: Process, ts: Any) -> Table:
-  """S-PNDM: a Heun step, then transfer by (3 eps - e1) / 2. n steps need n + 1 evaluations.   arXiv:2202.09778 app. A
+  """S-PNDM: a Heun step, then transfer by (3 eps - e1) / 2. n steps need n + 1 evaluations.
 
   On a grid from alpha = 0 the first step is DDIM's, of one evaluation, as is any step to sigma = 0.
+
+  arXiv:2202.09778 app. A
   """
   return _pndm(process, ts, 1, ADAMS_BASHFORTH[1])
 
 
 def f_pndm(process: Process, ts: Any) -> Table:
-  """F-PNDM: three pseudo Runge-Kutta steps, then transfer by (55 eps - 59 e1 + 37 e2 - 9 e3) / 24.   arXiv:2202.09778
+  """F-PNDM: three pseudo Runge-Kutta steps, then transfer by (55 eps - 59 e1 + 37 e2 - 9 e3) / 24.
 
   A Runge-Kutta step transfers by (a + 2 b + 2 c + d) / 6 with b and c at the mean of the two times; n steps need n + 9
   evaluations. A step that touches infinite lam is DDIM's.
+
+  arXiv:2202.09778
 
   Raises:
     InputError: fewer than four steps.

@@ -22,11 +22,15 @@ __all__ = ['ancestral', 'reverse_diffusion']
 
 
 def reverse_diffusion(process: Process, ts: Any, ode: bool = False, to_data: bool = False) -> Table:
-  """x_s = (2 - a) x_t + G^2 score + G z, score = -eps / sigma_t; the last step has no noise.   arXiv:2011.13456 app. E
+  """The reverse diffusion predictor of score-SDE.
+
+  x_s = (2 - a) x_t + G^2 score + G z, score = -eps / sigma_t; the last step has no noise.   arXiv:2011.13456 app. E
 
   First order. 2 - a stands for 1 / a, so it wants short steps where alpha changes.
 
   Args:
+    process: the forward process.
+    ts: the time grid, n + 1 strictly decreasing times.
     ode: the probability-flow form: half of G^2 score, and no noise.
     to_data: one more step, from the last time to (alpha, sigma) = (1, 0), as published for exploding variance.
 
@@ -43,12 +47,16 @@ def reverse_diffusion(process: Process, ts: Any, ode: bool = False, to_data: boo
 
 
 def ancestral(process: Process, ts: Any, to_data: bool = False) -> Table:
-  """The posterior mean, with the noise of the score-based SDEs; the last step has none.   arXiv:2011.13456 app. F
+  """The posterior mean, with the noise of the score-based SDEs; the last step has none.
 
   x_s = (x_t + G^2 score) / a + std z = alpha_s x0 + a (sigma_s^2 / sigma_t) eps + std z. Variance preserving: std = G,
   which is `ddpm_large`; exploding: std = G sigma_s / sigma_t, which is `ddpm`. Weak order one.
 
+  arXiv:2011.13456 app. F
+
   Args:
+    process: the forward process.
+    ts: the time grid, n + 1 strictly decreasing times.
     to_data: one more step, from the last time to (alpha, sigma) = (1, 0), as published for exploding variance.
 
   Raises:

@@ -30,17 +30,21 @@ TABLEAUX = {
 
 
 def midpoint(process: Process, ts: Any) -> Table:
-  """The midpoint rule for dx/dt = alpha' x0 + sigma' eps, as flow matching uses it.   arXiv:2210.02747
+  """The midpoint rule for dx/dt = alpha' x0 + sigma' eps, as flow matching uses it.
 
   Second order; n steps down to sigma = 0 need 2 n - 1 evaluations.
+
+  arXiv:2210.02747
   """
   return _in_time(process, ts, TABLEAUX['midpoint'])
 
 
 def rk4(process: Process, ts: Any) -> Table:
-  """The classical Runge-Kutta method for dx/dt = alpha' x0 + sigma' eps. Order four.   arXiv:2210.02747
+  """The classical Runge-Kutta method for dx/dt = alpha' x0 + sigma' eps. Order four.
 
   n steps down to sigma = 0 need 4 n - 3 evaluations.
+
+  arXiv:2210.02747
   """
   return _in_time(process, ts, TABLEAUX['rk4'])
 

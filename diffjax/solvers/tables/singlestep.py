@@ -26,7 +26,7 @@ __all__ = ['dpm_solver', 'dpm_fast', 'dpmpp_2s', 'dpmpp_3s']
 
 
 def dpm_solver(process: Process, ts: Any, order: int = 2, taylor: bool = False) -> Table:
-  """DPM-Solver of order 1, 2 or 3, singlestep, noise form; a shorter step ends it.   arXiv:2206.00927 Alg. 1-2
+  """DPM-Solver of order 1, 2 or 3, singlestep, noise form; a shorter step ends it.
 
   From t over u (and v) to s, with h = lam_s - lam_t, r h = lam_u - lam_t, D_u = eps_u - eps_t and phi_k at +h:
 
@@ -36,6 +36,8 @@ def dpm_solver(process: Process, ts: Any, order: int = 2, taylor: bool = False) 
   and, with `taylor`, phi_2 D_u / r in place of phi_1 D_u / (2 r) at order 2, phi_2 D' + phi_3 D'' at order 3, where
   D'' = 2 (D_v / r_v - D_u / r_u) / (r_v - r_u) and D' = D_u / r_u - r_u D'' / 2.
 
+  arXiv:2206.00927 Alg. 1-2
+
   Raises:
     InputError: another order, or one above the number of steps.
   """
@@ -43,11 +45,13 @@ def dpm_solver(process: Process, ts: Any, order: int = 2, taylor: bool = False) 
 
 
 def dpm_fast(process: Process, ts: Any, taylor: bool = False) -> Table:
-  """DPM-Solver-fast: steps of order three, the last ones of lower order.   arXiv:2206.00927 sec. 3.4
+  """DPM-Solver-fast: steps of order three, the last ones of lower order.
 
   Orders 3, ..., 3, 2, 1 for n divisible by three, else 3, ..., 3, n mod 3. The paper's steps are of equal length in
   lam, with nodes at a third and two thirds: a grid that is not quite `uniform_lam`, since the last steps are of lower
   order.
+
+  arXiv:2206.00927 sec. 3.4
   """
   n = len(checked(process, ts)) - 1
   orders = [3] * (n // 3 - 1) + [2, 1] if n % 3 == 0 else [3] * (n // 3) + [n % 3]
@@ -55,10 +59,12 @@ def dpm_fast(process: Process, ts: Any, taylor: bool = False) -> Table:
 
 
 def dpmpp_2s(process: Process, ts: Any, taylor: bool = False) -> Table:
-  """DPM-Solver++(2S): data form, second order, singlestep.   arXiv:2211.01095 Alg. 1
+  """DPM-Solver++(2S): data form, second order, singlestep.
 
   x_s = (sigma_s / sigma_t) x_t + alpha_s h phi_1(-h) [x0_t + (x0_u - x0_t) / (2 r)], u between t and s; with `taylor`,
   phi_2 in place of phi_1 / 2 before the difference.
+
+  arXiv:2211.01095 Alg. 1
 
   Raises:
     InputError: fewer than two steps.
@@ -67,10 +73,12 @@ def dpmpp_2s(process: Process, ts: Any, taylor: bool = False) -> Table:
 
 
 def dpmpp_3s(process: Process, ts: Any, taylor: bool = False) -> Table:
-  """DPM-Solver++(3S): data form, third order, singlestep; a shorter step ends it.   arXiv:2211.01095 app. B
+  """DPM-Solver++(3S): data form, third order, singlestep; a shorter step ends it.
 
   x_s = (sigma_s / sigma_t) x_t + alpha_s h [phi_1(-h) x0_t + phi_2(-h) (x0_v - x0_t) / r_v], u and v between; with
   `taylor`, the two derivatives of `dpm_solver`, weighed by phi_2 and phi_3.
+
+  arXiv:2211.01095 app. B
 
   Raises:
     InputError: fewer than three steps.

@@ -22,7 +22,7 @@ __all__ = ['sde_adams', 'sde_dpm', 'sde_dpmpp_2m']
 
 
 def sde_adams(process: Process, ts: Any, order: int = 3, noise: bool = False, lower_final: bool = True) -> Table:
-  """Exponential Adams method of the reverse SDE, of any order in its drift.   arXiv:2211.01095 app. D, arXiv:2309.05019
+  """Exponential Adams method of the reverse SDE, of any order in its drift.
 
   The integrals above with x0 or eps replaced by the polynomial in lam through the last `order` predictions, weights w
   with sum_j w_j nu_j^p = 2 h p! phi_{p+1}(-2h) (data form) or 2 h p! phi_{p+1}(h) (noise form) at the nodes
@@ -33,7 +33,13 @@ def sde_adams(process: Process, ts: Any, order: int = 3, noise: bool = False, lo
   In data form order 1 is `ddpm` and order 2 `sde_dpmpp_2m(exact=True)`; in noise form order 1 is `sde_dpm`. A step
   that touches infinite lam is `ddpm`'s. The noise form is returned `in_data_form`.
 
+  arXiv:2211.01095 app. D, arXiv:2309.05019
+
   Args:
+    process: the forward process.
+    ts: the time grid, n + 1 strictly decreasing times.
+    order: predictions that a step uses, fewer at the start.
+    noise: interpolate eps, in noise form; else x0, in data form.
     lower_final: let the order fall to one over the last steps.
 
   Raises:
@@ -65,10 +71,12 @@ def sde_adams(process: Process, ts: Any, order: int = 3, noise: bool = False, lo
 
 
 def sde_dpm(process: Process, ts: Any) -> Table:
-  """SDE-DPM-Solver-1, noise form; the step to sigma = 0 returns x0.   arXiv:2211.01095 app. D
+  """SDE-DPM-Solver-1, noise form; the step to sigma = 0 returns x0.
 
   x_s = (alpha_s / alpha_t) x_t - 2 sigma_s expm1(h) eps + sigma_s sqrt(expm1(2 h)) z, h = lam_s - lam_t. Weak order
   one, and less stable than `ddpm`: long steps add noise of size alpha_s / alpha_t. Returned `in_data_form`.
+
+  arXiv:2211.01095 app. D
 
   Raises:
     InputError: the grid starts where alpha = 0.
@@ -88,13 +96,15 @@ def sde_dpm(process: Process, ts: Any) -> Table:
 
 
 def sde_dpmpp_2m(process: Process, ts: Any, exact: bool = False) -> Table:
-  """SDE-DPM-Solver++(2M): data form, second order in its drift.   arXiv:2211.01095 app. D
+  """SDE-DPM-Solver++(2M): data form, second order in its drift.
 
   With D = x0 + (x0 - previous x0) h / (2 h_before), and the first step, and the last one, with D = x0 (`ddpm`):
 
       x_s = (sigma_s / sigma_t) e^{-h} x_t + alpha_s (1 - e^{-2h}) D + sigma_s sqrt(1 - e^{-2h}) z.
 
   `exact` weighs the difference by its own integral, 1 - (1 - e^{-2h}) / (2 h), instead of (1 - e^{-2h}) / 2.
+
+  arXiv:2211.01095 app. D
   """
   ts, alpha, sigma, lam = on_grid(process, ts)
   table = TableBuilder('x', 'm1')  # m1: the previous prediction

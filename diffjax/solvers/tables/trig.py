@@ -38,8 +38,11 @@ def trig_adams(
   from 8 steps on, and raises that of trained networks, which are less smooth.
 
   Args:
+    process: the forward process.
+    ts: the time grid, n + 1 strictly decreasing times.
     order: how many values the predictor uses; fewer at the start.
     data_std: s, about the standard deviation of the data.
+    corrector: redo each step with the value found at its end.
     final_order: the order of the last step; low where the grid is coarse, since x0 changes most at the data.
 
   Raises:
@@ -78,7 +81,9 @@ def trig_adams(
 
 
 def fitted_weights(nodes: np.ndarray, d: float) -> np.ndarray:
-  """w with sum_j w_j f(nodes_j) = the integral of f from 0 to d, for f in the span of cos, sin, 1, u, u^2, ...
+  """The weights of a quadrature that is exact for cos, sin and polynomials.
+
+  w with sum_j w_j f(nodes_j) = the integral of f from 0 to d, for f in the span of cos, sin, 1, u, u^2, ...
 
   As many functions as nodes, taken as cos, sin, 1 - cos, u - sin, u^2/2 - (1 - cos), ...: the same span, function k
   begins with u^k / k!, so that a fine grid does not make them alike, and its integral is function k + 1.
@@ -95,7 +100,9 @@ def _turn(u: Time, k: int) -> Any:
 
 
 def recommended(process: Process, nfe: int, data_std: float = 0.5) -> Table:
-  """`trig_adams` of two values on the grid `noise_share`, for any process.
+  """The solver to take when nothing else is known.
+
+  `trig_adams` of two values on the grid `noise_share`, for any process.
 
   The grid is a little coarser near the data than the angle's own: data_std 1.4 times as large, power 1.5.
 
