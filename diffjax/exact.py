@@ -163,9 +163,7 @@ class Mixture(struct.PyTreeNode):
     return jax.nn.log_softmax(jnp.where(chosen, self.log_weights, -jnp.inf), axis=-1)
 
   def _joint(self, x: Array, alpha: Any, sigma: Any, cond: Array | None) -> tuple[Array, Array, Array]:
-    """The joint log-densities log w_k N_k(x) (B, K), x - alpha m_k in the eigenbasis (B, K, d), and the noisy
-    variances.
-    """
+    """The joint log-densities log w_k N_k(x) (B, K), x - alpha m_k in the eigenbasis (B, K, d), noisy variances."""
     alpha, sigma = _column(alpha)[..., None], _column(sigma)[..., None]
     noisy = alpha**2 * self.var + sigma**2
     y = einsum('kij,bki->bkj', self.basis, x[:, None] - alpha * self.means)

@@ -90,6 +90,7 @@ def of_images(what: Any) -> bool:
 
 
 def write_npz(path: str, samples: Any, labels: Any) -> None:
+  """Writes samples and labels as one npz file, whole or not at all."""
   import io
 
   import numpy as np

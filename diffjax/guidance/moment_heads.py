@@ -1,4 +1,4 @@
-"""Denoisers that know moments of the noise, which they return in `Pred.aux`, each like x:
+"""Denoisers that know moments of the noise, which they return in `Pred.aux`, each like x.
 
     'eps2' = E[eps^2 | x]    'eps3' = E[eps^3 | x]    'residual2' = E[(eps - eps_hat)^2 | x] for their own eps_hat
 

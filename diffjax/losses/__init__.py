@@ -1,5 +1,6 @@
-"""Losses: (roles, batch, key) -> (one value an example, aux). Their time laws and weights are named in `losses.times`
-and `losses.weights`.
+"""Losses: (roles, batch, key) -> (one value an example, aux).
+
+Their time laws and weights are named in `losses.times` and `losses.weights`.
 """
 
 from diffjax.losses.denoising import denoising

@@ -30,7 +30,7 @@ def split() -> tuple[np.ndarray, np.ndarray]:
 
 
 def load() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-  """The digits of the protocol, (images, labels) of the training and of the held-out split; images (n,8,8,1) in [-1,1]."""
+  """The digits of the protocol: (images, labels) of the training split and of the held-out one, images in [-1, 1]."""
   from sklearn.datasets import load_digits
 
   data: Any = load_digits()  # typed as a union of what its options return

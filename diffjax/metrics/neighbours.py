@@ -13,6 +13,8 @@ __all__ = ['Copies', 'Neighbours', 'coverage_null', 'near_copies', 'near_copies_
 
 
 class Neighbours(NamedTuple):
+  """The figures of `neighbours`, each a share or a density."""
+
   precision: float
   recall: float
   density: float
@@ -20,6 +22,8 @@ class Neighbours(NamedTuple):
 
 
 class Copies(NamedTuple):
+  """How near samples lie to training points (distance a) and to held-out ones (distance b)."""
+
   share: float  # with a < b / 2
   nearer: float  # with a < b
   ratio: float  # median of a / b

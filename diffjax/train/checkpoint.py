@@ -110,6 +110,7 @@ class Checkpoints:
     """The newest state that can be read (or the one of `step`), laid out as `target` asks; None where there is none.
 
     Args:
+      step: the one that is wanted; None takes the newest.
       target: the state's shapes with the shardings it shall have, whatever mesh it was saved from.
 
     Raises:

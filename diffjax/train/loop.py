@@ -1,4 +1,4 @@
-"""A whole run, the same for every method:
+"""A whole run, the same for every method.
 
     mesh -> shapes of the state -> shardings -> jit(init) -> restore what is there -> steps -> save
 

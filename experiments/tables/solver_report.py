@@ -56,7 +56,7 @@ def _values(lines: list[dict], figure: str) -> dict[Name, dict[int, dict[tuple, 
 
 
 def _means(row: dict[int, dict[tuple, float]], places: set[tuple]) -> dict[int, float]:
-  """evaluations -> the geometric mean over these places, where all of them have it."""
+  """Evaluations -> the geometric mean over these places, where all of them have it."""
   return {nfe: _mean([there[p] for p in places]) for nfe, there in row.items() if places <= there.keys()}
 
 

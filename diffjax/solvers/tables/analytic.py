@@ -108,9 +108,7 @@ def step_costs(statistics: NoiseEnergy, lam: np.ndarray) -> np.ndarray:
 
 
 def cheapest(costs: np.ndarray, n: int) -> list[int]:
-  """Finds the n rising places from the first to the last with the least sum of costs[s, r], by Bellman's recursion; n
-  >= 2.
-  """
+  """Finds the n >= 2 rising places from the first to the last with the least sum of costs[s, r] (Bellman)."""
   best = np.full(len(costs), np.inf)
   best[0] = 0.0
   came = []

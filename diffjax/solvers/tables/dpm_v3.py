@@ -89,9 +89,7 @@ def dpm_v3(
 
 
 def _remainder(table: TableBuilder, terms: '_Terms', lam: float) -> Combo:
-  """The part f = (sigma eps - l x) / alpha that is not linear, with x = alpha x0 + sigma eps put in, so that it cancels
-  nothing.
-  """
+  """The part f = (sigma eps - l x) / alpha that is not linear, with x = alpha x0 + sigma eps put in."""
   if not np.isfinite(lam):
     return 0.0 * table.x0  # no step looks back at it
   l = terms.shaped(terms.at(terms.l, lam))  # noqa: E741

@@ -104,7 +104,7 @@ def _b2_weights(nodes: np.ndarray, h: float, noise: bool) -> np.ndarray:
 
 
 def _uni_weights(nodes: np.ndarray, h: float, b: float) -> np.ndarray:
-  """b rho_j / r_j, with rho = 1/2 for a single difference, as published; with more, rho solves the Adams system."""
+  """The weights b rho_j / r_j: rho = 1/2 for a single difference, as published; of more, rho solves Adams's system."""
   if len(nodes) != 2:
     return adams_weights(nodes, h, False)
   weight = b / 2 / nodes[1]

@@ -89,7 +89,7 @@ def levels(process: Process, ts: Any, to_data: bool) -> tuple[np.ndarray, np.nda
 
 
 def _forward(alpha: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """a and G^2 / sigma_t of every step; the difference of squares keeps its digits."""
+  """The factors a and G^2 / sigma_t of every step; the difference of squares keeps its digits."""
   a = alpha[:-1] / alpha[1:]
   return a, (sigma[:-1] - a * sigma[1:]) * (sigma[:-1] + a * sigma[1:]) / sigma[:-1]
 
