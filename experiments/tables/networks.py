@@ -1,4 +1,4 @@
-"""Three networks on the digits, over several seeds: the bars that the networks were specified with.
+"""Three networks on the digits, over several seeds: with bars for each, set before any run.
 
     python -m experiments.tables.networks --rows=unet,dit,uvit --seeds=0,1,2 [--config.section.key=value ...]
 

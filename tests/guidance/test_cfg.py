@@ -67,14 +67,14 @@ def moments(denoise, n=64):
   [(1.0, 1.0, 0.25, 0.025), (1.5, 1.2099, 0.11180, 0.025), (2.0, 1.3228, 0.05, 0.025), (3.0, 1.4, 0.01, 0.05)],
 )
 def test_what_guidance_samples(scale, mean, var, slack, pair):
-  """guidance.md 1.2: variance v_c^w v_u^(1-w), means by quadrature; .012 of mean is mostly the start at sigma 80."""
+  """Of two Gaussians: variance v_c^w v_u^(1-w), means by quadrature; .012 of mean is mostly the start at sigma 80."""
   got = moments(cfg(pair, scale))
   assert abs(got[0] - mean) < 0.012
   assert abs(got[1] / var - 1) < slack
 
 
 def test_limited_interval(pair):
-  """guidance.md 1.3: v_c [(v_c + lo^2)/(v_c + hi^2)]^(w-1) [(v_u + lo^2)/(v_u + hi^2)]^(1-w) = .06943, within 3%."""
+  """Of two Gaussians: v_c [(v_c + lo^2)/(v_c + hi^2)]^(w-1) [(v_u + lo^2)/(v_u + hi^2)]^(1-w) = .06943, within 3%."""
   guided = cfg(pair, 2.0, interval=(0.2, 2.0))
   assert abs(moments(guided, 512)[1] / 0.06943 - 1) < 0.03
   ts = levels(64)

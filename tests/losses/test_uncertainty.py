@@ -60,7 +60,8 @@ def test_stationary_at_the_logarithm():
 
 @pytest.mark.slow
 def test_the_head_learns_the_level():
-  """models_training.md 1.2 (d): exp(u) within 10% of the expected weighted loss, between the 5% quantiles of the law.
+  """The minimiser u = log E[L | level] (arXiv:2312.02696 eq. 21): exp(u) within 10% of the expected weighted loss,
+  between the 5% quantiles of the law.
 
   A network that says 0, so that the loss of each level has a closed form, from 1 to 4. The mean of 600 steps of 512
   rows of 16 has an error of 1% at any of some ten resolved levels; Adam's last steps (1e-3) add about as much.

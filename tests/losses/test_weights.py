@@ -44,7 +44,7 @@ def error(process, kind, t, truth, guess):
 
 @pytest.mark.parametrize('process', PROCESSES)
 def test_table_of_targets(process, x64):
-  """models_training.md 3.1: error of the kind = W |x0_hat - x0|^2, to 1e-5 relative."""
+  """By the algebra of the pair: error of the kind = W |x0_hat - x0|^2, to 1e-5 relative."""
   process = PROCESSES[process]()
   t, (a, s, da, ds), truth, guess = at_random(process)
   table = {

@@ -38,7 +38,8 @@ def made(module, *args):
 
 
 def test_every_operation_keeps_the_magnitude():
-  """models_training.md 1.2 (a): rms within 2% of 1. 4096 x 32 numbers tell it to 0.3%, a Fourier feature less: 1024.
+  """Every operation returns rms within 2% of 1 for inputs of rms 1. 4096 x 32 numbers tell it to 0.3%, a Fourier
+  feature less: 1024.
 
   A feature's mean square over u is 1 + exp(-8 pi^2 f^2) cos(4 pi phi); over f and phi that varies by .17, so 0.3% here.
   """

@@ -1,4 +1,4 @@
-"""The solver notes' targets and the NumPy runner live beside the solvers' tests."""
+"""The reference targets and the NumPy runner stand beside the solvers' tests."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Evolution: bars of the notes on held-out starts, and what it promises whatever the objective."""
+"""Evolution: bars on held-out starts, set before any run, and what it promises whatever the objective."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from diffjax.solvers import grids
 
 @pytest.fixture(scope='module')
 def gm_a():
-  """(process, knots, score on 256 starts, held-out error on 256 others) of the notes: GM-A, to t_min."""
+  """(process, knots, score on 256 starts, held-out error on 256 others) of GM-A, to t_min."""
   process = schedules.vp_linear()
   denoise = oracle.gm_a().denoiser(process)
   x = jax.random.normal(jax.random.key(0), (512, 2))
@@ -44,7 +44,7 @@ def test_choices_and_times_at_six_evaluations(gm_a):
    ('dpmpp_2m', 4, 0.18, 0.450), ('dpmpp_2m', 6, 0.08, 0.249), ('dpmpp_2m', 10, 0.035, 0.107)],
 )  # fmt: skip
 def test_times_alone(name, n, bar, even, seed, gm_a):
-  """750 candidates; the uniform grid's error is the notes' within a tenth."""
+  """750 candidates; the uniform grid's error is that of an independent NumPy run within a tenth."""
   process, knots, score, held = gm_a
   space = search.Space(process, n, knots, getattr(solvers, name))
   found = search.evolve(space, score, generations=15, seed=seed)

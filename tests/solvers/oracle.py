@@ -66,12 +66,12 @@ def counts(name, *ns):
 
 
 def gm_a():
-  """GM-A: the smooth 2-D mixture of the notes."""
+  """GM-A: a smooth 2-D mixture of three, on which the reference values were computed."""
   return mixture([0.5, 0.3, 0.2], [[1, 0.5], [-0.8, -1], [-0.5, 1.2]], [0.16, 0.09, 0.25])
 
 
 def m1():
-  """M1: the bimodal 1-D mixture of the notes."""
+  """M1: a bimodal 1-D mixture, on which the reference values were computed."""
   return mixture([0.4, 0.6], [[-0.4], [0.3]], [0.12**2, 0.05**2])
 
 

@@ -164,7 +164,7 @@ def test_rows_of_one_time_draw_independently_from_a_brownian_path():
 
 
 def test_the_corrector_is_neutral_on_preserved_variance_and_no_sampler_by_itself():
-  """M1 (solvers.md 1 a): PC at most 1.3 times the predictor at N = 100; a corrector alone ten times worse or more."""
+  """On M1: PC at most 1.3 times the predictor at N = 100; a corrector alone ten times worse or more."""
   process, n = schedules.vp_linear(), 20000
   ts = grids.uniform(process, 100)
   alone = distance(process, reverse_diffusion(process, ts), n, 1)

@@ -128,7 +128,7 @@ def distance(process, solver, n, seed):
 
 @pytest.mark.parametrize('make', [reverse_diffusion, ancestral])
 def test_on_the_bimodal_target(make):
-  """VP: at most .012 at 100 steps and .008 at 200 (solvers.md 1 a), here with 20,000 samples of floor .0025."""
+  """VP: at most .012 at 100 steps and .008 at 200, here with 20,000 samples of floor .0025."""
   process = schedules.vp_linear()
   for steps, bound in ((100, 0.012), (200, 0.008)):
     assert distance(process, make(process, grids.uniform(process, steps)), 20000, 1) <= bound

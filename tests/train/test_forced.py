@@ -64,7 +64,7 @@ def trained(rule, steps):
 
 @pytest.mark.slow
 def test_rows_keep_their_size_with_and_grow_without():
-  """models_training.md 1.2 (c): 500 steps of Adam, rows at 1 to 1e-3, activations in [.5, 2], and the loss falls.
+  """arXiv:2312.02696 sec. 2.3: 500 steps of Adam, rows at 1 to 1e-3, activations in [.5, 2], and the loss falls.
 
   Without: Adam's step is not the gradient's direction, so single rows may shrink; but n steps of r an element, each in
   a direction of its own, add n r^2 = .45 to a mean square of 1. Half of that in the mean square is asked for.

@@ -96,7 +96,7 @@ def tracked(theta, widths):
 
 
 def test_against_the_average_tracked_all_along():
-  """models_training.md 3.13: theta = sin(t / 50), 32 snapshots of a run, width .08 within 1e-2 of theta's deviation.
+  """arXiv:2312.02696 sec. 3.2: theta = sin(t / 50), 32 snapshots of a run, width .08 within 1e-2 of theta's deviation.
 
   1600 steps, so that the waves are about as long as the averages (t s = 128) and the snapshots close (50): there the
   claim has content. The profile integral is exact for a theta that stays put between updates, whatever their number.
