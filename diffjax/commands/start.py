@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from diffjax.errors import InputError
-from diffjax.runs.config import refused
+from diffjax.runs.config import ConfigDict, refused
 
 __all__ = ['hosts', 'meet', 'mesh_of', 'start']
 

@@ -10,13 +10,23 @@ import inspect
 import runpy
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ml_collections import ConfigDict
+import ml_collections
 
 from diffjax.errors import InputError
 
-__all__ = ['ConfigError', 'defaults', 'from_file', 'override', 'checked', 'named', 'refused', 'registry']
+__all__ = ['ConfigDict', 'ConfigError', 'defaults', 'from_file', 'override', 'checked', 'named', 'refused', 'registry']
+
+if TYPE_CHECKING:
+
+  class ConfigDict(ml_collections.ConfigDict):
+    """What a config file wrote, by name: a type checker that guesses the types of its values guesses wrong."""
+
+    def __getattr__(self, attribute: str) -> Any: ...
+    def __getitem__(self, key: str) -> Any: ...
+else:
+  ConfigDict = ml_collections.ConfigDict
 
 
 class ConfigError(InputError):

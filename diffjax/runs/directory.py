@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax import Array
-from ml_collections import ConfigDict
 
 from diffjax import data
-from diffjax.runs.config import ConfigError, checked
+from diffjax.runs.config import ConfigDict, ConfigError, checked
 from diffjax.data.augment import FEATURES
 from diffjax.errors import InputError
 from diffjax.runs.experiment import Experiment, build

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax import Array
-from ml_collections import ConfigDict
 
 from diffjax import guidance, kinds, losses, nets, schedules, solvers, statistics
-from diffjax.runs.config import ConfigError, checked, named, refused, registry
+from diffjax.runs.config import ConfigDict, ConfigError, checked, named, refused, registry
 from diffjax.data.augment import FEATURES
 from diffjax.kinds import Kind
 from diffjax.losses import times, uncertainty, weights

@@ -30,7 +30,7 @@ def test_rows():
   ts = grids.uniform(process, 3)
   both = predictor_corrector(process, ts, steps=2)
   np.testing.assert_allclose(both.rows.t, np.repeat(ts[:-1], 3))
-  np.testing.assert_array_equal(both.rows.stream, [1, 2, 0] * 3)
+  np.testing.assert_array_equal(both.rows.stage, [1, 2, 0] * 3)
   assert both.nfe == 9 and both.rows.evaluated.all() and both.stochastic and not both.skips
   np.testing.assert_array_equal(both.rows.weights[2::3], reverse_diffusion(process, ts).rows.weights[:, 0])
   assert predictor_corrector(process, ts).nfe == 6

@@ -62,32 +62,32 @@ def predictor_corrector(
   times, alpha, sigma = levels(process, ts, to_data)
   build = PREDICTORS[predictor]
   table = build(process, ts, to_data=to_data) if build else None
-  weights, stream = [], []
+  weights, stage = [], []
   for i in range(len(times)):
     if corrector != 'none':
       a = (alpha[i] / alpha[i + 1]) ** 2
       h = 2 * a * snr**2  # in units of sigma^2 (E|z| / |eps|)^2, or of sigma^2 itself
       weights += [[1, 0, -h * sigma[i], 0, np.sqrt(2 * h) * sigma[i]]] * steps
-      stream += range(1, steps + 1)
+      stage += range(1, steps + 1)
     if table is not None:
       weights.append(table.rows.weights[i, 0])
-      stream.append(0)
+      stage.append(0)
   each = len(weights) // len(times)
   count = np.arange(len(weights), dtype=np.int32)
-  rows = Rows(np.repeat(times, each), np.ones(len(weights), bool), count, np.array(weights), np.array(stream, np.int32))
+  rows = Rows(np.repeat(times, each), np.ones(len(weights), bool), count, np.array(weights), np.array(stage, np.int32))
   return PredictorCorrector(
     rows, stochastic=bool(rows.weights[:, 4].any()), langevin=corrector == 'langevin', batch_coupled=batch_coupled
   )
 
 
 class Rows(NamedTuple):
-  """n rows: weights (n, 5) of x, x0, eps, 1 and z; stream (n,) is 0 for the predictor, k for the k-th corrector."""
+  """n rows: weights (n, 5) of x, x0, eps, 1 and z; stage (n,) is 0 for the predictor, k for the k-th corrector."""
 
   t: Time
   evaluated: Any
   stream: Any
   weights: Any
-  stream: Any
+  stage: Any
 
 
 class PredictorCorrector(struct.PyTreeNode):
@@ -131,7 +131,7 @@ class PredictorCorrector(struct.PyTreeNode):
     size = jnp.sqrt(sum(jnp.sum(leaf**2, 1) for leaf in leaves))
     size = jnp.mean(size) if self.batch_coupled else size
     noise = math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
-    return jnp.where(row.stream > 0, noise / jnp.where(row.stream > 0, size, 1.0), 1.0)
+    return jnp.where(row.stage > 0, noise / jnp.where(row.stage > 0, size, 1.0), 1.0)
 
   def update(self, state: Any, pred: Pred, row: Rows, key_batch: KeyBatch | None, noise: Noise = independent) -> Any:
     """One row: mean + std z with z = noise(key_batch, row, x); InputError if it needs a key batch and has none."""
@@ -141,7 +141,7 @@ class PredictorCorrector(struct.PyTreeNode):
     if key_batch is None:
       raise InputError('key_batch: got None; allowed: a key batch (B,), since this solver draws noise')
     # rows of one time would draw the same stretch of one Brownian path: each kind of row has a path of its own
-    z = noise(keys.fold(key_batch, row.stream), row, state)
+    z = noise(keys.fold(key_batch, row.stage), row, state)
     return jax.tree.map(lambda m, s, z: m + s * z, mean, std, z)
 
   def output(self, state: Any) -> Any:
@@ -149,13 +149,13 @@ class PredictorCorrector(struct.PyTreeNode):
 
   def __str__(self) -> str:
     """Every row with its coefficients; q is E|z| / |eps| of the sample or batch."""
-    t, _, _, weights, stream = (np.asarray(part) for part in self.rows)
+    t, _, _, weights, stage = (np.asarray(part) for part in self.rows)
     lines = [f'{len(t)} rows, {self.nfe} evaluations, state x']
     for i in range(len(t)):
-      q = ('q^2 ', 'q ') if self.langevin and stream[i] else ('', '')
+      q = ('q^2 ', 'q ') if self.langevin and stage[i] else ('', '')
       names = ('x', 'x0', f'{q[0]}eps', '', f'{q[1]}z')
       terms = ' '.join(f'{w:+.4g} {name}'.strip() for w, name in zip(weights[i], names, strict=True) if w)
-      kind = 'corrector' if stream[i] else 'predictor'
+      kind = 'corrector' if stage[i] else 'predictor'
       lines.append(f"{i:3d}  t = {t[i]:<9.4g} {kind}  x' = {terms.removeprefix('+')}")
     return '\n'.join(lines)
 
