@@ -1,13 +1,14 @@
 """Drawing from a trained run, shared by the commands that do."""
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from diffjax.commands.start import TIMEOUT, mesh_of, start
 from diffjax.errors import InputError
 
-__all__ = ['Trained', 'chief', 'draw', 'network', 'of_images', 'picture', 'sampler', 'write_npz']
+__all__ = ['Trained', 'chief', 'draw', 'drawing', 'network', 'of_images', 'picture', 'sampler', 'write_npz']
 
 
 class Trained(NamedTuple):
@@ -102,8 +103,16 @@ def write_npz(path: str, samples: Any, labels: Any) -> None:
   write(path, buffer.getvalue())
 
 
+def drawing(what: str, make: Callable[..., None], *arguments: Any, **options: Any) -> None:
+  """make(...), the last thing that a command does: where it fails a line says so, and what was written stays good."""
+  try:
+    make(*arguments, **options)
+  except Exception as error:
+    print(f'diffjax: {what}: no picture ({type(error).__name__}: {error})', file=sys.stderr, flush=True)
+
+
 def picture(path: str, drawn: Any, labels: Any, held: Any = None) -> None:
-  """A grid of images, or a scatter plot of points beside the held-out ones."""
+  """A grid of images, or points of any shape beside the held-out ones."""
   from diffjax.runs import plots
 
   if drawn.ndim == 4:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from diffjax.commands.draw import Trained, chief, draw, picture, sampler, write_npz
+from diffjax.commands.draw import Trained, chief, draw, drawing, picture, sampler, write_npz
 from diffjax.commands.start import hosts, meet
 
 __all__ = ['TEXT', 'arguments', 'run']
@@ -15,8 +15,9 @@ __all__ = ['TEXT', 'arguments', 'run']
 TEXT = """\
 Sample with the held-out labels and hold the samples against the held-out data.
 
-Leaves in WORKDIR: report.json (every figure with its floor and interval), samples.npz (what they were computed from),
-samples.png and trajectory.png."""
+The held-out data are config.evaluation.n examples spread evenly over the split, classes in proportion, the same for
+every run. Leaves in WORKDIR: samples.npz (what the figures are computed from), report.json (every figure with its floor
+and interval), samples.png and trajectory.png."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,36 +35,38 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   trained, solver = sampler(options, overrides)
   what = trained.what
   c = what.config
-  held, known = runs.arrays(what, c.evaluation.split)
-  n = min(c.evaluation.n, len(held))
-  held, known = held[:n], None if known is None else known[:n]
-  seen = runs.arrays(what, 'train')
+  held, known = runs.held_out(what, c.evaluation.split, c.evaluation.n)
+  n = len(held)
+  seen = runs.reader(what, 'train')
   first = min(n, c.sampling.batch)
   draw(trained, solver, first, None if known is None else known[:first], c.seed)  # compiles
   ready = time.perf_counter()
   drawn = draw(trained, solver, n, known, c.seed)
   sampled = time.perf_counter()
+  if chief():
+    write_npz(f'{options.workdir}/samples.npz', drawn, known)
+    seconds = dict(compile=ready - began, sample=sampled - ready)
+    _report(options, trained, solver, (drawn, known), held, seen, seconds)
   paths = _paths(trained, solver)
   if chief():
-    seconds = dict(compile=ready - began, sample=sampled - ready)
-    _report(options, trained, solver, (drawn, known), held, seen, paths, seconds)
+    _pictures(options.workdir, what, solver, drawn, known, held, paths)
   meet('evaluated')
 
 
 def _report(
-  options: argparse.Namespace, trained: Trained, solver: Any, samples: tuple, held: Any, seen: Any, paths: Any,
+  options: argparse.Namespace, trained: Trained, solver: Any, samples: tuple, held: Any, seen: Any,
   seconds: dict[str, float],
 ) -> None:  # fmt: skip
-  """The figures, and the files that hold them."""
+  """The figures in report.json, before any picture is drawn."""
   from etils import epath
 
   from diffjax import metrics
+  from diffjax.train import log
 
   began, what, (drawn, known) = time.perf_counter(), trained.what, samples
-  features, classify = metrics.features_for(what.config.data.name, seen[0])
-  figures = metrics.evaluate(drawn, known, (held, known), seen, features, classify)
-  write_npz(f'{options.workdir}/samples.npz', drawn, known)
-  _pictures(options.workdir, what, solver, drawn, known, held, paths)
+  features, classify = metrics.features_for(what.config.data.name, seen)
+  bar = lambda name, items: log.bar(items=items, desc=name, leave=False)  # noqa: E731
+  figures = metrics.evaluate(drawn, known, (held, known), seen, features, classify, progress=bar)
   seconds = seconds | dict(evaluate=time.perf_counter() - began)
   report = {**figures, **_circumstances(options.workdir, what, trained.denoise, solver, len(drawn), seconds)}
   if options.solver:
@@ -86,20 +89,20 @@ def _paths(trained: Trained, solver: Any) -> Any:
 
 
 def _pictures(workdir: str, what: Any, solver: Any, drawn: Any, known: Any, held: Any, paths: Any) -> None:
-  """samples.png, a row a class, and for images trajectory.png."""
+  """samples.png, of images a row a class, and for images trajectory.png."""
   import numpy as np
 
   from diffjax.runs import plots
 
   if paths is None:
-    picture(f'{workdir}/samples.png', drawn, None, held=held)
+    drawing('samples.png', picture, f'{workdir}/samples.png', drawn, None, held=held)
     return
-  order = np.arange(min(100, len(drawn))) if known is None else _by_class(known, what.classes)
-  picture(f'{workdir}/samples.png', drawn[order], None if known is None else known[order])
+  order = np.arange(min(100, len(drawn))) if known is None else _by_class(known)
+  drawing('samples.png', picture, f'{workdir}/samples.png', drawn[order], None if known is None else known[order])
   x, x0 = paths
   kept = np.unique(np.linspace(0, len(x) - 1, 11).round().astype(int))
   times = np.append(np.asarray(solver.rows.t), 0.0)
-  plots.trajectory(f'{workdir}/trajectory.png', x[kept], x0[kept], times[kept])
+  drawing('trajectory.png', plots.trajectory, f'{workdir}/trajectory.png', x[kept], x0[kept], times[kept])
 
 
 def _circumstances(workdir: str, what: Any, denoise: Any, solver: Any, n: int, seconds: dict[str, float]) -> dict:
@@ -142,11 +145,11 @@ def _circumstances(workdir: str, what: Any, denoise: Any, solver: Any, n: int, s
   )
 
 
-def _by_class(labels: Any, classes: int, each: int = 10) -> Any:
-  """Places of the first few samples of each class in turn: a row a class."""
+def _by_class(labels: Any, each: int = 10) -> Any:
+  """Places of the first few samples of each of the first ten classes that there are: a row a class."""
   import numpy as np
 
-  return np.concatenate([np.flatnonzero(labels == k)[:each] for k in range(min(classes, 10))])
+  return np.concatenate([np.flatnonzero(labels == k)[:each] for k in np.unique(labels)[:10]])
 
 
 def _tell(workdir: str, report: dict[str, Any]) -> None:

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from diffjax.metrics import tiles
 from diffjax.metrics.features import rows
-from diffjax.metrics.pairs import kth_nearest, squared_distances
+from diffjax.metrics.pairs import far, kth_nearest, squared_distances
 
-__all__ = ['Copies', 'Neighbours', 'coverage_null', 'near_copies', 'near_copies_held_out', 'neighbours']
+__all__ = ['Copies', 'Neighbours', 'compare', 'coverage_null', 'near_copies', 'near_copies_held_out', 'neighbours']
 
 
 class Neighbours(NamedTuple):
@@ -46,18 +47,26 @@ def neighbours(reference: np.ndarray, samples: np.ndarray, k: int = 5) -> Neighb
     InputError: k is not below n and m.
   """
   reference, samples = rows(reference, 'reference'), rows(samples, 'samples')
+  large = far(reference, samples)
+  if large:  # products round by the size of the points
+    centre = reference.mean(0)
+    reference, samples = reference - centre, samples - centre
   real, fake = kth_nearest(reference, k=k), kth_nearest(samples, k=k)
+  inside, reached, covered, within = (tiles.counts if large else _counts)(reference, samples, real, fake)
+  pairs = within.sum() / (k * len(samples))
+  return Neighbours(float(inside.mean()), float(reached.mean()), float(pairs), float(covered.mean()))
+
+
+def _counts(reference, samples, real, fake):
+  """`tiles.counts` of fewer pairs, by differences on the host."""
   inside = np.zeros(len(samples), bool)
-  reached, covered, pairs = 0, 0, 0
+  reached, within = np.empty(len(reference), bool), np.empty(len(reference), int)
   for part, block in squared_distances(reference, samples):
     radius = real[part, None]
     inside |= (block <= radius).any(0)
-    reached += (block <= fake).any(1).sum()
-    strict = block < radius
-    pairs += strict.sum()
-    covered += strict.any(1).sum()
-  n, m = len(reference), len(samples)
-  return Neighbours(float(inside.mean()), float(reached / n), float(pairs / (k * m)), float(covered / n))
+    reached[part] = (block <= fake).any(1)
+    within[part] = (block < radius).sum(1)
+  return inside, reached, within > 0, within
 
 
 def coverage_null(n: int, m: int, k: int = 5) -> float:
@@ -78,7 +87,7 @@ def near_copies(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray) ->
   held-out images' own a would fix their share in advance and could not be wrong.) Copies have share 1.
   """
   samples, train, held_out = rows(samples, 'samples', 1), rows(train, 'train', 1), rows(held_out, 'held_out', 1)
-  return _compare(kth_nearest(samples, train), kth_nearest(samples, held_out))
+  return compare(kth_nearest(samples, train), kth_nearest(samples, held_out))
 
 
 def near_copies_held_out(train: np.ndarray, held_out: np.ndarray) -> Copies:
@@ -88,10 +97,10 @@ def near_copies_held_out(train: np.ndarray, held_out: np.ndarray) -> Copies:
   law the two shares agree up to that one image.
   """
   train, held_out = rows(train, 'train', 1), rows(held_out, 'held_out')
-  return _compare(kth_nearest(held_out, train), kth_nearest(held_out))
+  return compare(kth_nearest(held_out, train), kth_nearest(held_out))
 
 
-def _compare(a, b):
-  # squared distances; an image found in both sets (0, 0) is evidence of nothing
+def compare(a: np.ndarray, b: np.ndarray) -> Copies:
+  """Of squared distances to the nearest training and held-out image (m,); one found in both (0, 0) tells nothing."""
   ratio = np.sqrt(np.divide(a, b, out=np.where(a > 0, np.inf, 1.0), where=b > 0))
   return Copies(float((a < b / 4).mean()), float((a < b).mean()), float(np.median(ratio)))

@@ -1,4 +1,4 @@
-"""Distances between all pairs of two sets, streamed in blocks so that no (n, m) matrix is held."""
+"""Distances between all pairs of two sets of features: in blocks on the host, of many pairs in tiles on the device."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from diffjax.errors import InputError
+from diffjax.metrics import tiles
+from diffjax.metrics.nearest import Nearest
 
-__all__ = ['kth_nearest', 'mean_within', 'squared_distances']
+__all__ = ['far', 'kth_nearest', 'mean_within', 'squared_distances', 'total_distance']
 
-BLOCK = 2**22  # entries of a block: 32 MB
+BLOCK = 2**22  # pairs of a block, 32 MB; two sets of more are left to the device
+
+
+def far(x: np.ndarray, y: np.ndarray) -> bool:
+  """Whether two sets have so many pairs that they go to the device."""
+  return len(x) * len(y) > BLOCK
 
 
 def squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -30,18 +37,33 @@ def squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.
 def kth_nearest(x: np.ndarray, y: np.ndarray | None = None, k: int = 1) -> np.ndarray:
   """Squared distance (n,) from each x_i to its k-th nearest point of y (m,d), or of x without x_i when y is None.
 
+  Of many pairs by `Nearest`, to the same values.
+
   Raises:
     InputError: k is not within 1 .. number of candidates.
   """
+  other = x if y is None else y
   candidates = len(x) - 1 if y is None else len(y)
   if not 1 <= k <= candidates:
     raise InputError(f'k = {k} nearest neighbours of {candidates} candidates; allowed is 1..{candidates}')
+  if far(x, other):
+    search = Nearest(x, k, among=y is None)
+    for start in range(0, len(other), search.chunk):
+      search.add(other[start : start + search.chunk])
+    return search.squared(lambda index: other[index])
   result = np.empty(len(x))
-  for part, block in squared_distances(x, x if y is None else y):
+  for part, block in squared_distances(x, other):
     if y is None:
       block[np.arange(len(block)), np.arange(part.start, part.stop)] = np.inf
     result[part] = np.partition(block, k - 1, axis=1)[:, k - 1]
   return result
+
+
+def total_distance(x: np.ndarray, y: np.ndarray) -> float:
+  """sum_ij |x_i - y_j| for x (n,d) and y (m,d)."""
+  if far(x, y):
+    return tiles.total_distance(x, y)
+  return float(sum(np.sqrt(block).sum() for _, block in squared_distances(x, y)))
 
 
 def mean_within(total: Callable[[np.ndarray], float], x: np.ndarray, labels: np.ndarray | None = None) -> float:

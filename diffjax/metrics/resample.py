@@ -1,14 +1,15 @@
-"""Subsets of labelled sets: class-matched, halved, permuted. What floors, intervals and p-values are made of."""
+"""Subsets of labelled sets: spread, matched, halved, permuted. What floors, intervals and p-values are made of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from diffjax.errors import InputError
 
-__all__ = ['half_samples', 'interval', 'matched', 'shuffled', 'wilson']
+__all__ = ['half_samples', 'interval', 'matched', 'shuffled', 'spread', 'wilson']
 
 NORMAL = 1.959964  # 97.5% quantile
 
@@ -31,6 +32,26 @@ def matched(rng: np.random.Generator, pool: np.ndarray, labels: np.ndarray) -> n
   return index
 
 
+def spread(n: int, size: int, labels: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
+  """Indices (n,), rising, of a subset spread evenly over a set of `size` in any order, with its classes in proportion.
+
+  A class of n_c gets n n_c / size places, rounded so that they add up to n (largest remainders; of equal ones, random
+  ones). Within a class one example is drawn at random from each of so many equal stretches: neither an order of the
+  file nor a period in it is favoured. A function of the arguments alone; n >= size is the whole set in its order.
+  """
+  if n >= size:
+    return np.arange(size)
+  rng = np.random.default_rng(seed)
+  _, group, counts = np.unique(np.zeros(size) if labels is None else labels, return_inverse=True, return_counts=True)
+  taken, rest = np.divmod(n * counts, size)
+  taken[np.lexsort((rng.random(len(counts)), -rest))[: n - taken.sum()]] += 1
+  chosen = []
+  for c, k in enumerate(taken):
+    edges = np.arange(k + 1) * counts[c] // max(k, 1)
+    chosen.append(np.flatnonzero(group == c)[rng.integers(edges[:-1], edges[1:])])
+  return np.sort(np.concatenate(chosen))
+
+
 def shuffled(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
   """A random permutation (n,) that keeps every label in place: labels[index] == labels."""
   slots = np.argsort(labels, kind='stable')
@@ -46,6 +67,7 @@ def half_samples(
   labels: tuple[np.ndarray, np.ndarray] | None = None,
   draws: int = 100,
   seed: int = 0,
+  progress: Callable[[Any], Any] = iter,
 ) -> np.ndarray:
   """Standard deviation of statistic(reference, samples, labels) over redraws of both sets, by random halves.
 
@@ -63,6 +85,7 @@ def half_samples(
     labels: of both sets, to keep their classes; None without.
     draws: the number of redraws.
     seed: of the redraws.
+    progress: wraps the range of draws.
 
   Returns:
     The standard deviation, in the statistic's shape.
@@ -78,7 +101,7 @@ def half_samples(
     i, j = half(strata[0]), half(strata[1])
     return statistic(reference[i], samples[j], labels and (strata[0][i], strata[1][j]))
 
-  return np.std([draw() for _ in range(draws)], axis=0, ddof=1)
+  return np.std([draw() for _ in progress(range(draws))], axis=0, ddof=1)
 
 
 def interval(value: float, sd: float) -> tuple[float, float]:

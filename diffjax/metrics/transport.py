@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from diffjax.metrics.features import rows
-from diffjax.metrics.pairs import mean_within, squared_distances
+from diffjax.metrics.pairs import mean_within, total_distance
 
 __all__ = ['energy_distance', 'sliced_wasserstein']
 
@@ -47,10 +47,7 @@ def energy_distance(
   """
   x, y = rows(reference, 'reference'), rows(samples, 'samples')
   within = sum(
-    mean_within(lambda z: _total(z, z), z, groups) for z, groups in zip((x, y), labels or (None, None), strict=True)
+    mean_within(lambda z: total_distance(z, z), z, groups)
+    for z, groups in zip((x, y), labels or (None, None), strict=True)
   )
-  return float(2 * _total(x, y) / (len(x) * len(y)) - within)
-
-
-def _total(x, y):
-  return sum(np.sqrt(block).sum() for _, block in squared_distances(x, y))
+  return float(2 * total_distance(x, y) / (len(x) * len(y)) - within)

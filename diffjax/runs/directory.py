@@ -1,9 +1,10 @@
 """A run's directory: the config it was made from, its data, and the network it trained."""
 
 import contextlib
+import dataclasses
 import difflib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from diffjax.runs.config import ConfigDict, ConfigError, checked
 from diffjax.data.augment import FEATURES
 from diffjax.errors import InputError
 from diffjax.runs.experiment import Experiment, build
+from diffjax.metrics.resample import spread
 from diffjax.prediction import Denoiser
 from diffjax.process import Process
 from diffjax.train.roles import TrainState, active_phases
@@ -30,8 +32,10 @@ __all__ = [
   'claim',
   'dataset',
   'differences',
+  'held_out',
   'load',
   'read_config',
+  'reader',
   'restored',
   'state_of',
   'stream',
@@ -44,6 +48,9 @@ __all__ = [
 FREE = ('sampling', 'evaluation', 'mesh', 'loading.workers', 'loading.prefetch', 'train.log_every', 'train.save_every',
         'train.keep', 'train.profile', 'train.max_skipped')  # fmt: skip
 """What may differ between the start of a run and a command that goes on from it: nothing that moves its numbers."""
+
+
+CHUNK = 1024  # examples that are read at a time where only their labels are wanted
 
 
 def claim(workdir: str, config: ConfigDict) -> None:
@@ -129,6 +136,41 @@ def arrays(experiment: Experiment, split: str) -> tuple[Any, np.ndarray | None]:
   """A whole split: x (n, *shape), or a dict of those, and labels (n,), None where the config ignores them."""
   whole = dataset(experiment, split).arrays()
   return whole['x'], whole['cond'] if experiment.classes else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+  """The examples of a set without their labels, read as it reads them."""
+
+  whole: data.DataSet
+
+  @property
+  def size(self) -> int:
+    return self.whole.size
+
+  def take(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+    return {'x': self.whole.take(indices)['x']}
+
+
+def reader(experiment: Experiment, split: str) -> data.DataSet | Images:
+  """A split to be read some examples at a time (`take`), without labels where the config ignores them."""
+  source = dataset(experiment, split)
+  return source if experiment.classes else Images(source)
+
+
+def held_out(experiment: Experiment, split: str, n: int) -> tuple[np.ndarray, np.ndarray | None]:
+  """n examples of a split (all, where there are fewer) with their labels: the same for every run, whatever the order.
+
+  They are spread evenly over the split, with its classes in proportion, those of the data where the config has none
+  (`metrics.resample.spread`).
+  """
+  source = dataset(experiment, split)
+  labels = None
+  if source.classes is not None and n < source.size:
+    chunks = (range(i, min(i + CHUNK, source.size)) for i in range(0, source.size, CHUNK))
+    labels = np.concatenate([source.take(chunk)['cond'] for chunk in chunks])
+  taken = source.take(spread(n, source.size, labels))
+  return taken['x'], taken['cond'] if experiment.classes else None
 
 
 def stream(experiment: Experiment, source: data.DataSet) -> Callable[[int], Iterator[dict[str, np.ndarray]]]:

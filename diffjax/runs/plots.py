@@ -9,6 +9,8 @@ from etils import epath
 
 __all__ = ['image_grid', 'points', 'trajectory', 'losses']
 
+PRINCIPAL = 2000  # points that principal components are taken of
+
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
   from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -27,9 +29,21 @@ def _save(canvas: Any, path: Any) -> None:
 
 
 def shown(images: np.ndarray) -> np.ndarray:
-  """Images (n, H, W, C) in [-1, 1] as (n, H, W) or (n, H, W, 3) in [0, 1]."""
+  """Images (n, H, W, C) in [-1, 1] as (n, H, W) grey or (n, H, W, 3) colours in [0, 1].
+
+  Of 1 channel grey, of 3 colours; any other number stand apart, grey, in rows of about as many as there are rows, with
+  white lines between them and white in the places that are left.
+  """
   images = np.clip((np.asarray(images, np.float32) + 1) / 2, 0, 1)
-  return images[..., 0] if images.shape[-1] == 1 else images[..., :3]
+  n, height, width, channels = images.shape
+  if channels == 3:
+    return images
+  columns = int(np.ceil(np.sqrt(channels)))
+  rows = -(-channels // columns)
+  apart = np.ones((n, rows * columns, height + 1, width + 1), np.float32)
+  apart[:, :channels, :height, :width] = images.transpose(0, 3, 1, 2)
+  apart = apart.reshape(n, rows, columns, height + 1, width + 1).swapaxes(2, 3)
+  return apart.reshape(n, rows * (height + 1), -1)[:, :-1, :-1]
 
 
 def _tile(axis: Any, image: np.ndarray, title: str = '') -> None:
@@ -39,11 +53,16 @@ def _tile(axis: Any, image: np.ndarray, title: str = '') -> None:
     axis.set_title(title, fontsize=9)
 
 
+def _stretch(images: np.ndarray) -> float:
+  """How much wider than a square an image is shown."""
+  return max(images.shape[2] / images.shape[1], 1.0)
+
+
 def image_grid(path: Any, images: np.ndarray, labels: np.ndarray | None = None, columns: int = 10) -> None:
-  """A grid of images (n, H, W, C), row by row; labels (n,) stand above the tiles where given."""
+  """A grid of images (n, H, W, C), see `shown`, row by row; labels (n,) stand above the tiles where given."""
   images = shown(images)
   rows = -(-len(images) // columns)
-  figure, canvas = _figure(0.72 * columns, 0.82 * rows)
+  figure, canvas = _figure(0.72 * columns * _stretch(images), 0.82 * rows)
   for i, axis in enumerate(np.ravel(figure.subplots(rows, columns, squeeze=False))):
     if i < len(images):
       _tile(axis, images[i], '' if labels is None else str(labels[i]))
@@ -55,23 +74,45 @@ def image_grid(path: Any, images: np.ndarray, labels: np.ndarray | None = None, 
 def trajectory(path: Any, points: np.ndarray, predicted: np.ndarray, times: Sequence[float] | np.ndarray) -> None:
   """Noise to data: the points x_t (n, k, H, W, C) of k samples at n times, two rows a sample with the predicted x0."""
   n, k = points.shape[:2]
-  figure, canvas = _figure(0.75 * n, 1.6 * k)
+  tiles = [shown(np.reshape(x, (n * k, *x.shape[2:]))) for x in (points, predicted)]
+  tiles = [x.reshape(n, k, *x.shape[1:]) for x in tiles]
+  figure, canvas = _figure(0.75 * n * _stretch(tiles[0][0]), 1.6 * k)
   axes = figure.subplots(2 * k, n, squeeze=False)
   for j in range(k):
     for i in range(n):
-      _tile(axes[2 * j, i], shown(points[i, j][None])[0], f't = {times[i]:.2g}' if j == 0 else '')
-      _tile(axes[2 * j + 1, i], shown(predicted[i, j][None])[0])
+      _tile(axes[2 * j, i], tiles[0][i, j], f't = {times[i]:.2g}' if j == 0 else '')
+      _tile(axes[2 * j + 1, i], tiles[1][i, j])
   figure.suptitle('x_t above, the x0 predicted from it below', fontsize=9)
   _save(canvas, path)
 
 
 def points(path: Any, panels: dict[str, np.ndarray]) -> None:
-  """Scatter plots of 2-D points (n, 2), one panel a name, on common axes."""
-  figure, canvas = _figure(3 * len(panels), 3.2)
-  reach = max(float(np.abs(xy).max()) for xy in panels.values())
-  for axis, (name, xy) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-    axis.scatter(xy[:, 0], xy[:, 1], s=2, alpha=0.5, linewidths=0)
-    axis.set(title=name, xlim=(-reach, reach), ylim=(-reach, reach), aspect='equal')
+  """Points (n, ...) of any shape, a panel a name, on common axes.
+
+  Of two coordinates a scatter plot, of one a histogram. Of more a scatter plot too: the first two principal
+  components of all panels together, in the units of the data.
+  """
+  flat = {name: np.reshape(x, (len(x), -1)).astype(np.float64) for name, x in panels.items()}
+  together = np.concatenate(list(flat.values()))
+  axes_of, size = ('', ''), together.shape[1]
+  if size > 2:
+    mean = together.mean(0)
+    some = together[:: -(-len(together) // PRINCIPAL)]
+    basis = np.zeros((size, 2))
+    basis[:, : len(some)] = np.linalg.svd(some - mean, full_matrices=False)[2][:2].T
+    flat = {name: (x - mean) @ basis for name, x in flat.items()}
+    axes_of = ('first principal component', 'second')
+  drawn = np.concatenate(list(flat.values()))
+  reach = max(float(np.abs(drawn).max(initial=0)), 1e-6)
+  figure, canvas = _figure(3 * len(flat), 3.2)
+  for axis, (name, x) in zip(figure.subplots(1, len(flat), squeeze=False)[0], flat.items(), strict=True):
+    axis.set(title=name, xlim=(-reach, reach), xlabel=axes_of[0], ylabel=axes_of[1])
+    if size == 1:
+      axis.hist(x[:, 0], bins=60, range=(-reach, reach), density=True)
+      axis.set(ylabel='density')
+    else:
+      axis.scatter(x[:, 0], x[:, 1], s=2, alpha=0.5, linewidths=0)
+      axis.set(ylim=(-reach, reach), aspect='equal')
   _save(canvas, path)
 
 

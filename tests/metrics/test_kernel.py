@@ -96,3 +96,14 @@ def test_bandwidth():
   assert median_distance(np.array([[0.0], [1.0], [3.0]])) == 2
   with pytest.raises(ValueError, match='bandwidth = 0'):
     gaussian(0)
+
+
+@pytest.mark.parametrize('groups', [False, True])
+def test_moments_give_the_sum_over_pairs(groups, monkeypatch):
+  """Of more points than d^2 the distance comes from moments: the value of the Gram matrix, whatever the block."""
+  rng = np.random.default_rng(6)
+  x, y = rng.standard_normal((31, 3)) + 1, rng.standard_normal((23, 3))
+  labels = (np.arange(31) % 2, np.arange(23) % 2) if groups else None
+  plain = mmd(x, y, lambda a, b: cubic(a, b), labels)
+  monkeypatch.setattr(kernel, 'BLOCK', 7)
+  np.testing.assert_allclose(kid(x, y, labels), plain, rtol=1e-10)
