@@ -1,5 +1,5 @@
 # make demo   set-up, then the main job: train on digits, sample, evaluate, pictures in runs/demo
-# make test   the default suite; make test-slow runs everything
+# make test   the default suite, compiled quickly; make test-slow runs everything, compiled as users' programs are
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ test: setup
 	$(BIN)/python -m pytest -m 'not slow' -q -n 2 --dist worksteal
 
 test-slow: setup
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/pyright --pythonpath $(BIN)/python

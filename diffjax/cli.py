@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from diffjax.commands import evaluate, profile, sample, search, statistics, train
+from diffjax.commands.process import as_before
 from diffjax.errors import InputError
 
 __all__ = ['main']
@@ -35,11 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = [argument for argument in rest if argument not in overrides]
     if unknown:
       raise InputError(f'argument: got {unknown[0]!r}; allowed: see diffjax {options.command} --help')
-    try:
-      COMMANDS[options.command].run(options, overrides)
-    except RuntimeError as error:
-      _end_alone(error)
-      raise
+    with as_before():
+      try:
+        COMMANDS[options.command].run(options, overrides)
+      except RuntimeError as error:
+        _end_alone(error)
+        raise
   return status[0]
 
 

@@ -1,9 +1,39 @@
 """Fixtures that every room uses."""
 
+import atexit
 import contextlib
+import ctypes
+import gc
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 
-import jax
-import pytest
+QUICK = '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
+
+
+def compile_quickly():
+  """Most programs of the suite run once: XLA takes a quarter of the time where it optimises less.
+
+  JAX_DISABLE_MOST_OPTIMIZATIONS=0 (make test-slow) tests the programs that users run. Commands in processes of their
+  own inherit all of this, and the workers share their large programs.
+  """
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='diffjax-programs-')
+    atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
+  if 'JAX_DISABLE_MOST_OPTIMIZATIONS' not in os.environ:  # which a worker finds set
+    os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+    flags = dict(os.environ, XLA_FLAGS=f'{os.environ.get("XLA_FLAGS", "")} {QUICK}'.strip())
+    known = subprocess.run([sys.executable, '-c', 'import jax; jax.devices()'], env=flags, capture_output=True)
+    if known.returncode == 0:  # XLA ends a process that names an option which this version does not have
+      os.environ.update(flags)
+
+
+compile_quickly()
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 COMPILE = '/jax/core/compile/backend_compile_duration'
 
@@ -13,6 +43,43 @@ def x64():
   """The whole test in float64: build processes and targets inside it."""
   with jax.enable_x64(True):
     yield
+
+
+@pytest.fixture(scope='module', autouse=True)
+def memory():
+  """Programs of a module go before the next one where they have grown large; programs of one operation are shared."""
+  yield
+  if resident() > LIMIT:
+    jax.clear_caches()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone keeps what is freed
+      ctypes.CDLL(None).malloc_trim(0)
+
+
+LIMIT = 1.2e9
+
+
+def resident():
+  """Bytes of this process in memory; 0 where the system does not say."""
+  try:
+    with open('/proc/self/statm') as file:
+      return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+  except OSError:
+    return 0
+
+
+@pytest.fixture(scope='module', autouse=True)
+def process_as_before(memory):
+  """No module leaves JAX, the environment or a handler otherwise than it found them."""
+  before = settings()
+  yield
+  assert settings() == before
+
+
+def settings():
+  """What a process can be told, of what this package tells it."""
+  variables = {name: value for name, value in os.environ.items() if name.startswith(('XLA', 'JAX', 'DIFFJAX'))}
+  return variables, dict(jax.config.values), signal.getsignal(signal.SIGTERM)
 
 
 @pytest.fixture(scope='session')

@@ -39,7 +39,7 @@ def free_address():
 
 
 def started(line, **environment):
-  environment = os.environ | dict(XLA_FLAGS='', JAX_PLATFORMS='cpu', PYTHONPATH=os.getcwd()) | environment
+  environment = os.environ | dict(JAX_PLATFORMS='cpu', PYTHONPATH=os.getcwd()) | environment
   return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -79,7 +79,7 @@ class TableBuilder:
     """
     names = (*self._registers, 'x0', 'eps', '1', 'z')
     keep = {name: Combo({name: 1.0}) for name in self._registers}
-    cells = [[[_of({**keep, **after}[r], n) for n in names] for r in self._registers] for _, after, _ in self._rows]
+    cells = [[[_of(after.get(r, keep[r]), n) for n in names] for r in self._registers] for _, after, _ in self._rows]
     t = [t for t, _, _ in self._rows]
     evaluated = np.array([evaluated for _, _, evaluated in self._rows])
     traced = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((cells, t)))
@@ -99,6 +99,10 @@ def _of(combo: Combo, name: str) -> Any:
 
 def _stack(cells: list, xp: Any) -> Any:
   """(n, q, q + 4[, ...]): numbers broadcast against element-wise coefficients."""
-  shape = np.broadcast_shapes(*(np.shape(c) for row in cells for register in row for c in register))
-  flat = [xp.broadcast_to(xp.asarray(c), shape) for row in cells for register in row for c in register]
-  return xp.stack(flat).reshape(len(cells), len(cells[0]), len(cells[0][0]), *shape)
+  flat = [c for row in cells for register in row for c in register]
+  shape = np.broadcast_shapes(*{np.shape(c) for c in flat})
+  if xp is np and not shape:
+    stacked = np.array(flat)  # thousands of numbers
+  else:
+    stacked = xp.stack([xp.broadcast_to(xp.asarray(c), shape) for c in flat])
+  return stacked.reshape(len(cells), len(cells[0]), len(cells[0][0]), *shape)

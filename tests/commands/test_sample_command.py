@@ -53,7 +53,8 @@ def command(workdir, *options):
 
 
 def started(line, devices=1, **environment):
-  flags = f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0'
+  compiled_sooner = os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0'
+  flags = f'{compiled_sooner} --xla_force_host_platform_device_count={devices}'
   environment = os.environ | dict(XLA_FLAGS=flags, JAX_PLATFORMS='cpu', PYTHONPATH=os.getcwd()) | environment
   return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -21,7 +21,8 @@ SCRIPT = pathlib.Path(job.__file__)
 
 
 def launch(*args, devices=1, script=SCRIPT):
-  flags = f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0'  # compiles sooner
+  compiled_sooner = os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0'
+  flags = f'{compiled_sooner} --xla_force_host_platform_device_count={devices}'
   environment = {**os.environ, 'PYTHONPATH': str(SCRIPT.parents[2]), 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
   command = [sys.executable, str(script), *map(str, args)]
   return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
