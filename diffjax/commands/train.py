@@ -9,7 +9,7 @@ from typing import Any
 from diffjax.commands import plan
 from diffjax.commands.start import hosts, mesh_of, start
 from diffjax.errors import InputError
-from diffjax.runs.config import refused
+from diffjax.runs.config import ConfigError, refused
 
 __all__ = ['TEXT', 'arguments', 'run']
 
@@ -18,6 +18,9 @@ Train as a config says, from the start or from the last checkpoint of the direct
 
 Leaves in WORKDIR: config.json (resolved), metrics.csv, checkpoints/, loss.png, TensorBoard events where tensorboardX
 is installed. SIGTERM saves and ends with status 0; the same command goes on from there, bit for bit.
+
+With --config.train.steps raised, a run of a constant or inverse_sqrt schedule goes on as if it had been so long from
+its start. One of a cosine does so only under another --config.train.optimiser.schedule, at the peak stated with it.
 
 With --dry_run it needs neither data nor accelerator and writes nothing: it tells how a mesh of any size would share the
 parameters, and the memory and FLOPs a step needs of each device."""
@@ -58,7 +61,10 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   refused('train.batch', sharding.check_batch, mesh, c.train.batch, c.train.accumulate)
   layout = what.layout(mesh)
   source = runs.dataset(what, 'train')
-  runs.claim(options.workdir, c)
+  free, told = _raised(options.workdir, c)
+  runs.claim(options.workdir, c, free)
+  if told and jax.process_index() == 0:
+    print(told)
   batches = runs.stream(what, source)
   data_s = time.perf_counter() - began
   done = loop.fit(
@@ -82,6 +88,36 @@ def _check(options: argparse.Namespace) -> None:
       raise InputError(f'{field}: got {given}; allowed: a positive number, with --dry_run')
   if options.workdir is None and not options.dry_run:
     raise InputError('workdir: got none; allowed: a directory for the run, or --dry_run, which writes nothing')
+
+
+def _raised(workdir: str, config: Any) -> tuple[tuple[str, ...], str]:
+  """The keys that may differ from those of the run in `workdir` since `train.steps` is raised, and what that means.
+
+  Raises:
+    ConfigError: the rate has been falling towards the end of the shorter run.
+  """
+  from etils import epath
+
+  from diffjax.runs import directory as runs
+  from diffjax.train.optimiser import ENDLESS, SHAPE, schedule_of
+
+  if not (epath.Path(workdir) / 'config.json').exists():
+    return (), ''
+  before, steps = runs.read_config(workdir).train, config.train.steps
+  if steps <= before.steps:
+    return (), ''
+  told = f'train.steps is raised from {before.steps} to {steps}'
+  then, now = schedule_of(before.optimiser), schedule_of(config.train.optimiser)
+  if then != now:
+    keys = tuple(f'train.optimiser.{key}' for key in ('peak', *SHAPE))
+    return ('train.steps', *keys), f'{told}: from here on the rate is {now}, no longer {then}'
+  if now in ENDLESS:
+    return ('train.steps',), f'{told}: the rate, {now}, goes on'
+  raise ConfigError(
+    f'config.train.steps: got {steps}; allowed: {before.steps}, the end to which the {then} of the run in {workdir} '
+    'takes the rate, or more with the rate from here on stated as --config.train.optimiser.schedule=constant '
+    '(or inverse_sqrt) and its peak, or another directory'
+  )
 
 
 def _plot_losses(workdir: str) -> None:

@@ -59,7 +59,8 @@ def defaults() -> ConfigDict:
   return c
 
 
-OPEN = ('data', 'process', 'net', 'loss', 'train.optimiser', 'sampling.solver', 'sampling.grid')
+OPEN = ('data', 'process', 'net', 'loss', 'loss.kind', 'loss.times', 'loss.weight', 'train.optimiser',
+        'sampling.solver', 'sampling.grid')  # fmt: skip
 """Sections whose further keys are options of what they name."""
 
 
@@ -79,34 +80,49 @@ def from_file(path: str) -> ConfigDict:
 
 
 def override(config: ConfigDict, arguments: Iterable[str]) -> ConfigDict:
-  """The config with `--config.a.b=value` applied in order, values read as Python literals, other text as strings.
+  """The config with `--config.a.b=value` applied, values read as Python literals, other text as strings.
 
-  Naming another function in a section (`--config.net.name=mlp`) drops the options of the one before.
+  A whole section comes before its name and its name before its options, in whatever order they are given; of one key
+  given twice the last counts. Naming another function in a section (`--config.net.name=mlp`, or `--config.net=mlp`)
+  drops the options that the config had for the one before; of `data` the shape and classes stay.
 
   Raises:
     ConfigError: an argument of another form, or what `checked` refuses.
   """
   tree: dict[str, Any] = config.to_dict()
-  for argument in arguments:
-    path, sign, text = argument.removeprefix('--').partition('=')
-    if not path.startswith('config.') or not sign:
-      raise ConfigError(f'argument: got {argument!r}; allowed: --config.section.key=value')
-    *sections, key = path.removeprefix('config.').split('.')
-    value = _literal(text)
-    where = tree
-    for i, section in enumerate(sections):
-      inner = where.setdefault(section, {})
-      if isinstance(inner, str) and '.'.join(sections[: i + 1]) in OPEN:
-        inner = where[section] = dict[str, Any](name=inner)
-      if not isinstance(inner, dict):
-        raise ConfigError(f'config.{".".join(sections)}: got a key {key!r} below it; allowed: a value, it has no keys')
-      where = inner
-    if key == 'name' and '.'.join(sections) in OPEN and where.get('name') != value:
-      fixed = defaults().to_dict().get('data', {}) if sections == ['data'] else {}
+  given = dict(map(_assignment, arguments))
+  for path in sorted(given, key=lambda path: (len(path), path[-1] != 'name')):
+    *sections, key = path
+    where, field = _section(tree, sections, key), '.'.join(sections)
+    replaced = any(path[:i] in given for i in range(1, len(path)))
+    if key == 'name' and field in OPEN and not replaced and where.get('name') != given[path]:
+      fixed = defaults().to_dict()['data'] if field == 'data' else {}
       for option in [k for k in where if k not in fixed]:
         del where[option]
-    where[key] = value
+    where[key] = given[path]
   return checked(ConfigDict(tree))
+
+
+def _assignment(argument: str) -> tuple[tuple[str, ...], Any]:
+  path, sign, text = argument.removeprefix('--').partition('=')
+  if not path.startswith('config.') or not sign:
+    raise ConfigError(f'argument: got {argument!r}; allowed: --config.section.key=value')
+  path, value = path.removeprefix('config.'), _literal(text)
+  if path in OPEN and isinstance(value, str):
+    path += '.name'
+  return tuple(path.split('.')), value
+
+
+def _section(tree: dict[str, Any], sections: list[str], key: str) -> dict[str, Any]:
+  """The dict at this path, made where it is missing; a section given by its name alone becomes one."""
+  for i, section in enumerate(sections):
+    inner, field = tree.setdefault(section, {}), '.'.join(sections[: i + 1])
+    if isinstance(inner, str) and field in OPEN:
+      inner = tree[section] = dict[str, Any](name=inner)
+    if not isinstance(inner, dict):
+      raise ConfigError(f'config.{field}: got a key {key!r} below it; allowed: a value, it has no keys')
+    tree = inner
+  return tree
 
 
 def checked(config: ConfigDict | Mapping) -> ConfigDict:
@@ -133,7 +149,10 @@ def _merge(done: ConfigDict, key: str, value: Any, path: str) -> None:
     if not isinstance(spec, dict):
       raise ConfigError(f'config.{field}: got {value!r}; allowed: a name, or a dict with a name and its options')
     kept = default.to_dict() if spec.get('name', default.name) == default.name or field == 'data' else {}
-    done[key] = ConfigDict({**kept, **spec})
+    bare = {
+      k: v['name'] for k, v in spec.items() if f'{field}.{k}' in OPEN and isinstance(v, dict) and [*v] == ['name']
+    }
+    done[key] = ConfigDict({**kept, **spec, **bare})  # one form, which a run is known by
     return
   if key not in done:
     raise ConfigError(_unknown(f'config.{field}', key, done.keys()))

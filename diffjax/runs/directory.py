@@ -53,30 +53,37 @@ FREE = ('sampling', 'evaluation', 'mesh', 'loading.workers', 'loading.prefetch',
 CHUNK = 1024  # examples that are read at a time where only their labels are wanted
 
 
-def claim(workdir: str, config: ConfigDict) -> None:
+def claim(workdir: str, config: ConfigDict, free: tuple[str, ...] = ()) -> None:
   """Make the directory and keep the config there; a directory of another run is left as it is.
+
+  Args:
+    free: keys beside those of FREE that may differ from the run that is there; its config stays beside the new one, as
+      config_STEPS_steps.json.
 
   Raises:
     ConfigError: it holds a run of another config (the keys that differ are named), or cannot be written.
   """
   path = epath.Path(workdir) / 'config.json'
   if path.exists():
-    told = differences(read_config(workdir).to_dict(), config.to_dict())
+    before = read_config(workdir).to_dict()
+    told = differences(before, config.to_dict(), FREE + free)
     if told:
       raise ConfigError(f'workdir: {workdir} holds the run of another config: {told}; allowed: the same config, or '
                         'another directory')  # fmt: skip
   if jax.process_index():
     return
   try:
+    if free and path.exists():
+      write(path.parent / f'config_{before["train"]["steps"]}_steps.json', path.read_bytes())
     write(path, (json.dumps(config.to_dict(), indent=2) + '\n').encode())
   except OSError as error:
     raise ConfigError(f'workdir: got {workdir!r}; allowed: a directory that can be written ({error})') from None
 
 
-def differences(before: dict[str, Any], after: dict[str, Any]) -> str:
-  """The first few keys of two nested dicts that differ, without those in FREE, as text; empty where none do."""
+def differences(before: dict[str, Any], after: dict[str, Any], free: tuple[str, ...] = FREE) -> str:
+  """The first few keys of two nested dicts that differ, without those in `free`, as text; empty where none do."""
   there, here = _flat(before), _flat(after)
-  keys = [k for k in {**there, **here} if not k.startswith(FREE) and there.get(k) != here.get(k)]
+  keys = [k for k in {**there, **here} if not k.startswith(free) and there.get(k) != here.get(k)]
   return '; '.join(f'{k} is {there.get(k)!r} there and {here.get(k)!r} here' for k in sorted(keys)[:4])
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,6 +22,8 @@ from jax import Array
 from diffjax.errors import InputError
 
 __all__ = ['Checkpoints']
+
+MIXED = 'mixed'  # what a digest is called in a checkpoint; those from before have 'words'
 
 
 class Checkpoints:
@@ -65,7 +68,7 @@ class Checkpoints:
     tree = _nested(state)
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(tree),
-      digest=ocp.args.StandardSave({'words': digest(tree)}),
+      digest=ocp.args.StandardSave({MIXED: digest(tree)}),
       config=ocp.args.JsonSave(self.config),
     )
     try:
@@ -139,9 +142,10 @@ class Checkpoints:
   def _restore(self, tree: Any, step: int) -> Any:
     whole = jax.tree.leaves(tree)[0].sharding
     count = jax.ShapeDtypeStruct((len(jax.tree.leaves(tree)),), jnp.uint32, sharding=_whole(whole))
-    items = ocp.args.Composite(state=ocp.args.StandardRestore(tree), digest=ocp.args.StandardRestore({'words': count}))
+    (name,) = self.manager.item_metadata(step)['digest']
+    items = ocp.args.Composite(state=ocp.args.StandardRestore(tree), digest=ocp.args.StandardRestore({name: count}))
     found = self.manager.restore(step, args=items)
-    if not np.array_equal(digest(found['state']), found['digest']['words']):
+    if not np.array_equal(digest(found['state'], name == MIXED), found['digest'][name]):
       raise OSError('its checksum differs')
     return found['state']
 
@@ -207,19 +211,30 @@ def compare(saved: Any, target: Any, where: str) -> None:
     )
 
 
-def digest(tree: Any) -> Array:
-  """A checksum a leaf, uint32 (leaves,): words weighted by odd numbers, added modulo 2^32, in any order of devices."""
-  return jnp.stack([_checksum(leaf) for leaf in jax.tree.leaves(tree)])
+def digest(tree: Any, mixed: bool = True) -> Array:
+  """A checksum a leaf, uint32 (leaves,), the same in any order of devices: sum_i mix(word_i + mix(i)) modulo 2^32.
+
+  Not `mixed`: sum_i (2 i + 1) word_i, that of checkpoints from before, blind to an even number of changed signs.
+  """
+  return jnp.stack([_checksum(leaf, mixed) for leaf in jax.tree.leaves(tree)])
 
 
-@jax.jit
-def _checksum(x: Array) -> Array:
+@partial(jax.jit, static_argnums=1)
+def _checksum(x: Array, mixed: bool) -> Array:
   if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
     x = jax.random.key_data(x)
   x = x.astype(jnp.uint8) if x.dtype == bool else x
   bits = jnp.dtype(f'uint{8 * min(x.dtype.itemsize, 4)}')
   words = jax.lax.bitcast_convert_type(x, bits).astype(jnp.uint32).ravel()
-  return jnp.sum(words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1), dtype=jnp.uint32)
+  place = jnp.arange(words.size, dtype=jnp.uint32)
+  return jnp.sum(_mix(words + _mix(place)) if mixed else words * (2 * place + 1), dtype=jnp.uint32)
+
+
+def _mix(words: Array) -> Array:
+  """A bijection of uint32 in which every bit that goes in moves about half of those that come out (MurmurHash3's)."""
+  for shift, odd in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+    words = (words ^ (words >> shift)) * jnp.uint32(odd)
+  return words ^ (words >> 16)
 
 
 def _nested(tree: Any) -> dict[str, Any]:

@@ -213,8 +213,9 @@ class _Run:
           self._retire()
         if (i + 1) % self.log_every == 0 or i + 1 == steps:
           line, blank = self.cut(state.meter, state.skipped)
-          state = state.replace(meter=blank)
           self.lines.append((i + 1, line))
+          if (i + 1) % self.log_every == 0:  # else a longer run goes on adding from here
+            state = state.replace(meter=blank)
         asked = stop.asked if jax.process_count() == 1 or self.saver is None else self.saver.reached_preemption(i + 1)
         if asked or i + 1 == steps or (i + 1) % self.save_every == 0:
           self._save(state, i + 1, last=asked or i + 1 == steps)

@@ -8,6 +8,8 @@ rate(n) = learning_rate n / warmup, n < warmup; then by `schedule`, with f = fin
 `forced_norm` keeps the weights of magnitude-preserving networks at unit mean square after each step (`train.forced`).
 """
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,7 +21,8 @@ from diffjax.train.forced import force_norm
 
 __all__ = ['adamw', 'adam', 'lion', 'sgd']
 
-SCHEDULES = ('cosine', 'constant', 'inverse_sqrt')
+ENDLESS = ('constant', 'inverse_sqrt')  # schedules that do not know where the run ends
+SCHEDULES = ('cosine', *ENDLESS)
 SHAPE = ('warmup', 'schedule', 'final_fraction', 'decay_from')
 
 
@@ -98,6 +101,11 @@ def rate_schedule(
   if not warmup:
     return rest
   return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), rest], [warmup])
+
+
+def schedule_of(options: Mapping[str, Any]) -> str:
+  """The schedule that an optimiser with these options follows."""
+  return options.get('schedule', inspect.signature(learning_rate).parameters['schedule'].default)
 
 
 def decayed(params: Any) -> Any:

@@ -6,12 +6,14 @@ roles[role], opt[phase]  = optimiser(grad)      unless loss or |grad| is not fin
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -20,7 +22,7 @@ from diffjax.errors import InputError
 from diffjax.train import compiler
 from diffjax.train import meter as meters
 from diffjax.train.ema import Average, update
-from diffjax.train.roles import Copy, Method, Phase, TrainState
+from diffjax.train.roles import Copy, Method, Phase, TrainState, active_phases
 from diffjax.train.rules import Layout
 
 __all__ = ['init_state', 'jit_train_step', 'make_train_step']
@@ -110,7 +112,7 @@ def make_train_step(
       followers = {role: roles[role] for role, made in method.copied.items() if _follows(made, phase.role) and last}
       kept = averages.get(phase.role, {}) if last else {}
       moved = (roles[phase.role], opt[phase.name], kept, followers)
-      count = state.step // min(p.every for p in method.phases if p.role == phase.role) + 1  # moves of the role
+      count = _moves(method, phase.role, state.step)
       apply = lambda moved, grads, phase=phase, count=count: _apply(method, phase, ema, moved, grads, count)  # noqa: E731
       moved = _guarded(finite, apply, moved, grads)
       roles[phase.role], opt[phase.name], kept, followers = moved
@@ -233,6 +235,14 @@ def _apply(method: Method, phase: Phase, ema: Sequence[Average], moved: tuple, g
   averages = {role: method.copied[role].average for role in followers}
   followers = {role: update(averages[role], copy, params, count) for role, copy in followers.items()}
   return params, opt, kept, followers
+
+
+def _moves(method: Method, role: str, step: Array) -> Array:
+  """The number of steps up to this one, itself included, in which some phase moves the role."""
+  period = math.lcm(*(phase.every for phase in method.phases if phase.role == role))
+  due = [any(method.phases[i].role == role for i in active_phases(method, s)) for s in range(period)]
+  so_far = np.cumsum(due)
+  return step // period * int(so_far[-1]) + jnp.asarray(so_far, jnp.int32)[step % period]
 
 
 def _follows(made: Copy, role: str) -> bool:

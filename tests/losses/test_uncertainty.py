@@ -39,14 +39,36 @@ def test_values_by_hand():
   before, _ = jax.jit(plain, compiler_options={'xla_backend_optimization_level': 0})(
     {'student': params}, batch, jax.random.key(2)
   )
-  head, t = params['uncertainty'], np.asarray(aux['t'])
-  c, f = np.log(t) / 4, {k: np.asarray(v, np.float64) for k, v in head['fourier'].items()}
-  waves = np.sqrt(2) * np.cos(2 * np.pi * (c[:, None] * f['frequencies'] + f['phases']))
-  w = np.asarray(head['linear']['mp_kernel'], np.float64)[:, 0]
-  u = waves @ (w / (1e-4 + np.sqrt(np.mean(w**2)))) / np.sqrt(128)
+  u = by_hand(params['uncertainty'], np.log(np.asarray(aux['t'])) / 4)
   np.testing.assert_allclose(aux['uncertainty'], u, atol=2e-5)
   np.testing.assert_allclose(values, np.exp(-u) * np.asarray(before) + u, rtol=1e-4)
   assert values.dtype == jnp.float32 and set(params) == {'w', 'uncertainty'}
+
+
+def by_hand(head, c):
+  """u of a head told c (B,), in float64."""
+  f = {k: np.asarray(v, np.float64) for k, v in head['fourier'].items()}
+  waves = np.sqrt(2) * np.cos(2 * np.pi * (c[:, None] * f['frequencies'] + f['phases']))
+  w = np.asarray(head['linear']['mp_kernel'], np.float64)[:, 0]
+  return waves @ (w / (1e-4 + np.sqrt(np.mean(w**2)))) / np.sqrt(128)
+
+
+@pytest.mark.parametrize('name', ['edm', 've', 'flow'])
+def test_told_a_quarter_of_the_noise_level(name, x64):
+  """u is told -lam / 4 wherever |lam| <= 20, and 5 or -5 beyond; times by the inverse of each schedule.
+
+  The head's waves are float32: 2 pi c f up to 130, rounded to 1e-5 each, 128 of them of weight 1 / sqrt 128 in the sum.
+  """
+  lam = np.asarray([-30, -21, -20, -19.5, -17, -12, -3, 0, 3, 12, 17, 19.5, 20, 21, 30.0])
+  process, t = {
+    'edm': (schedules.edm(), np.exp(-lam)),
+    've': (schedules.ve(np.exp(-40.0), np.exp(40.0)), (40 - lam) / 80),
+    'flow': (schedules.flow(), 1 / (1 + np.exp(lam))),
+  }[name]
+  params = uncertainty.add_head({}, jax.random.key(3))
+  expected = by_hand(params['uncertainty'], np.clip(-lam, -20, 20) / 4)
+  assert np.abs(np.diff(expected[2:-2])).min() > 0.01  # each of these levels is told from its neighbours
+  np.testing.assert_allclose(uncertainty.log_level(params, process, jnp.asarray(t)), expected, rtol=0, atol=2e-4)
 
 
 def test_stationary_at_the_logarithm():

@@ -101,6 +101,57 @@ def test_corrupt_falls_back(three, harm):
   assert same(three.restore(target_of(state_of(0))), state_of(33))
 
 
+def with_leaf(state, name, move):
+  student = dict(state['roles']['student'])
+  return {**state, 'roles': {'student': {**student, name: move(student[name])}}}
+
+
+OTHERS = {  # what lies in the place of a state: Orbax reads it without a word
+  'another step': lambda state: state_of(2),
+  'one number': lambda state: with_leaf(state, 'w', lambda x: x.at[3, 1].add(1e-3)),
+  'all signs': lambda state: with_leaf(state, 'w', lambda x: -x),
+  'two signs': lambda state: with_leaf(state, 'half', lambda x: x.at[:2, 0].multiply(-1)),
+  'rows': lambda state: with_leaf(state, 'w', lambda x: x[::-1]),
+  'zeros': lambda state: with_leaf(state, 'w', jnp.zeros_like),
+  'key': lambda state: {**state, 'key': jax.random.key(17)},
+  'flag': lambda state: {**state, 'flag': ~state['flag']},
+  'count': lambda state: {**state, 'step': state['step'] + 1},
+}
+
+
+@pytest.mark.parametrize('name', OTHERS)
+def test_a_readable_state_of_another_digest_is_passed_over(three, tmp_path, name):
+  """Only the digest can tell; by `restore` and by `load` alike."""
+  writer = Checkpoints(tmp_path / 'other')
+  assert writer.save(OTHERS[name](state_of(3)), 3) and writer.close()
+  shutil.rmtree(three.directory / '3' / 'state')
+  shutil.copytree(tmp_path / 'other' / '3' / 'state', three.directory / '3' / 'state')
+  with pytest.warns(RuntimeWarning, match='checkpoint of step 3 .* cannot be read .*its checksum differs'):
+    found = three.restore(target_of(state_of(0)))
+  assert same(found, state_of(2)) and three.steps() == (1, 2)
+  three.bad.clear()
+  with pytest.warns(RuntimeWarning, match='its checksum differs'):
+    assert same(three.load()['roles'], state_of(2)['roles'])
+
+
+def test_an_exchanged_digest_is_seen_and_one_from_before_is_read(three, tmp_path, monkeypatch):
+  """A digest of the kind that earlier checkpoints hold still tells its own state from others."""
+  import diffjax.train.checkpoint as module
+
+  with monkeypatch.context() as patch:
+    patch.setattr(module, 'MIXED', 'words')
+    patch.setattr(module, 'digest', lambda tree, mixed=False: digest(tree, False))
+    writer = Checkpoints(tmp_path / 'old')
+    assert writer.save(state_of(1), 1) and writer.save(state_of(2), 2) and writer.close()
+  reader = Checkpoints(tmp_path / 'old')
+  assert same(reader.restore(target_of(state_of(0))), state_of(2))
+  shutil.rmtree(reader.directory / '2' / 'digest')
+  shutil.copytree(three.directory / '3' / 'digest', reader.directory / '2' / 'digest')
+  with pytest.warns(RuntimeWarning, match='step 2 .* its checksum differs'):
+    assert same(reader.restore(target_of(state_of(0))), state_of(1))
+  reader.close()
+
+
 def test_nothing_readable_is_refused(three):
   for i in (1, 2, 3):
     largest(three.directory / str(i) / 'state').write_bytes(b'')
@@ -111,15 +162,17 @@ def test_nothing_readable_is_refused(three):
     three.restore(target_of(state_of(0)))
 
 
-def test_checksum_sees_any_change():
-  """An odd weight a word modulo 2^32: a changed word changes the sum; so does an exchange of two."""
-  x = np.random.default_rng(0).normal(size=100).astype(np.float32)
-  base = digest({'x': jnp.asarray(x)})
-  for i in range(0, 100, 9):
-    y = x.copy()
-    y.view(np.uint32)[i] ^= 1 << (i % 32)
-    assert digest({'x': jnp.asarray(y)}) != base
-  assert digest({'x': jnp.asarray(x[::-1].copy())}) != base
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'uint8'])
+def test_checksum_sees_any_change(dtype):
+  """A changed bit, a change of sign of any number of words, an exchange of two: each changes the sum."""
+  x = np.random.default_rng(0).normal(scale=50, size=100).astype(jnp.dtype(dtype))
+  words = x.view(f'uint{8 * x.itemsize}')
+  bit = lambda i: words.dtype.type(1 << i % (8 * x.itemsize))  # noqa: E731
+  others = [np.where(np.arange(100) == i, words ^ bit(i), words) for i in range(0, 100, 9)]
+  others += [np.where(np.arange(100) < n, words ^ bit(-1), words) for n in (1, 2, 64, 99, 100)]
+  others += [words[::-1], np.roll(words, 1), np.zeros_like(words), np.ones_like(words)]
+  sums = [int(digest({'x': jnp.asarray(np.ascontiguousarray(w).view(x.dtype))})[0]) for w in (words, *others)]
+  assert len(set(sums)) == len(sums)
 
 
 @pytest.mark.parametrize('where', ['at once', 'in the background'])

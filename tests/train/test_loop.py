@@ -1,3 +1,4 @@
+import contextlib
 import json
 import logging
 import os
@@ -8,12 +9,14 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import training_job as job
 from training_job import arrays, batches, loss, run
 
+from diffjax.train import optimiser
 from diffjax.train.log import Log, read_csv
 from diffjax.train.loop import NonFinite
 from diffjax.train.roles import Method, Phase
@@ -67,6 +70,54 @@ def test_finished_run_does_nothing(whole, capsys):
   assert 'finished: 20 of 20 steps' in capsys.readouterr().out
   assert again.start == 20 and same(again.state, fit.state)
   assert {file: file.stat().st_mtime_ns for file in workdir.rglob('*') if file.is_file()} == before
+
+
+SCHEDULES = {
+  'constant': dict(schedule='constant'),
+  'inverse_sqrt': dict(schedule='inverse_sqrt', decay_from=4, warmup=2),
+}
+
+
+def of_rate(steps, **shape):
+  return Method((Phase('student', loss, optimiser.adamw(steps, learning_rate=1e-2, **shape)),))
+
+
+@pytest.mark.parametrize('schedule, stopped', [('constant', 'broken'), ('inverse_sqrt', 'finished')])
+def test_a_longer_run_goes_on_bit_for_bit(schedule, stopped, tmp_path):
+  """13 steps, off the grid of the log, and on to 18: state and log are those of 18 steps at once.
+
+  Of the log, a finished run has told the mean of its last three steps too.
+  """
+  shape = SCHEDULES[schedule]
+
+  def broken(start):
+    for i, batch in enumerate(batches(start), start):
+      if i == 12 and stopped == 'broken':
+        raise KeyboardInterrupt
+      yield batch
+
+  with pytest.raises(KeyboardInterrupt) if stopped == 'broken' else contextlib.nullcontext():
+    run(tmp_path / 'raised', steps=13, method=of_rate(13, **shape), batches=broken)
+  raised = run(tmp_path / 'raised', steps=18, method=of_rate(18, **shape))
+  whole = run(tmp_path / 'whole', steps=18, method=of_rate(18, **shape))
+  assert raised.start == {'finished': 13, 'broken': 10}[stopped] and same(raised.state, whole.state)
+  rows, expected = (read_csv(tmp_path / name / 'metrics.csv') for name in ('raised', 'whole'))
+  assert [row for row in rows if row['step'] != '13'] == expected
+
+
+def test_a_longer_run_under_another_schedule(tmp_path):
+  """12 steps of a cosine to 0, then a constant rate: the run whose rate is those one after the other."""
+  run(tmp_path, steps=12, method=of_rate(12, schedule='cosine'))
+  then = Method((Phase('student', loss, optimiser.adamw(16, learning_rate=3e-3, schedule='constant')),))
+  state = run(tmp_path, steps=16, method=then).state
+
+  def rate(n):
+    return jnp.where(n < 12, 1e-2 * (1 + jnp.cos(jnp.pi * n / 12)) / 2, 3e-3)
+
+  rule = optax.adamw(rate, weight_decay=1e-2, mask=optimiser.decayed)
+  whole = Method((Phase('student', loss, optax.chain(optax.clip_by_global_norm(1.0), rule)),))
+  for a, b in zip(arrays(state.roles), arrays(run(steps=16, method=whole).state.roles), strict=True):
+    np.testing.assert_allclose(a, b, rtol=0, atol=2e-5)
 
 
 def test_another_config_is_refused(whole):

@@ -70,6 +70,68 @@ def test_every_optimiser_descends(name):
   assert all(np.all(np.asarray(leaf) < 1) for leaf in params.values())
 
 
+PEAK, CLIP = 0.1, 0.5
+OPTIONS = [
+  ('adamw', {}), ('adamw', dict(b1=0.7, b2=0.6, eps=0.3, weight_decay=0.4)), ('adam', {}),
+  ('adam', dict(b1=0.7, b2=0.6, eps=0.3)), ('lion', {}), ('lion', dict(b1=0.7, b2=0.3, weight_decay=0.4)),
+  ('sgd', {}), ('sgd', dict(momentum=0.7)),
+]  # fmt: skip
+
+
+def by_formula(name, grads, rates, w, b1=0.9, b2=None, eps=1e-8, weight_decay=1e-2, momentum=0.0):
+  """The published update of one leaf, step by step in float64; the defaults are the papers'."""
+  b2 = {'lion': 0.99}.get(name, 0.999) if b2 is None else b2
+  decay = weight_decay if name in ('adamw', 'lion') and w.ndim == 2 else 0.0
+  m = v = np.zeros_like(w)
+  for k, (g, rate) in enumerate(zip(grads, rates, strict=True), 1):
+    if name == 'sgd':
+      m = momentum * m + g
+      w = w - rate * m
+    elif name == 'lion':  # arXiv:2302.06675, program 1
+      direction = np.sign(b1 * m + (1 - b1) * g)
+      m = b2 * m + (1 - b2) * g
+      w = w - rate * (direction + decay * w)
+    else:  # arXiv:1412.6980, algorithm 1; the decay of arXiv:1711.05101, algorithm 2, times the whole rate
+      m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+      w = w - rate * (m / (1 - b1**k) / (np.sqrt(v / (1 - b2**k)) + eps) + decay * w)
+  return w
+
+
+@pytest.mark.parametrize('name, options', OPTIONS, ids=lambda value: value if isinstance(value, str) else len(value))
+def test_first_two_steps_by_formula(name, options):
+  """The rates are those of counts 0 and 1; the gradient is clipped by the norm of all leaves, before the moments.
+
+  The first gradient is above the clip, the second below it: what is clipped is not the update, whose norm is another.
+  Float32: a few roundings of numbers below 3.
+  """
+  rng = np.random.default_rng(3)
+  start = {'kernel': rng.normal(size=(3, 4)), 'bias': rng.normal(size=4)}
+  grads = [{k: size * rng.normal(size=w.shape) for k, w in start.items()} for size in (3.0, 0.05)]
+  norms = [np.sqrt(sum(np.sum(g**2) for g in grad.values())) for grad in grads]
+  assert norms[0] > 5 * CLIP and norms[1] < CLIP
+  clipped = [{k: g * min(1, CLIP / norm) for k, g in grad.items()} for grad, norm in zip(grads, norms, strict=True)]
+  rates = [PEAK, PEAK * (1 + np.cos(np.pi / 3)) / 2]
+  expected = {k: by_formula(name, [g[k] for g in clipped], rates, w, **options) for k, w in start.items()}
+  rule = getattr(optimiser, name)(3, learning_rate=PEAK, clip=CLIP, **options)
+  params = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), start)
+  state = rule.init(params)
+  for grad in grads:
+    updates, state = rule.update(jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), grad), state, params)
+    params = optax.apply_updates(params, updates)
+  for k in start:
+    np.testing.assert_allclose(params[k], expected[k], rtol=0, atol=2e-6)
+
+
+def test_gradients_are_clipped_at_1_by_default():
+  grads = {'kernel': jnp.full((2, 3), 4.0), 'bias': jnp.full(3, 3.0)}
+  for name in optimiser.__all__:
+    rule = getattr(optimiser, name)
+    a, b = (moved(rule(10, **clip), grads, 1)['kernel'] for clip in ({}, dict(clip=1.0)))
+    np.testing.assert_array_equal(a, b)
+  whole = moved(optimiser.sgd(10, learning_rate=1.0, schedule='constant'), grads)
+  assert sum(np.sum((1 - np.asarray(w)) ** 2) for w in whole.values()) == pytest.approx(1, rel=1e-5)
+
+
 @pytest.mark.parametrize('options', [dict(schedule='linear'), dict(warmup=50), dict(learning_rate=0), dict(waurmup=3)])
 def test_refused(options):
   with pytest.raises(ValueError, match='optimiser.* got .*allowed'):

@@ -89,6 +89,36 @@ def test_phases_move_their_roles_alone():
   assert set(state.ema) == {'student'}
 
 
+@pytest.mark.parametrize('every', [((1, 0), (1, 0)), ((2, 0), (2, 1)), ((2, 0), (3, 0)), ((1, 0), (3, 2))], ids=str)
+def test_averages_of_a_role_move_once_a_step(every):
+  """Two phases move one role: at the n-th step that moves it, each average moves once, by rate(n) to what both left.
+
+  Averages and followers of rates 1/2 (warmed up: 9/10, 9/11, ...) and 1 - (1 - 1/n)^(gamma + 1), in float64 by hand.
+  """
+  phases = [
+    Phase('student', pull('student', 'teacher'), optax.sgd(rate), every=n, offset=o, name=name)
+    for (n, o), rate, name in zip(every, (0.1, 0.03), 'ab', strict=True)
+  ]
+  two = Method(tuple(phases), copies={'teacher': 'student', 'target': Copy('student', ema.constant(0.5))})
+  averages = (ema.constant(0.5), ema.power(0.1))
+  state = begin(two, batch_at(0), lambda key: {'student': {'w': jax.random.normal(key, (2,))}}, averages)
+  step = jax.jit(make_train_step(two, averages), static_argnums=2)
+  rates = [lambda n: max(0.5, 9 / (n + 9)), lambda n: 1 - (1 - 1 / n) ** (ema.gamma_of(0.1) + 1)]
+  means, target, n = [np.asarray(state.roles['student']['w'], np.float64)] * 2, state.roles['target']['w'], 0
+  for i in range(7):
+    active = active_phases(two, i)
+    if not active:
+      state = state.replace(step=state.step + 1)
+      continue
+    state, _ = step(state, batch_at(i), active)
+    w, n = np.asarray(state.roles['student']['w'], np.float64), n + 1
+    means = [mean + rate(n) * (w - mean) for mean, rate in zip(means, rates, strict=True)]
+    target = target + rates[0](n) * (w - target)
+    for average, mean in zip(averages, means, strict=True):
+      np.testing.assert_allclose(state.ema['student'][average.name]['w'], mean, rtol=0, atol=3e-6)
+    np.testing.assert_allclose(state.roles['target']['w'], target, rtol=0, atol=3e-6)
+
+
 def test_closed_form_of_the_first_phase():
   batch = batch_at(3)
   state = begin(TWO, batch, two_roles)
