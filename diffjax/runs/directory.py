@@ -49,7 +49,6 @@ FREE = ('sampling', 'evaluation', 'mesh', 'loading.workers', 'loading.prefetch',
         'train.keep', 'train.profile', 'train.max_skipped')  # fmt: skip
 """What may differ between the start of a run and a command that goes on from it: nothing that moves its numbers."""
 
-
 CHUNK = 1024  # examples that are read at a time where only their labels are wanted
 
 
