@@ -10,10 +10,13 @@ from collections.abc import Iterator, Sequence
 from diffjax.commands import evaluate, profile, sample, search, statistics, train
 from diffjax.commands.process import as_before
 from diffjax.errors import InputError
+from diffjax.runs.paths import expanded
 
 __all__ = ['main']
 
 COMMANDS = dict(train=train, sample=sample, evaluate=evaluate, statistics=statistics, search=search, profile=profile)
+
+PATHS = ('workdir', 'config', 'out', 'solver')  # of the options, whatever the command
 
 EPILOG = """\
 The main job, and what one does with it:
@@ -32,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """Run one command; the exit status is 2 where the input was refused, with one line that says why."""
   options, rest = _parser().parse_known_args(arguments)
   with refusals() as status:
+    for field in PATHS:
+      if getattr(options, field, None) is not None:
+        setattr(options, field, expanded(getattr(options, field), field))
     overrides = [argument for argument in rest if argument.startswith('--config.')]
     unknown = [argument for argument in rest if argument not in overrides]
     if unknown:

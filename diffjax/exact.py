@@ -14,7 +14,8 @@ from flax import struct
 from jax import Array
 
 from diffjax import keys
-from diffjax.contracts import Data, KeyBatch, Memory, Time
+from diffjax import labels as classes
+from diffjax.contracts import Cond, Data, KeyBatch, Memory, Time
 from diffjax.errors import InputError
 from diffjax.prediction import Pred
 from diffjax.process import Process
@@ -156,9 +157,20 @@ class Mixture(struct.PyTreeNode):
     mean, std = process.posterior(x, x0, t, s)
     return mean + std * keys.normal(k_step, x)
 
+  def check_cond(self, cond: Cond, field: str = 'cond') -> None:
+    """Raises InputError for a label, where it can be read, that no component has and that is not -1."""
+    values, there = classes.known(cond), classes.known(self.labels)
+    if values is None or there is None:
+      return
+    wrong = values[~np.isin(values, [-1, *there])]
+    if wrong.size:
+      allowed = ', '.join(map(str, np.unique(there)))
+      raise InputError(f'{field}: got label {wrong.flat[0]}; allowed: {allowed}, or -1, which means any')
+
   def _prior(self, cond: Array | None) -> Array:
     if cond is None:
       return self.log_weights
+    self.check_cond(cond)
     chosen = (self.labels == jnp.asarray(cond)[:, None]) | (jnp.asarray(cond)[:, None] < 0)
     return jax.nn.log_softmax(jnp.where(chosen, self.log_weights, -jnp.inf), axis=-1)
 
@@ -184,6 +196,10 @@ class ExactDenoiser(struct.PyTreeNode):
 
   def __call__(self, x: Array, t: Time, cond: Array | None = None, memory: Memory = None) -> Pred:
     return self.target.predict(x, *self.process.schedule(jnp.asarray(t)), cond)
+
+  def check_cond(self, cond: Cond, field: str = 'cond') -> None:
+    """See `Mixture.check_cond`."""
+    self.target.check_cond(cond, field)
 
 
 class ExactMoments(ExactDenoiser):

@@ -13,7 +13,25 @@ from jax import Array
 from diffjax.contracts import Data, KeyBatch
 from diffjax.errors import InputError
 
-__all__ = ['per_sample', 'numbered', 'split', 'fold', 'normal', 'uniform', 'bernoulli']
+__all__ = ['seeded', 'check_seed', 'per_sample', 'numbered', 'split', 'fold', 'normal', 'uniform', 'bernoulli']
+
+SEEDS = 2**32
+
+
+def seeded(seed: int, field: str = 'seed') -> Array:
+  """The typed key of a seed from 0 to 2^32 - 1; two seeds have two keys.
+
+  Raises:
+    InputError: another seed, of which `jax.random.key` would take the remainder.
+  """
+  check_seed(seed, field)
+  return jax.random.key(seed)
+
+
+def check_seed(seed: int, field: str = 'seed') -> None:
+  """Raises InputError where `seeded` would."""
+  if not 0 <= seed < SEEDS:
+    raise InputError(f'{field}: got {seed}; allowed: a whole number from 0 to {SEEDS - 1}')
 
 
 def per_sample(key: Array, n: int, start: int | Array = 0) -> Array:

@@ -11,11 +11,14 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from diffjax import labels
 from diffjax.contracts import Cond, Data, Memory, Params, Time
+from diffjax.errors import InputError
 from diffjax.kinds import Kind, as_kind
 from diffjax.process import Process, expand, over_time
 
-__all__ = ['Pred', 'Denoise', 'Denoiser', 'predict', 'target', 'complete', 'as_denoiser', 'null_of']
+__all__ = ['Pred', 'Denoise', 'Denoiser', 'predict', 'target', 'complete', 'as_denoiser', 'null_of', 'network_of',
+           'check_null']  # fmt: skip
 
 Net = Callable[[Any, Any, Array, Any, Array | None], Any]
 
@@ -76,6 +79,7 @@ class Denoiser(struct.PyTreeNode):
 
   Attributes:
     null: the condition that means none, for guidance; None where the network takes no condition.
+    untrained: why the network never saw that condition in training; empty where it did.
   """
 
   params: Params
@@ -83,11 +87,18 @@ class Denoiser(struct.PyTreeNode):
   kind: Kind
   null: Cond = None
   net: Net = struct.field(pytree_node=False, kw_only=True)
+  untrained: str = struct.field(pytree_node=False, kw_only=True, default='')
 
   def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
+    if cond is None and self.null is not None:
+      check_null(self)
     out = apply_net(self.net, self.params, self.process, self.kind, x, t, cond)
     out = jax.tree.map(lambda out, x: out.astype(x.dtype), out, x)
     return predict(self.process, self.kind, x, t, out)
+
+  def check_cond(self, cond: Cond, field: str = 'cond') -> None:
+    """Raises InputError for labels that the network does not have, see `diffjax.labels`."""
+    labels.check(cond, getattr(getattr(self.net, 'module', None), 'classes', 0), field)
 
 
 def apply_net(
@@ -122,3 +133,18 @@ def null_of(denoise: Any) -> Any:
   while not hasattr(denoise, 'null') and hasattr(denoise, 'denoise'):
     denoise = denoise.denoise
   return getattr(denoise, 'null', None)
+
+
+def network_of(denoise: Any) -> Any:
+  """The innermost denoiser of a stack of transforms."""
+  while hasattr(denoise, 'denoise'):
+    denoise = denoise.denoise
+  return denoise
+
+
+def check_null(denoise: Any) -> None:
+  """Raises InputError where the network in a stack of transforms never saw its null condition in training."""
+  untrained = getattr(network_of(denoise), 'untrained', '')
+  if untrained:
+    raise InputError(f'null: got that of a network that never saw it in training, since {untrained}; allowed: a run '
+                     'that was trained with it')  # fmt: skip

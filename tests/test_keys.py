@@ -66,3 +66,23 @@ def test_uniform_and_bernoulli():
     assert abs(part.mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / (N / 2))
   batch = keys.per_sample(KEY, N)
   assert not keys.bernoulli(batch, 0.0).any() and keys.bernoulli(batch, 1.0).all()
+
+
+def test_every_seed_has_a_key_of_its_own():
+  """The generator takes 32 bits: seeds that agree in all but one of them differ, and there are no others."""
+  seeds = [0, 2**32 - 1, *(5 ^ 2**bit for bit in range(32))]
+  found = {tuple(jax.random.key_data(keys.seeded(seed)).tolist()) for seed in seeds}
+  assert len(found) == len(seeds)
+  for seed in (-1, 2**32, 2**32 + 5, 2**63, -(2**63) - 1):
+    with pytest.raises(ValueError, match=f'lot: got {seed}; allowed: a whole number from 0 to 4294967295'):
+      keys.seeded(seed, 'lot')
+
+
+@pytest.mark.parametrize('k', [-1, 2**31, 2**32 + 5])
+def test_samples_beyond_the_last_are_refused(k):
+  """Their index would be folded in by its lower 32 bits."""
+  from diffjax.runs import generate
+
+  with pytest.raises(ValueError, match=f'ks: got {k}; allowed: whole numbers from 0 to 2147483647'):
+    generate.random_labels(0, np.array([0, k]), 10)
+  assert generate.random_labels(0, np.array([2**31 - 1]), 10).shape == (1,)

@@ -75,13 +75,19 @@ def chief() -> bool:
 
 
 def draw(trained: Trained, solver: Any, n: int, labels: Any, seed: int) -> Any:
-  """Samples 0 .. n - 1 of this seed on every host; images, unlike latents, are clipped to the range of the data."""
+  """Samples 0 .. n - 1 of this seed on every host; images, unlike latents, are clipped to the range of the data.
+
+  Raises:
+    FloatingPointError: some are not finite.
+  """
   import numpy as np
 
+  from diffjax import finite
   from diffjax.runs.generate import generate
 
   what, denoise, mesh, *_ = trained
   drawn = generate(denoise, solver, what.shape, n, labels, seed, what.config.sampling.batch, mesh)
+  finite.check('samples', finite.lost(drawn))
   return np.clip(drawn, -1, 1) if of_images(what) else drawn
 
 

@@ -79,13 +79,17 @@ def _paths(trained: Trained, solver: Any) -> Any:
   """The ways of a few images from noise to data, see `trajectories`; None for points."""
   import numpy as np
 
+  from diffjax import finite
   from diffjax.runs.generate import trajectories
 
   what, denoise, mesh, *_ = trained
   if len(what.shape) != 3:
     return None
   few = np.arange(min(4, what.classes)) if what.classes else None
-  return trajectories(denoise, solver, what.shape, few, 4 if few is None else len(few), what.config.seed, mesh)
+  x, x0 = trajectories(denoise, solver, what.shape, few, 4 if few is None else len(few), what.config.seed, mesh)
+  for name, points in (('trajectory', x), ('trajectory of x0', x0)):
+    finite.check(name, finite.lost(points), 'points')
+  return x, x0
 
 
 def _pictures(workdir: str, what: Any, solver: Any, drawn: Any, known: Any, held: Any, paths: Any) -> None:

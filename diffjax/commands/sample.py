@@ -43,8 +43,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Draw samples and write them with a picture, or part by part."""
+  from diffjax.keys import check_seed
   from diffjax.runs import directory as runs
 
+  check_seed(options.seed)
   config = runs.read_config(options.workdir)
   given = _labels(options.labels, config.data.classes)
   ks = _seeds(options)

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   what, denoise, mesh, *_ = network(
     options.workdir, [*overrides, f'--config.sampling.steps={options.nfe}'], options.step
   )
-  from diffjax import search
+  from diffjax import finite, search
   from diffjax.solvers import Table
   from diffjax.solvers.solver_file import write
 
@@ -66,6 +66,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     float(search.errors(denoise, search.population([table]), held.x, held.reference, held.cond, chunk=chunk)[0])
     for table in (before, found)
   ]
+  finite.check('search', finite.lost(errors[1:]), 'solvers found')
   c = what.config.sampling
   write(out, found, what.process, f'{told}, scale {c.scale:g}, of {options.workdir}')
   print(f'{c.solver.name} on {c.grid.name}, {before.nfe} evaluations: error {errors[0]:.4f} on held-out starts')
@@ -76,6 +77,9 @@ def _checked(options: argparse.Namespace) -> str:
   """Where to write, once every number is one that can be."""
   from etils import epath
 
+  from diffjax.keys import check_seed
+
+  check_seed(options.seed)
   if options.method not in METHODS:
     raise InputError(f'method: got {options.method!r}; allowed: {", ".join(METHODS)}')
   options.budget = BUDGET[options.method] if options.budget is None else options.budget
@@ -96,7 +100,7 @@ def _target(what: Any, denoise: Any, mesh: Any, options: argparse.Namespace, par
   import jax.numpy as jnp
   import numpy as np
 
-  from diffjax import search
+  from diffjax import finite, search
   from diffjax.runs.generate import starts
   from diffjax.train import sharding
 
@@ -110,7 +114,9 @@ def _target(what: Any, denoise: Any, mesh: Any, options: argparse.Namespace, par
     search.reference(denoise, x[i : i + size], None if cond is None else cond[i : i + size])
     for i in range(0, options.starts, size)
   ]
-  return search.Target(denoise, x, jnp.concatenate(ends), cond)
+  ends = jnp.concatenate(ends)
+  finite.check('reference', finite.lost(ends), 'starts')
+  return search.Target(denoise, x, ends, cond)
 
 
 def _chunk(what: Any, options: argparse.Namespace) -> int:

@@ -7,11 +7,11 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from diffjax.errors import InputError
 from diffjax.runs.config import ConfigDict, refused
+from diffjax.runs.paths import expanded
 
 __all__ = ['hosts', 'meet', 'mesh_of', 'start']
 
@@ -49,7 +49,7 @@ def start(config: ConfigDict, distributed: str | None = None, timeout: int = TIM
   if config.mesh.cpu_devices:
     with contextlib.suppress(RuntimeError):  # a process that has used JAX before keeps the devices it has
       jax.config.update('jax_num_cpu_devices', config.mesh.cpu_devices)
-  cache = os.environ.get('JAX_COMPILATION_CACHE_DIR') or str(Path.home() / '.cache' / 'diffjax')
+  cache = expanded(os.environ.get('JAX_COMPILATION_CACHE_DIR') or '~/.cache/diffjax', 'JAX_COMPILATION_CACHE_DIR')
   jax.config.update('jax_compilation_cache_dir', cache)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)

@@ -32,6 +32,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Estimate the three statistics and write them."""
+  from diffjax.keys import check_seed
+
+  check_seed(options.seed)
   for field, least in (('n', 2), ('knots', 2)):
     if getattr(options, field) < least:
       raise InputError(f'{field}: got {getattr(options, field)}; allowed: at least {least}')

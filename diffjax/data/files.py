@@ -9,6 +9,7 @@ from etils import epath
 
 from diffjax.data.dataset import Arrays, DataSet, check, scaled
 from diffjax.errors import InputError
+from diffjax.runs.paths import place
 
 __all__ = ['folder', 'npz']
 
@@ -133,4 +134,4 @@ def square(image, size: int, channels: int) -> np.ndarray:
 
 
 def at(path: str, split: str) -> epath.Path:
-  return epath.Path(str(path).replace('{split}', split)).expanduser()
+  return place(str(path).replace('{split}', split), 'data.path')

@@ -16,6 +16,7 @@ from etils import epath
 from diffjax.data.dataset import DataSet, scaled
 from diffjax.data.files import square
 from diffjax.errors import InputError
+from diffjax.runs.paths import place
 
 __all__ = ['data_home', 'names', 'prepare', 'read', 'tfds']
 
@@ -24,7 +25,7 @@ NAME = re.compile(r'[A-Za-z]\w*(/[\w.-]+)?(:[\d.*]+)?')
 
 def data_home(data_dir: str | None = None) -> epath.Path:
   """Where prepared sets lie: the argument, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-  return epath.Path(data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
+  return place(data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets', 'data_dir')
 
 
 def names() -> list[str]:

@@ -8,8 +8,8 @@ from jax import Array
 
 from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
-from diffjax.guidance.transform import Transform, as_scale, cost, value_at
-from diffjax.prediction import Denoise, Pred, null_of
+from diffjax.guidance.transform import Transform, as_scale, cost, null_for, value_at
+from diffjax.prediction import Denoise, Pred
 from diffjax.process import expand, over_time
 
 __all__ = ['cfg']
@@ -31,15 +31,13 @@ def cfg(denoise: Denoise, scale: Any, null: Cond = None, interval: tuple[float, 
       t the other branch is then not evaluated and the cost is 1.   arXiv:2404.07724
 
   Raises:
-    InputError: no `null` is given or known, lo >= hi, or (when called) there is no condition.
+    InputError: no `null` is given or known, or the network never saw it in training; lo >= hi; or (when called) there
+      is no condition.
   """
-  null = null_of(denoise) if null is None else null
-  if null is None:
-    raise InputError('null: got None and the network names none; allowed: the condition that means none')
+  null = null_for(denoise, null)
   if interval is not None and (len(interval) != 2 or not interval[0] < interval[1]):
     raise InputError(f'interval: got {interval}; allowed: (lo, hi) in t with lo < hi')
   ends = None if interval is None else jnp.asarray(interval, float)
-  null = jax.tree.map(lambda n: jnp.asarray(n, jnp.result_type(n)), null)
   return Guided(denoise, as_scale(scale), null, ends)
 
 

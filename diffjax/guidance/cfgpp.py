@@ -9,8 +9,8 @@ from jax import Array
 from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
 from diffjax.guidance.cfg import branches
-from diffjax.guidance.transform import Transform, as_scale, cost, value_at
-from diffjax.prediction import Denoise, Pred, null_of
+from diffjax.guidance.transform import Transform, as_scale, cost, null_for, value_at
+from diffjax.prediction import Denoise, Pred
 from diffjax.process import expand, over_time
 
 __all__ = ['cfgpp']
@@ -32,12 +32,10 @@ def cfgpp(denoise: Denoise, scale: Any = 0.6, null: Cond = None) -> 'ManifoldGui
     null: the condition that means none; the network's own by default.
 
   Raises:
-    InputError: no `null` is given or known, or (when called) there is no condition.
+    InputError: no `null` is given or known, or the network never saw it in training; or (when called) there is no
+      condition.
   """
-  null = null_of(denoise) if null is None else null
-  if null is None:
-    raise InputError('null: got None and the network names none; allowed: the condition that means none')
-  return ManifoldGuided(denoise, as_scale(scale), jax.tree.map(lambda n: jnp.asarray(n, jnp.result_type(n)), null))
+  return ManifoldGuided(denoise, as_scale(scale), null_for(denoise, null))
 
 
 class ManifoldGuided(Transform):

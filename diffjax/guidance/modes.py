@@ -13,7 +13,7 @@ from jax import Array
 
 from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
-from diffjax.prediction import Denoise, Pred
+from diffjax.prediction import Denoise, Pred, check_null
 from diffjax.process import Process, expand
 
 __all__ = ['conditional', 'clean', 'marginalised', 'joint', 'Part', 'GuidedJoint']
@@ -43,7 +43,12 @@ def conditional(denoise: Denoise, names: str | tuple[str, ...], noise: dict[str,
     denoise: the joint denoiser.
     names: one modality, x then being its value; or several, x then being a dict.
     noise: {name: draws from the prior at t_max} of the other modalities; None where a condition is always given.
+
+  Raises:
+    InputError: there is noise, and the network was not trained at the ends of time.
   """
+  if noise is not None:
+    check_null(denoise)
   return Part(denoise, None if noise is None else marginalised(denoise.process, noise), names=names)
 
 
@@ -54,8 +59,9 @@ def joint(denoise: Denoise, scale: Any, noise: dict[str, Any]) -> 'GuidedJoint':
   itself, which needs no wrapper: `denoise(x, t)`. Costs 1 + M evaluations, in one batched call.
 
   Raises:
-    InputError: less than two modalities.
+    InputError: less than two modalities, or the network was not trained at the ends of time.
   """
+  check_null(denoise)
   if len(noise) < 2:
     raise InputError(f'noise: got {sorted(noise)}; allowed: draws of all modalities, at least two')
   return GuidedJoint(denoise, jnp.asarray(scale, float), marginalised(denoise.process, noise))

@@ -9,7 +9,10 @@ from flax import struct
 from jax import Array
 from jax.tree_util import Partial
 
-from diffjax.prediction import Denoise
+from diffjax import labels
+from diffjax.contracts import Cond
+from diffjax.errors import InputError
+from diffjax.prediction import Denoise, check_null, network_of, null_of
 from diffjax.process import Process
 
 __all__ = ['chain', 'cost']
@@ -47,6 +50,28 @@ def cost(denoise: Any, t: float) -> int:
   if hasattr(denoise, 'cost'):
     return denoise.cost(t)
   return cost(denoise.denoise, t) if isinstance(denoise, Transform) else 1
+
+
+def null_for(denoise: Any, null: Cond = None) -> Any:
+  """The condition that means none, as arrays: `null`, or the network's own.
+
+  Raises:
+    InputError: none is given or known, the network never saw it in training, or it is a label that is not there.
+  """
+  own = null_of(denoise)
+  chosen = own if null is None else null
+  if chosen is None:
+    raise InputError('null: got None and the network names none; allowed: the condition that means none')
+  if null is None or getattr(network_of(denoise), 'null', None) is None or _equal(null, own):
+    check_null(denoise)
+  labels.check_for(denoise, chosen, 'null')
+  return jax.tree.map(lambda n: jnp.asarray(n, jnp.result_type(n)), chosen)
+
+
+def _equal(null: Cond, own: Any) -> bool:
+  """Whether a null that was given is the network's own label; one that is traced cannot be told."""
+  given, own = labels.known(null), labels.known(own)
+  return given is not None and own is not None and bool((given == own).all())
 
 
 def as_scale(scale: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from diffjax import labels
 from diffjax.errors import InputError
 
 from .taps import TAP, intercepting
@@ -33,7 +34,7 @@ class Apply:
   in `diffjax.nets.hooks`. `given` is what params['hooks'][name] holds, None where nothing: arrays that change, are
   trained or sharded like other weights. Layers under `scan` are one attention of one name.
 
-  InputError if a name is not among them, or a pattern fits none.
+  InputError if a name is not among them, a pattern fits none, or a label is none of the module's (`diffjax.labels`).
   """
 
   module: nn.Module
@@ -41,6 +42,7 @@ class Apply:
   hooks: tuple[tuple[str, Callable], ...] = ()
 
   def __call__(self, params, x, t, cond=None, key=None):
+    labels.check(cond, getattr(self.module, 'classes', 0))
     if self.hooks:
       given = params.get('hooks', {})
       params, seen = {name: value for name, value in params.items() if name != 'hooks'}, {}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ml_collections
 
 from diffjax.errors import InputError
+from diffjax.runs.paths import expanded
 
 __all__ = ['ConfigDict', 'ConfigError', 'defaults', 'from_file', 'override', 'checked', 'named', 'refused', 'registry']
 
@@ -45,7 +46,7 @@ def defaults() -> ConfigDict:
   c.loading = dict(workers=0, prefetch=2, flip=False, augment=0.0)
   c.process = dict(name='cosine')
   c.net = dict(name='unet')
-  c.loss = dict(name='denoising', kind='v')
+  c.loss = dict(name='denoising', kind='v', drop_cond=0.0)
   c.train = dict(
     steps=1000, batch=128, accumulate=1, optimiser=dict(name='adamw'), ema=(0.999,), log_every=50, save_every=1000,
     keep=3, max_skipped=20, profile=(),
@@ -70,7 +71,7 @@ def from_file(path: str) -> ConfigDict:
   Raises:
     ConfigError: no such file, or it has no `get_config`.
   """
-  name, _, argument = str(path).partition(':')
+  name, _, argument = expanded(path, 'config').partition(':')
   if not Path(name).is_file():
     raise ConfigError(f'config: got {name!r}, which is not there; allowed: a Python file with get_config()')
   get_config = runpy.run_path(name).get('get_config')

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from jax import Array
 
 from diffjax import data
@@ -19,6 +18,7 @@ from diffjax.data.augment import FEATURES
 from diffjax.errors import InputError
 from diffjax.runs.experiment import Experiment, build
 from diffjax.metrics.resample import spread
+from diffjax.runs.paths import place
 from diffjax.prediction import Denoiser
 from diffjax.process import Process
 from diffjax.train.roles import TrainState, active_phases
@@ -62,7 +62,7 @@ def claim(workdir: str, config: ConfigDict, free: tuple[str, ...] = ()) -> None:
   Raises:
     ConfigError: it holds a run of another config (the keys that differ are named), or cannot be written.
   """
-  path = epath.Path(workdir) / 'config.json'
+  path = place(workdir, 'workdir') / 'config.json'
   if path.exists():
     before = read_config(workdir).to_dict()
     told = differences(before, config.to_dict(), FREE + free)
@@ -88,7 +88,7 @@ def differences(before: dict[str, Any], after: dict[str, Any], free: tuple[str, 
 
 def write(path: Any, data: bytes) -> None:
   """The file with its directory, whole or not there: written beside its place and renamed."""
-  path = epath.Path(path)
+  path = place(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   beside = path.parent / f'.{path.name}.tmp'
   beside.write_bytes(data)
@@ -101,7 +101,7 @@ def read_config(workdir: str) -> ConfigDict:
   Raises:
     ConfigError: there is no run in this directory (one of a similar name is pointed out), or its config is damaged.
   """
-  path = epath.Path(workdir) / 'config.json'
+  path = place(workdir, 'workdir') / 'config.json'
   if not path.exists():
     around = path.parent.parent
     names = [p.name for p in around.iterdir() if (p / 'config.json').exists()] if around.exists() else []
@@ -248,7 +248,7 @@ def restored(experiment: Experiment, workdir: str, mesh: Any, step: int | None =
   """
   from diffjax.train.checkpoint import Checkpoints  # orbax takes .2 s to import
 
-  saver = Checkpoints(epath.Path(workdir) / 'checkpoints', experiment.config.train.keep)
+  saver = Checkpoints(place(workdir, 'workdir') / 'checkpoints', experiment.config.train.keep)
   steps = saver.steps()
   known = step is None or step in steps
   state = saver.restore(state_of(experiment, mesh), step) if known else None

@@ -7,15 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from jax import Array
 
-from diffjax import guidance, kinds, losses, nets, schedules, solvers, statistics
+from diffjax import guidance, kinds, losses, nets, schedules, solvers, statistics, keys
 from diffjax.runs.config import ConfigDict, ConfigError, checked, named, refused, registry
 from diffjax.data.augment import FEATURES
 from diffjax.kinds import Kind
 from diffjax.losses import times, uncertainty, weights
 from diffjax.nets import Apply
+from diffjax.runs.paths import place
 from diffjax.prediction import Denoise, Denoiser
 from diffjax.process import Process
 from diffjax.train.roles import Method, Phase
@@ -47,6 +47,20 @@ class Experiment:
   def null(self) -> Array | None:
     """The label that means none."""
     return jnp.asarray(self.classes, jnp.int32) if self.classes else None
+
+  @property
+  def untrained(self) -> str:
+    """Why the network never saw its null condition in training; empty where it did.
+
+    Of one modality that is the null label, which `loss.drop_cond` puts in the place of others; of several the ends of time,
+    where the other modalities are noise (`loss.ends`), and their labels are never dropped.
+    """
+    name, options = self.config.loss.name, self.config.loss
+    if name == 'modalities':
+      if not options.get('ends', 0.05):
+        return 'config.loss.ends is 0'
+      return 'config.loss.name is modalities, which drops no labels' if self.classes else ''
+    return 'config.loss.drop_cond is 0' if self.classes and not options.get('drop_cond', 0.0) else ''
 
   def rows(self, rows: int) -> Any:
     """The shapes of so many x."""
@@ -85,7 +99,7 @@ class Experiment:
 
   def denoiser(self, params: Any) -> Denoiser:
     """The network with these parameters, unguided."""
-    return Denoiser(params, self.process, self.kind, self.null, net=self.net)
+    return Denoiser(params, self.process, self.kind, self.null, net=self.net, untrained=self.untrained)
 
   def guided(self, denoise: Denoise) -> Denoise:
     """The denoiser with the guidance and threshold of `config.sampling`."""
@@ -93,6 +107,9 @@ class Experiment:
     if s.guidance_scale != 1:
       if not self.classes:
         raise ConfigError(f'config.sampling.guidance_scale: got {s.guidance_scale}; allowed: 1, since data.classes is 0')
+      if self.untrained:
+        raise ConfigError(f'config.sampling.guidance_scale: got {s.guidance_scale:g}; allowed: 1, since {self.untrained} and the network '
+                          'never saw the null label; train with a drop of .1 to guide')  # fmt: skip
       denoise = guidance.cfg(denoise, s.guidance_scale, interval=tuple(s.interval) or None)
     if s.threshold == 'static':
       denoise = guidance.threshold(denoise)
@@ -127,7 +144,7 @@ class Experiment:
     s, path = self.config.sampling, f'{workdir}/statistics/{kind}.npz'
     field, user = ('teleport', 'a leap') if kind == 'gaussian' else ('solver', s.solver.name)
     command = f'diffjax statistics --workdir={workdir or "WORKDIR"}'
-    if workdir is None or not epath.Path(path).exists():
+    if workdir is None or not place(path).exists():
       raise ConfigError(f'config.sampling.{field}: {user} needs the statistics of a trained run, and '
                         f'{path} is not there; {command} makes them')  # fmt: skip
     found = refused(f'sampling.{field}', statistics.load, path, statistics.KINDS[kind])
@@ -214,6 +231,7 @@ def _check_loading(config: ConfigDict, net: Apply, shape: Any) -> None:
 
 
 def _check_numbers(config: ConfigDict) -> None:
+  refused('seed', keys.check_seed, config.seed)
   tree: dict[str, Any] = config.to_dict()
   for field in ('train.steps', 'train.batch', 'train.accumulate', 'train.log_every', 'train.save_every', 'train.keep',
                 'sampling.steps', 'sampling.batch', 'evaluation.n'):  # fmt: skip

@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 
 from diffjax import keys
 from diffjax.errors import InputError
+from diffjax.labels import check_for as check_labels
 from diffjax.prediction import Denoise
 from diffjax.process import Process
 from diffjax.solvers import Solver, trajectory, sample
@@ -20,10 +21,12 @@ from diffjax.train import sharding
 
 __all__ = ['drawn', 'generate', 'random_labels', 'starts', 'trajectories']
 
+LAST = 2**31 - 1  # of the samples of a seed
+
 
 def starts(denoise: Denoise, shape: tuple[int, ...], seed: int, first: int, rows: int) -> tuple[Array, Array]:
   """The noise (rows, *shape) at t_max and the solver's key batch of samples first .. first + rows - 1 of this seed."""
-  return _starts(denoise.process, shape, jax.random.key(seed), first + jnp.arange(rows))
+  return _starts(denoise.process, shape, keys.seeded(seed), jnp.asarray(_indices(first + np.arange(rows))))
 
 
 def _starts(process: Process, shape: tuple[int, ...], key: Array, ks: Array) -> tuple[Array, Array]:
@@ -33,7 +36,7 @@ def _starts(process: Process, shape: tuple[int, ...], key: Array, ks: Array) -> 
 
 def random_labels(seed: int, ks: np.ndarray, classes: int) -> np.ndarray:
   """The class of each sample k of this seed, (len(ks),) int32: uniform, from a stream of the sample's own key."""
-  key_batch = keys.fold(keys.numbered(jax.random.key(seed), jnp.asarray(ks)), 2)  # 0 and 1 are those of `starts`
+  key_batch = keys.fold(keys.numbered(keys.seeded(seed), jnp.asarray(_indices(ks))), 2)  # 0 and 1 are those of `starts`
   return np.asarray(jax.vmap(lambda k: jax.random.randint(k, (), 0, classes))(key_batch), np.int32)
 
 
@@ -59,12 +62,15 @@ def drawn(
     mesh: where to draw them, the batch over data and fsdp; the default device where None.
 
   Raises:
-    InputError: labels of another length, or a mesh that gives one row to devices of several processes.
+    InputError: a seed or an index that its generator does not tell from another, labels of another length, or a mesh
+      that gives one row to devices of several processes.
   """
   if labels is not None and np.shape(labels) != np.shape(ks):
     raise InputError(f'labels: got shape {np.shape(labels)}; allowed: one a sample, ({len(ks)},)')
+  check_labels(denoise, labels, 'labels')
+  ks = _indices(ks)
   mesh = sharding.make_mesh(1) if mesh is None else mesh
-  where, key = sharding.batch_sharding(mesh), jax.random.key(seed)
+  where, key = sharding.batch_sharding(mesh), keys.seeded(seed)
   parts, processes = mesh.shape['data'] * mesh.shape['fsdp'], jax.process_count()
   size = -(-min(batch, len(ks) * processes) // parts) * parts
   mine = _mine(where, size)
@@ -79,6 +85,14 @@ def drawn(
       yield _host(*waiting.popleft())
   while waiting:
     yield _host(*waiting.popleft())
+
+
+def _indices(ks: np.ndarray) -> np.ndarray:
+  """Indices of samples as int32, which keys are folded with."""
+  wrong = np.asarray(ks)[(np.asarray(ks) < 0) | (np.asarray(ks) > LAST)]
+  if len(wrong):
+    raise InputError(f'ks: got {wrong[0]}; allowed: whole numbers from 0 to {LAST}')
+  return np.asarray(ks, np.int32)
 
 
 def _mine(where: Any, size: int) -> np.ndarray:
@@ -133,8 +147,9 @@ def trajectories(
   """
   everywhere = sharding.replicated(mesh)
   lay = lambda values: jax.make_array_from_callback((n,), everywhere, np.asarray(values, np.int32).__getitem__)  # noqa: E731
+  check_labels(denoise, labels, 'labels')
   begin = jax.jit(_starts, static_argnums=1, out_shardings=everywhere)
-  x, key_batch = begin(denoise.process, shape, jax.random.key(seed), lay(np.arange(n)))
+  x, key_batch = begin(denoise.process, shape, keys.seeded(seed), lay(np.arange(n)))
   kept = trajectory(denoise, solver, x, key_batch, None if labels is None else lay(labels[:n]))
   end, (points, predicted) = multihost_utils.process_allgather(kept, tiled=True)
   return np.concatenate([points, end[None]]), np.concatenate([predicted, end[None]])

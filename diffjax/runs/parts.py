@@ -19,7 +19,9 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
+from diffjax import finite
 from diffjax.errors import InputError
+from diffjax.runs.paths import place
 from diffjax.runs.directory import differences, write
 
 __all__ = ['Parts', 'pixels']
@@ -28,7 +30,12 @@ MOST = 512  # samples of a part
 
 
 def pixels(x: np.ndarray) -> np.ndarray:
-  """Images in [-1, 1] as uint8: 127.5 x + 128, cut to [0, 255] and rounded down, which is (x + 1) 127.5 rounded."""
+  """Images in [-1, 1] as uint8: 127.5 x + 128, cut to [0, 255] and rounded down, which is (x + 1) 127.5 rounded.
+
+  Raises:
+    FloatingPointError: one is not finite; cast, it would be black.
+  """
+  finite.check('images', finite.lost(x), 'images')
   return np.clip(127.5 * x + 128, 0, 255).astype(np.uint8)
 
 
@@ -46,7 +53,7 @@ class Parts:
   """
 
   def __init__(self, out: str, seeds: np.ndarray, labels: np.ndarray | None, made: dict[str, Any], images: bool):
-    self.folder, self.whole = epath.Path(out), epath.Path(f'{out}.npz')
+    self.folder, self.whole = place(out, 'out'), place(f'{out}.npz', 'out')
     self.seeds, self.labels, self.images = seeds, labels, images
     self.names = ('arr_0', 'arr_1') if images else ('samples', 'labels')
     hosts = jax.process_count()
@@ -95,6 +102,9 @@ class Parts:
 
     Args:
       draw: places in `seeds`, equally many in all processes, to the samples there, some at a time.
+
+    Raises:
+      FloatingPointError: samples are not finite; in all processes, and what is complete before them is written.
     """
     missing, hosts = self.missing(), jax.process_count()
     if not len(missing):
@@ -102,15 +112,24 @@ class Parts:
     shares = [np.concatenate([self.ranges[part] for part in missing[h::hosts]] or [[0]]) for h in range(hosts)]
     parts = list(missing[jax.process_index() :: hosts])
     places = np.resize(shares[jax.process_index()], max(map(len, shares))).astype(np.int64)
-    held = []
+    held, done = [], 0
     for some in draw(places):
+      self._check(some, self.seeds[places[done : done + len(some)]])
+      done += len(some)
       held.append(pixels(some) if self.images else some)
       while parts and sum(map(len, held)) >= len(self.ranges[parts[0]]):
-        done = np.concatenate(held)
+        whole = np.concatenate(held)
         rows = len(self.ranges[parts[0]])
-        self._write(parts.pop(0), done[:rows])
-        held = [done[rows:]]
+        self._write(parts.pop(0), whole[:rows])
+        held = [whole[rows:]]
     multihost_utils.sync_global_devices('drawn')
+
+  def _check(self, some: np.ndarray, seeds: np.ndarray) -> None:
+    """Raises FloatingPointError in every process where one of them drew what is not finite."""
+    told = np.stack([seeds, finite.lost(some)], 1)
+    if jax.process_count() > 1:
+      told = multihost_utils.process_allgather(told[None], tiled=True).reshape(-1, 2)
+    finite.check(f'samples {told[:, 0].min()} to {told[:, 0].max()}', told[:, 1] > 0, names=told[:, 0])
 
   def _path(self, part: int) -> epath.Path:
     first, last = self.seeds[self.ranges[part][0]], self.seeds[self.ranges[part][-1]]

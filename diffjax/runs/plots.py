@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from etils import epath
+
+from diffjax.runs.paths import place
 
 __all__ = ['image_grid', 'points', 'trajectory', 'losses']
 
@@ -25,7 +26,7 @@ def _save(canvas: Any, path: Any) -> None:
   """Written through epath, so that gs:// works."""
   buffer = io.BytesIO()
   canvas.print_figure(buffer, format='png', dpi=120)
-  epath.Path(path).write_bytes(buffer.getvalue())
+  place(path).write_bytes(buffer.getvalue())
 
 
 def shown(images: np.ndarray) -> np.ndarray:

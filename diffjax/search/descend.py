@@ -10,6 +10,7 @@ import optax
 from flax import struct
 from jax import Array
 
+from diffjax import labels
 from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise, Pred
@@ -154,6 +155,8 @@ def _stacked(targets: Sequence[Target]) -> list[Group]:
 def _check(targets: Sequence[Target], steps: int, rate: float, move: Sequence[str]) -> None:
   if not targets:
     raise InputError('targets: got none; allowed: at least one')
+  for target in targets:
+    labels.check_for(target.denoise, target.cond)
   leaves = [jax.tree.leaves(target.denoise.process) for target in targets]
   if any(len(a) != len(leaves[0]) or not all(map(np.array_equal, a, leaves[0])) for a in leaves):
     raise InputError('targets: got denoisers of different processes; allowed: one process')

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from jax.tree_util import Partial
 
+from diffjax import labels
 from diffjax.contracts import Cond
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise
@@ -74,6 +75,7 @@ def errors(
     chunk: tables that run side by side; by default as many as make some 4096 samples, at most 64: a larger program
       leaves the cache.
   """
+  labels.check_for(denoise, cond)
   plain = jax.tree_util.all_leaves([distance])
   chunk = chunk or min(64, max(1, 4096 // len(jax.tree.leaves(x)[0])))
   return _errors(denoise, tables, x, reference, cond, Partial(distance) if plain else distance, chunk=chunk)

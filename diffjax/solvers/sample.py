@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
-from diffjax import keys
+from diffjax import keys, labels
 from diffjax.contracts import Cond, Data, KeyBatch
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise, Pred
@@ -56,8 +56,9 @@ def sample(
       path a sample, or given ones.
 
   Raises:
-    InputError: a stochastic solver has no key, or the key is not a typed one.
+    InputError: a stochastic solver has no key, the key is not a typed one, or a label is none of the network's.
   """
+  labels.check_for(denoise, cond)
   return _sample(denoise, solver, x, _batch(solver, x, key), cond, _source(noise_source))
 
 
@@ -70,6 +71,7 @@ def trajectory(
   noise_source: Noise = independent,
 ) -> tuple[Any, Any]:
   """The sample, and the points before each row and the prediction of x0 there: ((B, ...), (n, B, ...) pairs)."""
+  labels.check_for(denoise, cond)
   return _trajectory(denoise, solver, x, _batch(solver, x, key), cond, _source(noise_source))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from diffjax.errors import InputError
 from diffjax.fingerprint import matching, stamp
 from diffjax.process import Process
+from diffjax.runs.paths import place
 from diffjax.solvers.table import Rows, Table
 
 __all__ = ['SolverFile', 'read', 'write']
@@ -31,13 +32,11 @@ def write(path: str, table: Table, process: Process, about: str) -> None:
   A file that is there is replaced, as a whole or not at all. The arrays of the .npz: `Rows`' t, weights, evaluated and
   stream, registers, stochastic, skips, nfe, stamp (`diffjax.fingerprint`), about and the format's version.
   """
-  from etils import epath
-
   arrays: dict[str, Any] = {name: np.asarray(leaf) for name, leaf in table.rows._asdict().items()}
   buffer = io.BytesIO()
   np.savez(buffer, **arrays, registers=np.array(table.registers), stochastic=table.stochastic, skips=table.skips,
            nfe=table.nfe, stamp=stamp(process), about=about, version=VERSION)  # fmt: skip
-  target = epath.Path(path)
+  target = place(path)
   target.parent.mkdir(parents=True, exist_ok=True)
   temporary = target.parent / f'{target.name}.tmp'
   temporary.write_bytes(buffer.getvalue())
@@ -55,9 +54,7 @@ def read(path: str, process: Process, shape: tuple[int, ...] = ()) -> SolverFile
   Raises:
     InputError: the file is not there, damaged, of another version, for another process or another shape of data.
   """
-  from etils import epath
-
-  source = epath.Path(path)
+  source = place(path)
   if not source.exists():
     raise InputError(f'solver: got {path}, which is not there; allowed: a file that diffjax search wrote')
   try:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from diffjax import keys
+from diffjax import finite, keys, labels
 from diffjax.contracts import Cond, Data, KeyBatch
 from diffjax.errors import InputError
 from diffjax.fingerprint import stamp
@@ -57,14 +57,17 @@ def energies(
 
   Raises:
     InputError: no examples, fewer than two knots, or a batch below 1.
+    FloatingPointError: what the network says is not finite.
   """
   process = denoise.process
+  labels.check_for(denoise, cond)
   lam = _checked(process, knots, x0, batch)
   ts = _times(process, lam)
   mean = np.mean(np.asarray(x0, np.float64), 0).astype(np.asarray(x0).dtype)
   batches = progress(_batches(x0, key, cond, batch, place))
   parts = [jax.tree.map(np.asarray, _energies(denoise, *part, ts, mean)) for part in batches]  # done when it says so
   sizes, controls = (np.concatenate([np.asarray(part[i], np.float64) for part in parts], -1) for i in range(2))
+  finite.check('energies', finite.lost(sizes.T), 'examples')
   weights = np.linalg.lstsq((controls - controls.mean(1, keepdims=True)).T, sizes.T, rcond=1e-10)[0]
   value = sizes.mean(1) - controls.mean(1) @ weights
   return NoiseEnergy(stamp(process), lam, value, float(np.min(x0)), float(np.max(x0)))
@@ -111,6 +114,7 @@ def linear_terms(
   Args and errors as `energies`.
   """
   process = denoise.process
+  labels.check_for(denoise, cond)
   lam = _checked(process, knots, x0, batch)
   ts, n = _times(process, lam), 0
   rest = np.zeros(())
@@ -118,6 +122,7 @@ def linear_terms(
     rest = rest + len(part[1]) * np.asarray(_slopes(denoise, *part, ts), np.float64)
     n += len(part[1])
   rest = rest / n
+  finite.check('linear terms', finite.lost(rest), 'noise levels')
   slope, rise = 1 - rest, -np.gradient(rest, lam, axis=0)
   levels = tuple(np.asarray(v, ts.dtype) for v in (slope, rest, rise))
   total = None
@@ -125,6 +130,8 @@ def linear_terms(
     moments = [np.asarray(m, np.float64) for m in _moments(denoise, *part, ts, *levels)]
     total = _merged(total, (len(part[1]), *moments))
   assert total is not None
+  for moments in total[1:]:
+    finite.check('linear terms', finite.lost(moments), 'noise levels')
   _, f, rate, var, cov = total
   varies = var > 1e-10 * (var + f**2)  # less is rounding
   s = np.clip(np.where(varies, cov / np.where(varies, var, 1), 0), -STEEPEST, STEEPEST)

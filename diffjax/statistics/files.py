@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from diffjax.errors import InputError
+from diffjax.runs.paths import place
 from diffjax.statistics.types import Gaussian, ModelStatistics, NoiseEnergy
 
 __all__ = ['load', 'save']
@@ -20,13 +21,11 @@ Statistics = TypeVar('Statistics', NoiseEnergy, ModelStatistics, Gaussian)
 
 def save(path: str, value: NoiseEnergy | ModelStatistics | Gaussian) -> None:
   """Write an .npz, first under a temporary name: a file that is there is replaced as a whole or not at all."""
-  from etils import epath
-
   kind = next(name for name, made in KINDS.items() if type(value) is made)
   buffer = io.BytesIO()
   arrays: dict[str, Any] = {name: np.asarray(v, np.float64) for name, v in vars(value).items()}
   np.savez(buffer, **arrays, kind=kind, version=VERSION)
-  target = epath.Path(path)
+  target = place(path)
   target.parent.mkdir(parents=True, exist_ok=True)
   temporary = target.parent / f'{target.name}.tmp'
   temporary.write_bytes(buffer.getvalue())
@@ -39,9 +38,7 @@ def load(path: str, kind: type[Statistics]) -> Statistics:
   Raises:
     InputError: it is not there, damaged, of another version or of another kind.
   """
-  from etils import epath
-
-  source, wanted = epath.Path(path), next(name for name, made in KINDS.items() if made is kind)
+  source, wanted = place(path), next(name for name, made in KINDS.items() if made is kind)
   if not source.exists():
     raise InputError(f'statistics: got {path}, which is not there; allowed: a file that diffjax statistics wrote')
   try:

@@ -20,6 +20,7 @@ from etils import epath
 from jax import Array
 
 from diffjax.errors import InputError
+from diffjax.runs.paths import expanded
 
 __all__ = ['Checkpoints']
 
@@ -38,7 +39,8 @@ class Checkpoints:
   """
 
   def __init__(self, directory: str | epath.Path, keep: int = 2, config: Mapping[str, Any] | None = None):
-    local = '://' not in str(directory)  # orbax restores from absolute paths alone
+    directory = expanded(directory, 'workdir')
+    local = '://' not in directory  # orbax restores from absolute paths alone
     self.directory = epath.Path(os.path.abspath(directory) if local else directory)
     self.keep = keep
     self.config = json.loads(json.dumps(dict(config or {})))

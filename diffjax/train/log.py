@@ -9,6 +9,8 @@ from typing import Any
 
 from etils import epath
 
+from diffjax.runs.paths import place
+
 __all__ = ['Log', 'bar', 'read_csv']
 
 
@@ -22,7 +24,7 @@ class Log:
   """
 
   def __init__(self, workdir: str | epath.Path | None, start: int, steps: int, progress: bool = True):
-    self.file = None if workdir is None else epath.Path(workdir) / 'metrics.csv'
+    self.file = None if workdir is None else place(workdir, 'workdir') / 'metrics.csv'
     self.local = workdir is not None and '://' not in str(workdir)
     self.text, self.columns, self.behind = '', [], False
     if self.file is not None:
@@ -98,7 +100,7 @@ def bar(shown: bool = True, items: Any = None, **options: Any) -> Any:
 
 def read_csv(file: str | epath.Path) -> list[dict[str, str]]:
   """The complete rows of a metrics.csv, without a last one that was cut off; none where there is no file."""
-  file = epath.Path(file)
+  file = place(file)
   text = file.read_text() if file.exists() else ''
   whole = text[: text.rfind('\n') + 1]
   return [row for row in csv.DictReader(io.StringIO(whole)) if None not in row.values() and row['step'].isdigit()]
@@ -119,4 +121,4 @@ def _events(workdir: str | epath.Path, start: int) -> Any:
     from tensorboardX import SummaryWriter
   except ImportError:
     return None
-  return SummaryWriter(str(epath.Path(workdir) / 'events'), purge_step=start + 1 if start else None)
+  return SummaryWriter(str(place(workdir) / 'events'), purge_step=start + 1 if start else None)

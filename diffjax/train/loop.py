@@ -21,6 +21,7 @@ from etils import epath
 from jax import Array
 from jax.sharding import Mesh
 
+from diffjax.runs.paths import place
 from diffjax.train import compiler
 from diffjax.train import meter as meters
 from diffjax.train import sharding as shardings
@@ -152,7 +153,7 @@ def fit(
   if workdir is not None:
     from diffjax.train.checkpoint import Checkpoints  # orbax takes .2 s to import
 
-    saver = Checkpoints(epath.Path(workdir) / 'checkpoints', keep, config)
+    saver = Checkpoints(place(workdir, 'workdir') / 'checkpoints', keep, config)
     state = saver.restore(target)
   state = make() if state is None else state
   start = int(state.step)
@@ -258,7 +259,7 @@ class _Run:
       jax.block_until_ready(state)
       options = jax.profiler.ProfileOptions()
       options.python_tracer_level = 0  # every Python call would cost more than what is measured
-      jax.profiler.start_trace(str(epath.Path(self.workdir) / 'profile'), profiler_options=options)
+      jax.profiler.start_trace(str(place(self.workdir) / 'profile'), profiler_options=options)
       self.tracing = True
     elif self.tracing and step == self.profile[1]:
       self.end_trace(state)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 def get_config():
   c = ConfigDict()
+  c.loss = dict(name='denoising', kind='v', drop_cond=.1)
   c.process = dict(name='cosine')
   c.net = dict(name='mlp', width=16, depth=1)
   c.train = dict(steps=4, batch=16, save_every=4, optimiser=dict(name='adam', learning_rate=1e-2))

@@ -56,6 +56,34 @@ def test_pixels_are_rounded_to_the_nearest():
   away = np.abs(pixels(x) - 127.5 * (np.clip(x, -1, 1) + 1))
   assert pixels(x).dtype == np.uint8 and away.max() <= 0.5 + 1e-9
   assert pixels(np.array([-2, -1, 0, 1, 2])).tolist() == [0, 0, 128, 255, 255]
+  assert pixels(np.zeros((0, 2, 2, 1))).shape == (0, 2, 2, 1)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_has_no_pixels(value):
+  x = np.zeros((4, 2, 2, 1))
+  x[[1, 3], 0, 1] = value
+  with pytest.raises(
+    FloatingPointError, match='images: got 2 of 4 images with NaN or infinity, the first is 1; allowed'
+  ):
+    pixels(x)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_a_part_that_is_not_finite_is_not_written(value, tmp_path):
+  """Those before it are; the samples are named by their seeds, and the same draw goes on once they are whole."""
+  parts = begun(tmp_path / 'out')
+
+  def spoilt(places):
+    for some, where in zip(draw([])(places), np.split(places, range(64, len(places), 64)), strict=True):
+      some[np.isin(SEEDS[where], [1010, 1013])] = value
+      yield some
+
+  with pytest.raises(FloatingPointError, match=r'samples 1004 to 1067: got 2 of 64 samples .* the first is 1010;'):
+    parts.fill(spoilt)
+  assert {f.name for f in (tmp_path / 'out').glob('part-*')} == {'part-000000-000399.npz'}
+  parts.fill(draw([]))
+  assert not len(parts.missing())
 
 
 def test_layout_of_the_evaluation_suites(tmp_path):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from diffjax import labels
 from diffjax.contracts import Cond
 from diffjax.errors import InputError
 from diffjax.noise_levels import at
@@ -83,6 +84,7 @@ def dopri5(
   if not 0 <= end < float(process.t_max):
     raise InputError(f'end: got {end}; allowed: from 0 to below {float(process.t_max):g}')
   span = end - float(process.t_max)
+  labels.check_for(denoise, cond)
   return _dopri5(denoise, x, cond, _tolerances(rtol, atol), end, 0.01 * span, batch_coupled, max_steps)
 
 
@@ -114,6 +116,7 @@ def dpm_adaptive(
   lam = at(process, [float(process.t_max), end])[2]
   if not np.isfinite(lam).all():
     raise InputError(f'end: got {end}, lam from {lam[0]:g} to {lam[1]:g}; allowed: a process and end of finite lam')
+  labels.check_for(denoise, cond)
   return _dpm(denoise, x, cond, _tolerances(rtol, atol), lam[0], lam[1], order, batch_coupled, max_steps)
 
 
