@@ -13,17 +13,17 @@ import numpy as np
 from jax import Array
 
 from diffjax import data
-from diffjax.runs.config import ConfigDict, ConfigError, checked
 from diffjax.data.augment import FEATURES
 from diffjax.errors import InputError
-from diffjax.runs.experiment import Experiment, build
 from diffjax.metrics.resample import spread
-from diffjax.runs.paths import place
 from diffjax.prediction import Denoiser
 from diffjax.process import Process
-from diffjax.train.roles import TrainState, active_phases
+from diffjax.runs.config import ConfigDict, ConfigError, checked
+from diffjax.runs.experiment import Experiment, build
+from diffjax.runs.paths import place
 from diffjax.train import sharding
 from diffjax.train.loop import abstract_state
+from diffjax.train.roles import TrainState, active_phases
 from diffjax.train.step import jit_train_step
 
 __all__ = [
@@ -165,7 +165,7 @@ def reader(experiment: Experiment, split: str) -> data.DataSet | Images:
 
 
 def held_out(experiment: Experiment, split: str, n: int) -> tuple[np.ndarray, np.ndarray | None]:
-  """n examples of a split (all, where there are fewer) with their labels: the same for every run, whatever the order.
+  """N examples of a split (all, where there are fewer) with their labels: the same for every run, whatever the order.
 
   They are spread evenly over the split, with its classes in proportion, those of the data where the config has none
   (`metrics.resample.spread`).

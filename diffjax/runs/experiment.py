@@ -9,18 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from diffjax import guidance, kinds, losses, nets, schedules, solvers, statistics, keys
-from diffjax.runs.config import ConfigDict, ConfigError, checked, named, refused, registry
+from diffjax import guidance, keys, kinds, losses, nets, schedules, solvers, statistics
 from diffjax.data.augment import FEATURES
 from diffjax.kinds import Kind
 from diffjax.losses import times, uncertainty, weights
 from diffjax.nets import Apply
-from diffjax.runs.paths import place
 from diffjax.prediction import Denoise, Denoiser
 from diffjax.process import Process
-from diffjax.train.roles import Method, Phase
+from diffjax.runs.config import ConfigDict, ConfigError, checked, named, refused, registry
+from diffjax.runs.paths import place
 from diffjax.solvers import grids
 from diffjax.train import ema, optimiser, rules
+from diffjax.train.roles import Method, Phase
 
 __all__ = ['Experiment', 'build', 'count']
 
@@ -52,8 +52,8 @@ class Experiment:
   def untrained(self) -> str:
     """Why the network never saw its null condition in training; empty where it did.
 
-    Of one modality that is the null label, which `loss.drop_cond` puts in the place of others; of several the ends of time,
-    where the other modalities are noise (`loss.ends`), and their labels are never dropped.
+    Of one modality that is the null label, which `loss.drop_cond` puts in the place of others; of several the ends of
+    time, where the other modalities are noise (`loss.ends`), and their labels are never dropped.
     """
     name, options = self.config.loss.name, self.config.loss
     if name == 'modalities':
@@ -106,9 +106,12 @@ class Experiment:
     s = self.config.sampling
     if s.guidance_scale != 1:
       if not self.classes:
-        raise ConfigError(f'config.sampling.guidance_scale: got {s.guidance_scale}; allowed: 1, since data.classes is 0')
+        raise ConfigError(
+          f'config.sampling.guidance_scale: got {s.guidance_scale}; allowed: 1, since data.classes is 0'
+        )
       if self.untrained:
-        raise ConfigError(f'config.sampling.guidance_scale: got {s.guidance_scale:g}; allowed: 1, since {self.untrained} and the network '
+        raise ConfigError(f'config.sampling.guidance_scale: got {s.guidance_scale:g}; allowed: 1, since {self.untrained}
+        and the network '
                           'never saw the null label; train with a drop of .1 to guide')  # fmt: skip
       denoise = guidance.cfg(denoise, s.guidance_scale, interval=tuple(s.interval) or None)
     if s.threshold == 'static':

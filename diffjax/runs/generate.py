@@ -16,7 +16,7 @@ from diffjax.errors import InputError
 from diffjax.labels import check_for as check_labels
 from diffjax.prediction import Denoise
 from diffjax.process import Process
-from diffjax.solvers import Solver, trajectory, sample
+from diffjax.solvers import Solver, sample, trajectory
 from diffjax.train import sharding
 
 __all__ = ['drawn', 'generate', 'random_labels', 'starts', 'trajectories']

@@ -5,14 +5,12 @@ import os
 import pytest
 
 from diffjax import schedules, solvers, statistics
-from diffjax.runs import paths
-from diffjax.runs import directory
 from diffjax.cli import main
-from diffjax.runs.config import from_file
 from diffjax.data.files import at
 from diffjax.data.records import data_home
-from diffjax.solvers import grids
-from diffjax.solvers import solver_file
+from diffjax.runs import directory, paths
+from diffjax.runs.config import from_file
+from diffjax.solvers import grids, solver_file
 
 
 @pytest.fixture
