@@ -14,9 +14,10 @@ def lost(values: Any) -> np.ndarray:
 
 
 def check(field: str, bad: np.ndarray, rows: str = 'samples', names: Any = None) -> None:
-  """Nothing where no row is lost.
+  """Refuses rows that are lost; does nothing where none is.
 
   Args:
+    field: what holds them, for the message.
     bad: (n,) bool, see `lost`.
     rows: what they are, for the message.
     names: (n,) what each is called; its place by default.

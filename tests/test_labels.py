@@ -41,7 +41,7 @@ def test_networks(name):
   told = {'label': jnp.array([0, -1]), 'augment': jnp.zeros((2, 9))}
   if name == 'unet':
     with pytest.raises(ValueError, match='cond: got label -1'):
-      apply_net(told)
+      call(told)
   traced = jax.eval_shape(lambda p, cond: net(p, x, t, cond), params, jax.ShapeDtypeStruct((2,), jnp.int32))
   assert jax.tree.map(lambda leaf: leaf.shape, traced) == shape
 

@@ -35,10 +35,12 @@ class Nearest:
   """
 
   def __init__(self, queries: np.ndarray, k: int = 1, among: bool = False):
-    """Args:
-    queries: (n,d).
-    k: which of the nearest.
-    among: the candidates are the queries themselves, in order, and none is its own neighbour.
+    """Begins a search.
+
+    Args:
+      queries: (n,d).
+      k: which of the nearest.
+      among: the candidates are the queries themselves, in order, and none is its own neighbour.
     """
     self.queries, self.k, self.among = queries, k, among
     self.kept = max(KEPT, 2 * k)

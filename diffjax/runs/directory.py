@@ -56,6 +56,8 @@ def claim(workdir: str, config: ConfigDict, free: tuple[str, ...] = ()) -> None:
   """Make the directory and keep the config there; a directory of another run is left as it is.
 
   Args:
+    workdir: the directory.
+    config: the run's.
     free: keys beside those of FREE that may differ from the run that is there; its config stays beside the new one, as
       config_STEPS_steps.json.
 
@@ -231,6 +233,8 @@ def traced_step(experiment: Experiment, mesh: Any, options: dict[str, Any] | Non
   """The first train step of the run traced on this mesh from shapes alone, to be lowered and compiled.
 
   Args:
+    experiment: the run's.
+    mesh: the devices.
     options: of the compiler.
   """
   state, batch = state_of(experiment, mesh), batch_of(experiment, mesh)

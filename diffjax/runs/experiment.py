@@ -110,9 +110,9 @@ class Experiment:
           f'config.sampling.guidance_scale: got {s.guidance_scale}; allowed: 1, since data.classes is 0'
         )
       if self.untrained:
-        raise ConfigError(f'config.sampling.guidance_scale: got {s.guidance_scale:g}; allowed: 1, since {self.untrained}
-        and the network '
-                          'never saw the null label; train with a drop of .1 to guide')  # fmt: skip
+        raise ConfigError(f'config.sampling.guidance_scale: got {s.guidance_scale:g}; allowed: 1, since '
+                          f'{self.untrained} and the network never saw the null label; train with a drop of .1 to '
+                          'guide')  # fmt: skip
       denoise = guidance.cfg(denoise, s.guidance_scale, interval=tuple(s.interval) or None)
     if s.threshold == 'static':
       denoise = guidance.threshold(denoise)

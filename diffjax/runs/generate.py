@@ -56,6 +56,10 @@ def drawn(
   must ask for equally many.
 
   Args:
+    denoise: what is asked for predictions.
+    solver: the method on its grid.
+    shape: of one sample.
+    seed: of all of them.
     ks: (n,) indices of samples, in any order.
     labels: (n,) conditions, or None.
     batch: samples that a program draws at a time, all processes together; rounded up to a multiple of data x fsdp.

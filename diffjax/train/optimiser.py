@@ -105,7 +105,7 @@ def rate_schedule(
 
 def schedule_of(options: Mapping[str, Any]) -> str:
   """The schedule that an optimiser with these options follows."""
-  return options.get('schedule', inspect.signature(learning_rate).parameters['schedule'].default)
+  return options.get('schedule', inspect.signature(rate_schedule).parameters['schedule'].default)
 
 
 def decayed(params: Any) -> Any:
