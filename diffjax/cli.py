@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from diffjax.commands import evaluate, profile, sample, search, statistics, train
 from diffjax.commands.process import as_before
 from diffjax.errors import InputError
-from diffjax.runs.paths import expanded
+from diffjax.paths import expanded
 
 __all__ = ['main']
 

@@ -92,8 +92,26 @@ class Process(struct.PyTreeNode):
 
   def prior(self, key_batch: KeyBatch, like: Data) -> Any:
     """Draws x at t_max: sigma(t_max) z, one draw a key, with the shape of `like` (B, ...)."""
-    sigma = self.schedule(jnp.asarray(self.t_max))[1]
-    return jax.tree.map(lambda z: (sigma * z).astype(z.dtype), keys.normal(key_batch, like))
+    return self.start(key_batch, like, self.t_max)
+
+  def start(self, key_batch: KeyBatch, like: Data, t: Array | float, mean: Any = 0.0, std: Any = 0.0) -> Any:
+    """Draws x at t of data N(mean, std^2), one draw a key, with the shape of `like` (B, ...).
+
+        x = alpha(t) mean + sqrt(alpha(t)^2 std^2 + sigma(t)^2) z
+
+    Args:
+      key_batch: one key a sample.
+      like: what x shall be like, arrays or shapes.
+      t: the time, 0 the data.
+      mean: a number, an array like one example, or pytrees of these like `like`; both 0 leave sigma z.
+      std: see `mean`.
+    """
+    alpha, sigma = self.schedule(jnp.asarray(t))
+
+    def drawn(z: Array, mean: Any, std: Any) -> Array:
+      return (alpha * mean + jnp.hypot(alpha * std, sigma) * z).astype(z.dtype)
+
+    return jax.tree.map(drawn, keys.normal(key_batch, like), _each(mean, like), _each(std, like))
 
   def posterior(self, x: Array, x0: Array, t: Array | float, s: Array | float) -> tuple[Array, Array]:
     """Mean and standard deviation of q(x_s | x_t, x0), s < t: the DDPM kernel.
@@ -108,6 +126,12 @@ class Process(struct.PyTreeNode):
     fade = sigma / self.schedule(jnp.asarray(t))[1] * jnp.exp(-h)
     mean = expand(-alpha * jnp.expm1(-2 * h), x) * x0 + expand(fade, x) * x
     return mean, expand(sigma * jnp.sqrt(-jnp.expm1(-2 * h)), x)
+
+
+def _each(value: Any, like: Data) -> Any:
+  """The value for every leaf of `like`, unless it is a tree of that structure already."""
+  same = jax.tree.structure(value) == jax.tree.structure(like)
+  return value if same else jax.tree.map(lambda _: value, like)
 
 
 def _mix(pair: Callable, t: Array, x0: Array, eps: Array) -> Array:

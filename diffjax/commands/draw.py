@@ -12,13 +12,17 @@ __all__ = ['Trained', 'chief', 'draw', 'drawing', 'network', 'of_images', 'pictu
 
 
 class Trained(NamedTuple):
-  """A run to draw from: its experiment, its guided denoiser, the mesh, the weights and the step they are of."""
+  """A run to draw from: its experiment, its guided denoiser, the mesh, the weights and the step they are of.
+
+  data: the mean and deviation of its data, None where the run keeps none.
+  """
 
   what: Any
   denoise: Any
   mesh: Any
   params: Any
   step: int
+  data: Any
 
 
 def sampler(options: argparse.Namespace, overrides: Sequence[str], step: int | None = None) -> tuple[Trained, Any]:
@@ -64,7 +68,7 @@ def network(
   mesh = mesh_of(config)
   state = directory.restored(what, workdir, mesh, step)
   params = directory.weights(what, state)
-  return Trained(what, what.guided(what.denoiser(params)), mesh, params, int(state.step))
+  return Trained(what, what.guided(what.denoiser(params)), mesh, params, int(state.step), what.spread(workdir))
 
 
 def chief() -> bool:
@@ -86,7 +90,7 @@ def draw(trained: Trained, solver: Any, n: int, labels: Any, seed: int) -> Any:
   from diffjax.runs.generate import generate
 
   what, denoise, mesh, *_ = trained
-  drawn = generate(denoise, solver, what.shape, n, labels, seed, what.config.sampling.batch, mesh)
+  drawn = generate(denoise, solver, what.shape, n, labels, seed, what.config.sampling.batch, mesh, trained.data)
   finite.check('samples', finite.lost(drawn))
   return np.clip(drawn, -1, 1) if of_images(what) else drawn
 

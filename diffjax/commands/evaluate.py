@@ -86,7 +86,8 @@ def _paths(trained: Trained, solver: Any) -> Any:
   if len(what.shape) != 3:
     return None
   few = np.arange(min(4, what.classes)) if what.classes else None
-  x, x0 = trajectories(denoise, solver, what.shape, few, 4 if few is None else len(few), what.config.seed, mesh)
+  n = 4 if few is None else len(few)
+  x, x0 = trajectories(denoise, solver, what.shape, few, n, what.config.seed, mesh, trained.data)
   for name, points in (('trajectory', x), ('trajectory of x0', x0)):
     finite.check(name, finite.lost(points), 'points')
   return x, x0
@@ -125,11 +126,14 @@ def _circumstances(workdir: str, what: Any, denoise: Any, solver: Any, n: int, s
   evaluated = np.asarray(solver.rows.t)[np.asarray(solver.rows.evaluated)]
   c = what.config
   packages = ('diffjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
+  data = what.spread(workdir)
   return dict(
     nfe=solver.nfe,
     cost=sum(guidance.cost(denoise, t) for t in evaluated),
     scale=c.sampling.guidance_scale,
     seed=c.seed,
+    data_mean=None if data is None else float(np.mean(data.mean)),
+    data_std=None if data is None else float(data.std),
     solver=c.sampling.solver.to_dict(),
     grid=c.sampling.grid.to_dict(),
     teleport=c.sampling.teleport,

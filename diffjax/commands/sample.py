@@ -88,7 +88,7 @@ def _many(options: argparse.Namespace, trained: Trained, solver: Any, ks: Any, l
   def some(places: Any) -> Any:
     cond = None if labels is None else labels[places]
     with tqdm(total=len(places), disable=not chief(), unit='sample', desc='of this host') as bar:
-      for x in drawn(denoise, solver, what.shape, ks[places], cond, options.seed, batch, mesh):
+      for x in drawn(denoise, solver, what.shape, ks[places], cond, options.seed, batch, mesh, trained.data):
         yield x
         bar.update(len(x))
 
@@ -116,6 +116,8 @@ def _made(options: argparse.Namespace, trained: Trained) -> dict[str, Any]:
     how = {k: s[k] for k in ('solver', 'grid', 'steps', 'teleport')}
     known = solvers.with_statistics.get(s['solver']['name']), 'gaussian' if s['teleport'] else None
     files = [f'{options.workdir}/statistics/{kind}.npz' for kind in known if kind]
+  if trained.data is not None:
+    files.append(f'{options.workdir}/statistics/data.npz')
   how['digests'] = [digest(dict(bytes=np.frombuffer(epath.Path(file).read_bytes(), np.uint8))) for file in files]
   return dict(
     run={k: config[k] for k in ('data', 'process', 'net', 'loss')},

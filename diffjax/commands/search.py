@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from diffjax.commands.draw import network
+from diffjax.commands.draw import Trained, network
 from diffjax.errors import InputError
 
 __all__ = ['TEXT', 'arguments', 'run']
@@ -44,9 +44,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Search, tell the errors and write the file."""
   out = _checked(options)
   began = time.perf_counter()
-  what, denoise, mesh, *_ = network(
-    options.workdir, [*overrides, f'--config.sampling.steps={options.nfe}'], options.step
-  )
+  trained = network(options.workdir, [*overrides, f'--config.sampling.steps={options.nfe}'], options.step)
+  what, process = trained.what, trained.what.process
   from diffjax import finite, search
   from diffjax.solvers import Table
   from diffjax.solvers.solver_file import write
@@ -58,7 +57,9 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   if not isinstance(before, Table) or before.stochastic:
     raise InputError(f'config.sampling.solver: got {what.config.sampling.solver.name}; allowed: a deterministic table '
                      'to compare with')  # fmt: skip
-  seen, held = (_target(what, denoise, mesh, options, part) for part in (0, 1))
+  trained = _begun(trained, before)
+  what, denoise = trained.what, trained.denoise
+  seen, held = (_target(trained, before, options, part) for part in (0, 1))
   told = f'{options.method}, {options.nfe} evaluations, {options.starts} starts, seed {options.seed}'
   found = dict(evolution=_evolved, boss=_bellman, gradient=_descended)[options.method](what, before, seen, options)
   chunk = _chunk(what, options)
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   ]
   finite.check('search', finite.lost(errors[1:]), 'solvers found')
   c = what.config.sampling
-  write(out, found, what.process, f'{told}, scale {c.scale:g}, of {options.workdir}')
+  write(out, found, process, f'{told}, scale {c.scale:g}, of {options.workdir}')
   print(f'{c.solver.name} on {c.grid.name}, {before.nfe} evaluations: error {errors[0]:.4f} on held-out starts')
   print(f'{told}: error {errors[1]:.4f}, {time.perf_counter() - began:.0f} s: {out}')
 
@@ -94,7 +95,18 @@ def _checked(options: argparse.Namespace) -> str:
   return out
 
 
-def _target(what: Any, denoise: Any, mesh: Any, options: argparse.Namespace, part: int) -> Any:
+def _begun(trained: Trained, before: Any) -> Trained:
+  """The run on a process that ends where the config's grid begins, as do all grids on it."""
+  import dataclasses
+
+  import jax.numpy as jnp
+
+  process = trained.what.process.replace(t_max=jnp.asarray(before.rows.t[0], float))
+  what = dataclasses.replace(trained.what, process=process)
+  return trained._replace(what=what, denoise=what.guided(what.denoiser(trained.params)))
+
+
+def _target(trained: Trained, before: Any, options: argparse.Namespace, part: int) -> Any:
   """The starts of this part of the seed, labels in turn, and where they should end."""
   import jax
   import jax.numpy as jnp
@@ -104,8 +116,9 @@ def _target(what: Any, denoise: Any, mesh: Any, options: argparse.Namespace, par
   from diffjax.runs.generate import starts
   from diffjax.train import sharding
 
+  what, denoise, mesh, *_ = trained
   first, size = part * options.starts, what.config.sampling.batch
-  x, _ = starts(denoise, what.shape, options.seed, first, options.starts)
+  x, _ = starts(denoise, before, what.shape, options.seed, first, options.starts, trained.data)
   cond = jnp.asarray(np.arange(options.starts) % what.classes, jnp.int32) if what.classes else None
   parts = mesh.shape['data'] * mesh.shape['fsdp']
   if options.starts % parts == 0:
@@ -158,12 +171,15 @@ def _bellman(what: Any, before: Any, seen: Any, options: argparse.Namespace) -> 
 def _descended(what: Any, before: Any, seen: Any, options: argparse.Namespace) -> Any:
   """Gradient descent from the config's solver, or from a published one on a published grid if that is better."""
   from diffjax import search, solvers
+  from diffjax.runs.spread import overall
   from diffjax.solvers import grids
 
-  n = options.nfe
-  several = [before, solvers.recommended(what.process, n)]
+  n, std = options.nfe, overall(what.spread(options.workdir))
+  told = {} if std is None else dict(data_std=std)
+  several = [before, solvers.recommended(what.process, n, **told)]
   if n >= 4:  # the better start on a smooth network
-    several.append(solvers.trig_adams(what.process, grids.noise_share(what.process, n), order=4, final_order=2))
+    ts = grids.noise_share(what.process, n, **told)
+    several.append(solvers.trig_adams(what.process, ts, order=4, final_order=2, **told))
   for grid in (grids.quadratic, grids.uniform_lam, grids.karras):
     ts = grid(what.process, n)
     several += [search.usf(what.process, ts, search.BASELINES[name](n)) for name in ('dpmpp_2m', 'unipc')]

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from diffjax.errors import InputError
+from diffjax.paths import expanded
 from diffjax.runs.config import ConfigDict, refused
-from diffjax.runs.paths import expanded
 
 __all__ = ['hosts', 'meet', 'mesh_of', 'start']
 

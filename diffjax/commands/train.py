@@ -16,8 +16,9 @@ __all__ = ['TEXT', 'arguments', 'run']
 TEXT = """\
 Train as a config says, from the start or from the last checkpoint of the directory.
 
-Leaves in WORKDIR: config.json (resolved), metrics.csv, checkpoints/, loss.png, TensorBoard events where tensorboardX
-is installed. SIGTERM saves and ends with status 0; the same command goes on from there, bit for bit.
+Leaves in WORKDIR: config.json (resolved), metrics.csv, checkpoints/, loss.png, statistics/data.npz (the data's mean and
+deviation, for sampling), TensorBoard events where tensorboardX is installed. SIGTERM saves and ends with status 0; the
+same command goes on from there, bit for bit.
 
 With --config.train.steps raised, a run of a constant or inverse_sqrt schedule goes on as if it had been so long from
 its start. One of a cosine does so only under another --config.train.optimiser.schedule, at the peak stated with it.
@@ -53,6 +54,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
   from diffjax.runs import directory as runs
   from diffjax.runs import experiment
+  from diffjax.runs.spread import measure
   from diffjax.train import loop, sharding
 
   what = experiment.build(config)
@@ -65,6 +67,9 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   runs.claim(options.workdir, c, free)
   if told and jax.process_index() == 0:
     print(told)
+  source = runs.held(source)
+  if jax.process_index() == 0:
+    measure(options.workdir, source)
   batches = runs.stream(what, source)
   data_s = time.perf_counter() - began
   done = loop.fit(

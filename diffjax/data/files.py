@@ -9,7 +9,7 @@ from etils import epath
 
 from diffjax.data.dataset import Arrays, DataSet, check, scaled
 from diffjax.errors import InputError
-from diffjax.runs.paths import place
+from diffjax.paths import place
 
 __all__ = ['folder', 'npz']
 

@@ -16,7 +16,7 @@ from etils import epath
 from diffjax.data.dataset import DataSet, scaled
 from diffjax.data.files import square
 from diffjax.errors import InputError
-from diffjax.runs.paths import place
+from diffjax.paths import place
 
 __all__ = ['data_home', 'names', 'prepare', 'read', 'tfds']
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ml_collections
 
 from diffjax.errors import InputError
-from diffjax.runs.paths import expanded
+from diffjax.paths import expanded
 
 __all__ = ['ConfigDict', 'ConfigError', 'defaults', 'from_file', 'override', 'checked', 'named', 'refused', 'registry']
 

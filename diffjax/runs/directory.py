@@ -16,11 +16,11 @@ from diffjax import data
 from diffjax.data.augment import FEATURES
 from diffjax.errors import InputError
 from diffjax.metrics.resample import spread
+from diffjax.paths import place
 from diffjax.prediction import Denoiser
 from diffjax.process import Process
 from diffjax.runs.config import ConfigDict, ConfigError, checked
 from diffjax.runs.experiment import Experiment, build
-from diffjax.runs.paths import place
 from diffjax.train import sharding
 from diffjax.train.loop import abstract_state
 from diffjax.train.roles import TrainState, active_phases
@@ -32,6 +32,7 @@ __all__ = [
   'claim',
   'dataset',
   'differences',
+  'held',
   'held_out',
   'load',
   'read_config',
@@ -181,6 +182,11 @@ def held_out(experiment: Experiment, split: str, n: int) -> tuple[np.ndarray, np
   return taken['x'], taken['cond'] if experiment.classes else None
 
 
+def held(source: data.DataSet) -> data.DataSet:
+  """The set in memory where it is small: read once, not again by every stream."""
+  return source.loaded() if source.nbytes < 2**30 else source
+
+
 def stream(experiment: Experiment, source: data.DataSet) -> Callable[[int], Iterator[dict[str, np.ndarray]]]:
   """Makes the function that opens the training batches at a given step, this process's rows only.
 
@@ -188,7 +194,7 @@ def stream(experiment: Experiment, source: data.DataSet) -> Callable[[int], Iter
   """
   config, shard = experiment.config, (jax.process_index(), jax.process_count())
   keep = ('x', 'cond', 'augment') if experiment.classes else ('x', 'augment')
-  source = source.loaded() if source.nbytes < 2**30 else source  # read once, not again by every stream
+  source = held(source)
 
   def batches(start: int) -> Iterator[dict[str, np.ndarray]]:
     rows = data.batches(source, config.train.batch, config.seed, shard=shard, start=start, **config.loading)

@@ -1,6 +1,7 @@
 """From a config to the objects it names, and from a run's directory to a denoiser."""
 
 import dataclasses
+import inspect
 import math
 from typing import Any
 
@@ -14,10 +15,11 @@ from diffjax.data.augment import FEATURES
 from diffjax.kinds import Kind
 from diffjax.losses import times, uncertainty, weights
 from diffjax.nets import Apply
+from diffjax.paths import place
 from diffjax.prediction import Denoise, Denoiser
 from diffjax.process import Process
 from diffjax.runs.config import ConfigDict, ConfigError, checked, named, refused, registry
-from diffjax.runs.paths import place
+from diffjax.runs.spread import overall, spread
 from diffjax.solvers import grids
 from diffjax.train import ema, optimiser, rules
 from diffjax.train.roles import Method, Phase
@@ -120,8 +122,14 @@ class Experiment:
       denoise = guidance.dynamic_threshold(denoise)
     return denoise
 
+  def spread(self, workdir: str | None) -> Any:
+    """The mean and deviation of the run's data, by modality where there are several; None where it keeps none."""
+    return None if workdir is None else refused('data', spread, workdir, self.shape)
+
   def solver(self, workdir: str | None = None) -> Any:
     """The solver of `config.sampling` on its grid, with the statistics in `workdir` if it uses any.
+
+    A grid or solver that asks for the data's deviation, and is given none by the config, has the run's.
 
     With `teleport` it runs from the first time of the grid where sigma / alpha is not above that level. What lies
     before is leapt over in closed form, along the flow of the Gaussian of the data, labels and guidance aside.
@@ -131,17 +139,18 @@ class Experiment:
     """
     s = self.config.sampling
     needs = solvers.with_statistics.get(s.solver.name)
-    solver = self._laid_out(None if needs is None else self._statistics(needs, workdir))
+    std = overall(self.spread(workdir))
+    solver = self._laid_out(None if needs is None else self._statistics(needs, workdir), std)
     return solvers.teleport(solver, self.process, self._statistics('gaussian', workdir)) if s.teleport else solver
 
-  def _laid_out(self, known: Any) -> Any:
+  def _laid_out(self, known: Any, std: float | None = None) -> Any:
     s = self.config.sampling
-    ts = named('sampling.grid', registry(grids), s.grid, self.process, s.steps)
+    ts = named('sampling.grid', registry(grids), _told(grids, s.grid, std), self.process, s.steps)
     if s.teleport:
       ts = refused('sampling.teleport', grids.late, self.process, ts, s.teleport)
     names = (*solvers.tables.__all__, *solvers.with_statistics, *solvers.own_step)
     given = () if known is None else (known,)
-    return named('sampling.solver', registry(solvers, names), s.solver, self.process, ts, *given)
+    return named('sampling.solver', registry(solvers, names), _told(solvers, s.solver, std), self.process, ts, *given)
 
   def _statistics(self, kind: str, workdir: str | None) -> Any:
     s, path = self.config.sampling, f'{workdir}/statistics/{kind}.npz'
@@ -199,6 +208,14 @@ def build(config: ConfigDict) -> Experiment:
 def count(params: Any) -> int:
   """The number of parameters of a tree of arrays or shapes."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def _told(module: Any, spec: ConfigDict, std: float | None) -> dict[str, Any]:
+  """The spec, with the data's deviation or variance where its function asks for one that it does not give."""
+  function = getattr(module, str(spec.get('name')), None)
+  asked = inspect.signature(function).parameters if callable(function) else {}
+  known = {} if std is None else dict(data_std=std, data_var=std**2)
+  return {k: v for k, v in known.items() if k in asked} | spec.to_dict()
 
 
 def _loss(config: ConfigDict, process: Process, kind: Kind, net: Apply, classes: int) -> Any:

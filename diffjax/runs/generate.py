@@ -16,7 +16,8 @@ from diffjax.errors import InputError
 from diffjax.labels import check_for as check_labels
 from diffjax.prediction import Denoise
 from diffjax.process import Process
-from diffjax.solvers import Solver, sample, trajectory
+from diffjax.solvers import Solver, sample, start_time, trajectory
+from diffjax.statistics import Spread
 from diffjax.train import sharding
 
 __all__ = ['drawn', 'generate', 'random_labels', 'starts', 'trajectories']
@@ -24,14 +25,35 @@ __all__ = ['drawn', 'generate', 'random_labels', 'starts', 'trajectories']
 LAST = 2**31 - 1  # of the samples of a seed
 
 
-def starts(denoise: Denoise, shape: tuple[int, ...], seed: int, first: int, rows: int) -> tuple[Array, Array]:
-  """The noise (rows, *shape) at t_max and the solver's key batch of samples first .. first + rows - 1 of this seed."""
-  return _starts(denoise.process, shape, keys.seeded(seed), jnp.asarray(_indices(first + np.arange(rows))))
+def starts(
+  denoise: Denoise, solver: Solver, shape: tuple[int, ...], seed: int, first: int, rows: int, data: Spread | None = None
+) -> tuple[Array, Array]:
+  """Where samples first .. first + rows - 1 of this seed begin, (rows, *shape), and the solver's key batch.
+
+  The law is that of `solvers.start`, at the first time of the solver's grid.
+
+  Args:
+    denoise: what is asked for predictions.
+    solver: the method on its grid.
+    shape: of one sample.
+    seed: of all of them.
+    first: the first sample.
+    rows: how many.
+    data: the mean and deviation of the data where they are known.
+  """
+  law = _law(denoise.process, solver, data)
+  return _starts(denoise.process, shape, law, keys.seeded(seed), jnp.asarray(_indices(first + np.arange(rows))))
 
 
-def _starts(process: Process, shape: tuple[int, ...], key: Array, ks: Array) -> tuple[Array, Array]:
-  prior, solver = keys.split(keys.numbered(key, ks), 2)
-  return process.prior(prior, jax.ShapeDtypeStruct((len(ks), *shape), jnp.float32)), solver
+def _law(process: Process, solver: Solver, data: Spread | None) -> tuple[Array, Any, Any]:
+  """The time at which x begins, and the mean and deviation of the data; 0 where they are not known."""
+  mean, std = (0.0, 0.0) if data is None else (data.mean, data.std)
+  return tuple(jnp.asarray(v, float) for v in (start_time(process, solver, std), mean, std))
+
+
+def _starts(process: Process, shape: tuple[int, ...], law: tuple, key: Array, ks: Array) -> tuple[Array, Array]:
+  begin, solver = keys.split(keys.numbered(key, ks), 2)
+  return process.start(begin, jax.ShapeDtypeStruct((len(ks), *shape), jnp.float32), *law), solver
 
 
 def random_labels(seed: int, ks: np.ndarray, classes: int) -> np.ndarray:
@@ -49,6 +71,7 @@ def drawn(
   seed: int = 0,
   batch: int = 512,
   mesh: Any = None,
+  data: Spread | None = None,
 ) -> Iterator[np.ndarray]:
   """The samples ks of this seed in order, (rows, *shape) float32 at a time; the last batch is padded, for one program.
 
@@ -64,6 +87,7 @@ def drawn(
     labels: (n,) conditions, or None.
     batch: samples that a program draws at a time, all processes together; rounded up to a multiple of data x fsdp.
     mesh: where to draw them, the batch over data and fsdp; the default device where None.
+    data: the mean and deviation of the data where they are known, for the start (`solvers.start`).
 
   Raises:
     InputError: a seed or an index that its generator does not tell from another, labels of another length, or a mesh
@@ -79,10 +103,11 @@ def drawn(
   size = -(-min(batch, len(ks) * processes) // parts) * parts
   mine = _mine(where, size)
   begin = jax.jit(_starts, static_argnums=1, out_shardings=where)
+  law = _law(denoise.process, solver, data)
   waiting: deque = deque()
   for first in range(0, len(ks), len(mine)):
     lay = partial(_lay, size=size, mine=mine, where=where, part=slice(first, first + len(mine)))
-    x, key_batch = begin(denoise.process, shape, key, lay(ks))
+    x, key_batch = begin(denoise.process, shape, law, key, lay(ks))
     end = sample(denoise, solver, x, key_batch, None if labels is None else lay(labels))
     waiting.append((jax.device_put(end, where), len(ks) - first))
     if len(waiting) > 1:  # the device draws the next while the host takes this one
@@ -131,19 +156,27 @@ def generate(
   seed: int = 0,
   batch: int = 512,
   mesh: Any = None,
+  data: Spread | None = None,
 ) -> np.ndarray:
   """Samples 0 .. n - 1 of this seed, (n, *shape) float32 on every host; arguments and errors as in `drawn`."""
   if labels is not None and np.shape(labels) != (n,):
     raise InputError(f'labels: got shape {np.shape(labels)}; allowed: one a sample, ({n},)')
   each = -(-n // jax.process_count())
   ks = np.minimum(jax.process_index() * each + np.arange(each), n - 1)
-  mine = drawn(denoise, solver, shape, ks, None if labels is None else labels[ks], seed, batch, mesh)
+  mine = drawn(denoise, solver, shape, ks, None if labels is None else labels[ks], seed, batch, mesh, data)
   whole = np.concatenate([multihost_utils.process_allgather(x[None], tiled=True) for x in mine], 1)
   return whole.reshape(-1, *shape)[:n]
 
 
 def trajectories(
-  denoise: Denoise, solver: Solver, shape: tuple[int, ...], labels: np.ndarray | None, n: int, seed: int, mesh: Any
+  denoise: Denoise,
+  solver: Solver,
+  shape: tuple[int, ...],
+  labels: np.ndarray | None,
+  n: int,
+  seed: int,
+  mesh: Any,
+  data: Spread | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """The points (rows + 1, n, *shape) that samples 0 .. n - 1 pass through, and the x0 predicted at each.
 
@@ -153,7 +186,8 @@ def trajectories(
   lay = lambda values: jax.make_array_from_callback((n,), everywhere, np.asarray(values, np.int32).__getitem__)  # noqa: E731
   check_labels(denoise, labels, 'labels')
   begin = jax.jit(_starts, static_argnums=1, out_shardings=everywhere)
-  x, key_batch = begin(denoise.process, shape, keys.seeded(seed), lay(np.arange(n)))
+  law = _law(denoise.process, solver, data)
+  x, key_batch = begin(denoise.process, shape, law, keys.seeded(seed), lay(np.arange(n)))
   kept = trajectory(denoise, solver, x, key_batch, None if labels is None else lay(labels[:n]))
   end, (points, predicted) = multihost_utils.process_allgather(kept, tiled=True)
   return np.concatenate([points, end[None]]), np.concatenate([predicted, end[None]])

@@ -21,8 +21,8 @@ from jax.experimental import multihost_utils
 
 from diffjax import finite
 from diffjax.errors import InputError
+from diffjax.paths import place
 from diffjax.runs.directory import differences, write
-from diffjax.runs.paths import place
 
 __all__ = ['Parts', 'pixels']
 

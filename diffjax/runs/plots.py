@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from diffjax.runs.paths import place
+from diffjax.paths import place
 
 __all__ = ['image_grid', 'points', 'trajectory', 'losses']
 

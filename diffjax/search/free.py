@@ -35,7 +35,8 @@ class Free(struct.PyTreeNode):
       times always fall and stay above t_min.
     look: (n, n - 1) weights of the differences to earlier predictions, entry l - 1 for the one l rows back.
     scale: (n,) factors 1 + STRIDE scale of each step's result; 0 keeps the line alpha x0 + sigma eps.
-    told: (n,) what the network is told of the time, times exp(STRIDE told); 0 tells it the node's own.
+    told: (n,) what the network is told of the time, times exp(STRIDE told); 0 tells it the node's own, as does the
+      first, which does not move.
     first: the time of the first node. last: (alpha, sigma) where the table ends. span: the range of lam.
   """
 
@@ -70,6 +71,7 @@ class Free(struct.PyTreeNode):
       shift[:, j, n if j == 0 else j] = 1
     weights = jnp.concatenate([((1 + STRIDE * self.scale)[:, None] * row)[:, None], jnp.asarray(shift, row.dtype)], 1)
     told = jnp.clip(ts * jnp.exp(STRIDE * self.told), self.process.t_min, self.process.t_max)
+    told = told.at[0].set(ts[0])  # where x begins, which whoever draws x reads from the table
     rows = Rows(told, weights, jnp.ones(n, bool), jnp.arange(n, dtype=jnp.int32))
     return Table(rows, ('x', *(f'm{j}' for j in range(1, n))))
 

@@ -6,6 +6,7 @@ from diffjax.solvers.data_form import *
 from diffjax.solvers.one_step import *
 from diffjax.solvers.own import *
 from diffjax.solvers.sample import Solver, sample, trajectory
+from diffjax.solvers.start import start, start_time
 from diffjax.solvers.table import *
 from diffjax.solvers.tables import *
 from diffjax.solvers.tables.analytic import analytic_dpm, analytic_grid
@@ -32,6 +33,8 @@ __all__ = [
   'trajectory',
   'recommended',
   'sample',
+  'start',
+  'start_time',
   'table_transforms',
   'tables',
   'with_statistics',

@@ -9,8 +9,8 @@ import numpy as np
 
 from diffjax.errors import InputError
 from diffjax.fingerprint import matching, stamp
+from diffjax.paths import place
 from diffjax.process import Process
-from diffjax.runs.paths import place
 from diffjax.solvers.table import Rows, Table
 
 __all__ = ['SolverFile', 'read', 'write']

@@ -3,8 +3,9 @@
 from diffjax.statistics.closed import isotropic, linear_form
 from diffjax.statistics.estimate import energies, linear_terms
 from diffjax.statistics.files import KINDS, load, save
+from diffjax.statistics.moments import spread
 from diffjax.statistics.pca import gaussian
-from diffjax.statistics.types import Gaussian, ModelStatistics, NoiseEnergy
+from diffjax.statistics.types import Gaussian, ModelStatistics, NoiseEnergy, Spread
 
 NEUTRAL = {'energies': isotropic, 'linear': linear_form}
 """Stand-ins that know no data, by kind: a solver can be laid out on them to check its options."""
@@ -15,6 +16,7 @@ __all__ = [
   'KINDS',
   'ModelStatistics',
   'NEUTRAL',
+  'Spread',
   'energies',
   'gaussian',
   'isotropic',
@@ -22,4 +24,5 @@ __all__ = [
   'linear_terms',
   'load',
   'save',
+  'spread',
 ]

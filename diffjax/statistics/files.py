@@ -8,18 +8,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from diffjax.errors import InputError
-from diffjax.runs.paths import place
-from diffjax.statistics.types import Gaussian, ModelStatistics, NoiseEnergy
+from diffjax.paths import place
+from diffjax.statistics.types import Gaussian, ModelStatistics, NoiseEnergy, Spread
 
 __all__ = ['load', 'save']
 
 VERSION = 1
-KINDS = {'energies': NoiseEnergy, 'linear': ModelStatistics, 'gaussian': Gaussian}
+KINDS = {'energies': NoiseEnergy, 'linear': ModelStatistics, 'gaussian': Gaussian, 'data': Spread}
 
-Statistics = TypeVar('Statistics', NoiseEnergy, ModelStatistics, Gaussian)
+Statistics = TypeVar('Statistics', NoiseEnergy, ModelStatistics, Gaussian, Spread)
 
 
-def save(path: str, value: NoiseEnergy | ModelStatistics | Gaussian) -> None:
+def save(path: str, value: NoiseEnergy | ModelStatistics | Gaussian | Spread) -> None:
   """Write an .npz, first under a temporary name: a file that is there is replaced as a whole or not at all."""
   kind = next(name for name, made in KINDS.items() if type(value) is made)
   buffer = io.BytesIO()
@@ -33,7 +33,7 @@ def save(path: str, value: NoiseEnergy | ModelStatistics | Gaussian) -> None:
 
 
 def load(path: str, kind: type[Statistics]) -> Statistics:
-  """The statistics of this kind (`NoiseEnergy`, `ModelStatistics` or `Gaussian`) that `save` wrote.
+  """The statistics of this kind (`NoiseEnergy`, `ModelStatistics`, `Gaussian` or `Spread`) that `save` wrote.
 
   Raises:
     InputError: it is not there, damaged, of another version or of another kind.
@@ -67,6 +67,8 @@ def _fits(found: dict[str, np.ndarray]) -> bool:
     return False
   if 'basis' in found:
     return found['basis'].shape == (found['mean'].size, found['var'].size)
+  if 'std' in found:
+    return found['std'].shape == () and bool(found['std'] >= 0)
   terms = [found[name] for name in ('value', 'l', 's', 'b') if name in found]
   rising = found['lam'].ndim == 1 and len(found['lam']) > 1 and (np.diff(found['lam']) > 0).all()
   return bool(rising) and all(v.shape == terms[0].shape and len(v) == len(found['lam']) for v in terms)

@@ -10,7 +10,7 @@ from diffjax.errors import InputError
 from diffjax.fingerprint import matching
 from diffjax.process import Process
 
-__all__ = ['COMMAND', 'NoiseEnergy', 'Gaussian', 'ModelStatistics', 'given']
+__all__ = ['COMMAND', 'NoiseEnergy', 'Gaussian', 'ModelStatistics', 'Spread', 'given']
 
 COMMAND = 'diffjax statistics --workdir=WORKDIR'
 
@@ -98,6 +98,18 @@ class Gaussian(struct.PyTreeNode):
   def shape(self) -> tuple[int, ...]:
     """Of one example."""
     return np.shape(self.mean)
+
+
+class Spread(struct.PyTreeNode):
+  """Where a data set lies and how wide it is.
+
+  Attributes:
+    mean: of each element, the shape of one example.
+    std: one number, the root of the variance about that mean, averaged over the elements.
+  """
+
+  mean: Any
+  std: Any
 
 
 def given(process: Process, statistics: Any, kind: type) -> None:

@@ -20,7 +20,7 @@ from etils import epath
 from jax import Array
 
 from diffjax.errors import InputError
-from diffjax.runs.paths import expanded
+from diffjax.paths import expanded
 
 __all__ = ['Checkpoints']
 

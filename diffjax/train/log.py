@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from diffjax.runs.paths import place
+from diffjax.paths import place
 
 __all__ = ['Log', 'bar', 'read_csv']
 

@@ -21,7 +21,7 @@ from etils import epath
 from jax import Array
 from jax.sharding import Mesh
 
-from diffjax.runs.paths import place
+from diffjax.paths import place
 from diffjax.train import compiler
 from diffjax.train import meter as meters
 from diffjax.train import sharding as shardings

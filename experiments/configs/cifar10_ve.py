@@ -21,8 +21,9 @@ def get_config() -> ConfigDict:
   )  # fmt: skip
   c.loss = dict(name='denoising', kind='eps')
   c.train = dict(
-    steps=1_300_000, batch=128, optimiser=dict(name='adam', learning_rate=2e-4, warmup=5000, schedule='constant',
-    clip=1.0), ema=(0.999,), log_every=100, save_every=5000,
+    steps=1_300_000, batch=128,
+    optimiser=dict(name='adam', learning_rate=2e-4, warmup=5000, schedule='constant', clip=1.0),
+    ema=(0.999,), log_every=100, save_every=5000,
   )  # fmt: skip
   c.sampling = dict(
     solver=dict(name='predictor_corrector', snr=0.16, to_data=True), grid='uniform', steps=999, batch=2048

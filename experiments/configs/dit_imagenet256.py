@@ -21,8 +21,9 @@ def get_config(size: str = 'XL') -> ConfigDict:
   c.net = dict(name='dit', size=size, patch=2, dtype='bfloat16', remat='dots', scan=True)
   c.loss = dict(name='denoising', kind='eps', drop_cond=0.1)
   c.train = dict(
-    steps=400_000, batch=256, optimiser=dict(name='adamw', learning_rate=1e-4, schedule='constant', weight_decay=0.0,
-    clip=0.0), ema=(0.9999,), log_every=100, save_every=5000,
+    steps=400_000, batch=256,
+    optimiser=dict(name='adamw', learning_rate=1e-4, schedule='constant', weight_decay=0.0, clip=0.0),
+    ema=(0.9999,), log_every=100, save_every=5000,
   )  # fmt: skip
   c.sampling = dict(solver='ddpm', grid='uniform', steps=250, guidance_scale=1.5, batch=4096)
   c.evaluation = dict(n=50_000)

@@ -17,8 +17,11 @@ def get_config() -> ConfigDict:
   c.net = dict(name='uvit', size='M', patch=4, dtype='bfloat16', remat='dots')
   c.loss = dict(name='denoising', kind='eps', drop_cond=0.1)
   c.train = dict(
-    steps=300_000, batch=1024, optimiser=dict(name='adamw', learning_rate=3e-4, warmup=5000, schedule='constant',
-    weight_decay=0.03, b1=0.99, b2=0.99), ema=(0.9999,), log_every=100, save_every=5000,
+    steps=300_000, batch=1024,
+    optimiser=dict(
+      name='adamw', learning_rate=3e-4, warmup=5000, schedule='constant', weight_decay=0.03, b1=0.99, b2=0.99
+    ),
+    ema=(0.9999,), log_every=100, save_every=5000,
   )  # fmt: skip
   c.sampling = dict(solver='dpmpp_2m', grid='uniform_lam', steps=50, batch=4096)
   c.evaluation = dict(n=50_000, split='validation')

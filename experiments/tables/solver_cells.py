@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,15 @@ def exact(out: Path, budgets: tuple[int, ...], names: list[str]) -> list[dict]:
       d = target.means.shape[1]
       draws = np.asarray(target.sample(keys.per_sample(jax.random.key(2), 2 * STARTS)))
       spread = float(np.sqrt(np.trace(target.covariance())))
+      ours = partial(solvers.recommended, data_std=spread / np.sqrt(d), exact=True)
       for process_name, kind in PROCESSES.items():
         process = getattr(schedules, kind)()
         denoise, z = target.denoiser(process), np.random.default_rng(0).standard_normal((STARTS, d))
         x = float(process.schedule(process.t_max)[1]) * z
         place, known = dict(target=target_name, process=process_name), targets.knowledge(target, process)
         left = {
-          nfe: cells.missing(rows.configurations(process, nfe, names, known), **place, nfe=nfe) for nfe in budgets
+          nfe: cells.missing(rows.configurations(process, nfe, names, known, ours(process, nfe)), **place, nfe=nfe)
+          for nfe in budgets
         }
         if not any(left.values()):
           continue
@@ -126,6 +129,7 @@ def digits(out: Path, workdir: str, budgets: tuple[int, ...], names: list[str], 
   from diffjax.runs import directory
   from diffjax.runs.experiment import build
   from diffjax.runs.generate import starts
+  from diffjax.runs.spread import overall
   from diffjax.train.sharding import make_mesh
 
   experiment = build(directory.read_config(workdir))
@@ -134,15 +138,18 @@ def digits(out: Path, workdir: str, budgets: tuple[int, ...], names: list[str], 
   process = experiment.process
   images, labels = directory.arrays(experiment, 'test')
   n = min(n, len(images))
-  x, _ = starts(denoise, experiment.shape, 0, 0, n)
+  data = experiment.spread(workdir)
+  ours = lambda nfe: solvers.recommended(process, nfe, overall(data) or 0.5)  # noqa: E731
+  x, _ = starts(denoise, ours(200), experiment.shape, 0, 0, n, data)
   cond = None if labels is None else jnp.asarray(labels[:n])
   cells = Cells(out / 'digits.jsonl')
-  ends = np.asarray(solvers.sample(denoise, solvers.recommended(process, 200), x, None, cond))
+  ends = np.asarray(solvers.sample(denoise, ours(200), x, None, cond))
   train, _ = directory.arrays(experiment, 'train')
   features = protocol.features_for(experiment.config.data.name, train)[0]
   spread = float(np.sqrt(np.mean(np.sum(np.square(ends - ends.mean(0)), (1, 2, 3)))))
   for nfe in budgets:
-    for (name, grid), solver in cells.missing(rows.configurations(process, nfe, names), nfe=nfe).items():
+    laid = rows.configurations(process, nfe, names, ours=ours(nfe))
+    for (name, grid), solver in cells.missing(laid, nfe=nfe).items():
       if isinstance(solver, Table):  # one program
         size = max(len(solver.rows.t), 20 if nfe <= 20 else 60), max(8, len(solver.registers))
         padded = solvers.pad(solver, *size)

@@ -141,11 +141,11 @@ def laid_out(row: Row, process: Process, grid: str, nfe: int, known: Known | Non
   return None
 
 
-def configurations(process: Process, nfe: int, names: list[str], known: Known | None = None) -> dict:
-  """(solver, grid) -> the solver, for all of these rows that can be laid out, and the recommended one."""
+def configurations(process: Process, nfe: int, names: list[str], known: Known | None = None, ours: Any = None) -> dict:
+  """(solver, grid) -> the solver, for all of these rows that can be laid out, and the recommended one, or `ours`."""
   found = {}
   for grid in GRIDS:
     for name in names:
       if (solver := laid_out(ROWS[name], process, grid, nfe, known)) is not None:
         found[name, grid] = solver
-  return found | {(OURS, 'its own'): solvers.recommended(process, nfe)}
+  return found | {(OURS, 'its own'): ours or solvers.recommended(process, nfe)}

@@ -63,6 +63,16 @@ def test_options_are_checked_before_there_are_statistics(trained, tmp_path, caps
   assert not (tmp_path / 'other').exists()
 
 
+def test_the_data_are_measured_at_the_start(trained):
+  """Those of the training split, whole."""
+  from diffjax import data
+
+  x = data.load('digits', 'train').arrays()['x'].astype(np.float64)
+  found = statistics.load(f'{trained}/statistics/data.npz', statistics.Spread)
+  np.testing.assert_allclose(found.mean, x.mean(0), atol=1e-12)
+  np.testing.assert_allclose(found.std, np.sqrt(x.var(0).mean()), rtol=1e-12)
+
+
 def test_without_statistics_the_command_is_named(trained, capsys):
   for name, kind in (('dpm_v3', 'linear'), ('analytic_dpm', 'energies')):
     line = refused(capsys, 'sample', f'--workdir={trained}', f'--config.sampling.solver.name={name}')
@@ -92,7 +102,8 @@ def test_sampling_is_that_of_the_library_with_these_terms(known, tmp_path):
   denoise, process, config = diffjax.load(known)
   terms = statistics.load(f'{known}/statistics/linear.npz', statistics.ModelStatistics)
   solver = solvers.dpm_v3(process, grids.uniform(process, 4), terms, order=2)
-  drawn = generate(guidance.cfg(denoise, 2.0), solver, (8, 8, 1), 3, np.array([3, 4, 5], np.int32))
+  data = statistics.load(f'{known}/statistics/data.npz', statistics.Spread)
+  drawn = generate(guidance.cfg(denoise, 2.0), solver, (8, 8, 1), 3, np.array([3, 4, 5], np.int32), data=data)
   with np.load(tmp_path / 'v3.npz') as file:
     np.testing.assert_allclose(file['samples'], np.clip(drawn, -1, 1), atol=1e-5)
   assert jax.tree.leaves(terms)
@@ -110,6 +121,7 @@ def test_computing_again_replaces_and_says_so(known, tmp_path, capsys):
   assert told.count('(replaces the one that was there)') == 3 and 'scale 3' in told
   assert main(['sample', f'--workdir={tmp_path}/run', '--config.sampling.guidance_scale=3']) == 0
   assert sorted(p.name for p in (tmp_path / 'run' / 'statistics').iterdir()) == [
+    'data.npz',
     'energies.npz',
     'gaussian.npz',
     'linear.npz',
@@ -137,11 +149,13 @@ def test_teleported_samples_are_the_solver_begun_where_the_gaussian_arrives(know
   import diffjax
   from diffjax import guidance, solvers
   from diffjax.runs.generate import starts
+  from diffjax.runs.spread import spread
   from diffjax.solvers import grids
 
   denoise, process, _ = diffjax.load(known)
   data, ts = statistics.load(f'{known}/statistics/gaussian.npz', statistics.Gaussian), grids.uniform(process, 4)
-  x, _ = starts(denoise, (8, 8, 1), 0, 0, 3)
+  begin = solvers.teleport(solvers.ddim(process, ts[1:]), process, data)  # at t_max, whatever the solver
+  x, _ = starts(denoise, begin, (8, 8, 1), 0, 0, 3, spread(known, (8, 8, 1)))
   for level, first in ((3, 1), (1.5, 2)):
     arguments = [f'--config.sampling.teleport={level}', '--config.sampling.solver.name=dpmpp_2m', '--labels=3,4,5']
     assert main(['sample', f'--workdir={known}', f'--out={tmp_path}/leap', *arguments]) == 0

@@ -9,6 +9,7 @@ PROCESS = schedules.cosine()
 VALUES = {
   'energies': statistics.isotropic(PROCESS, 0.5).replace(low=-1.0, high=1.0, scale=3.0),
   'linear': statistics.linear_form(PROCESS).replace(**{k: np.random.default_rng(0).random((2, 4, 3)) for k in 'lsb'}),
+  'data': statistics.spread([np.random.default_rng(0).random((20, 3, 2, 1))]),
   'gaussian': statistics.gaussian(np.random.default_rng(0).random((20, 3, 2, 1))),
 }
 

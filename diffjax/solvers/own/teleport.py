@@ -63,6 +63,11 @@ class Teleport(struct.PyTreeNode):
     return self.solver.rows
 
   @property
+  def first(self) -> Any:
+    """The time at which the way begins: that of the leap, not of the solver's rows."""
+    return self.process.t_max
+
+  @property
   def stochastic(self) -> bool:
     return self.solver.stochastic
 
