@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from diffjax.commands.start import TIMEOUT, mesh_of, start
 from diffjax.errors import InputError
 
-__all__ = ['Trained', 'chief', 'draw', 'drawing', 'network', 'of_images', 'picture', 'sampler', 'write_npz']
+__all__ = ['Trained', 'chief', 'draw', 'drawing', 'network', 'of_images', 'picture', 'sampler', 'titles', 'write_npz']
 
 
 class Trained(NamedTuple):
@@ -119,6 +119,12 @@ def drawing(what: str, make: Callable[..., None], *arguments: Any, **options: An
     make(*arguments, **options)
   except Exception as error:
     print(f'diffjax: {what}: no picture ({type(error).__name__}: {error})', file=sys.stderr, flush=True)
+
+
+def titles(what: Any, labels: Any) -> Any:
+  """What stands under the picture of each label: the name of its class, or the label itself where the run has none."""
+  names = what.config.data.get('names')
+  return labels if labels is None or not names else [names[label] for label in labels]
 
 
 def picture(path: str, drawn: Any, labels: Any, held: Any = None) -> None:

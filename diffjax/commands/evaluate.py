@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from diffjax.commands.draw import Trained, chief, draw, drawing, picture, sampler, write_npz
+from diffjax.commands.draw import Trained, chief, draw, drawing, picture, sampler, titles, write_npz
 from diffjax.commands.start import hosts, meet
 
 __all__ = ['TEXT', 'arguments', 'run']
@@ -103,7 +103,8 @@ def _pictures(workdir: str, what: Any, solver: Any, drawn: Any, known: Any, held
     drawing('samples.png', picture, f'{workdir}/samples.png', drawn, None, held=held)
     return
   order = np.arange(min(100, len(drawn))) if known is None else _by_class(known)
-  drawing('samples.png', picture, f'{workdir}/samples.png', drawn[order], None if known is None else known[order])
+  shown = None if known is None else titles(what, known[order])
+  drawing('samples.png', picture, f'{workdir}/samples.png', drawn[order], shown)
   x, x0 = paths
   kept = np.unique(np.linspace(0, len(x) - 1, 11).round().astype(int))
   times = np.append(np.asarray(solver.rows.t), 0.0)
@@ -134,6 +135,7 @@ def _circumstances(workdir: str, what: Any, denoise: Any, solver: Any, n: int, s
     seed=c.seed,
     data_mean=None if data is None else float(np.mean(data.mean)),
     data_std=None if data is None else float(data.std),
+    names=c.data.get('names'),
     solver=c.sampling.solver.to_dict(),
     grid=c.sampling.grid.to_dict(),
     teleport=c.sampling.teleport,

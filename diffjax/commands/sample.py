@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from diffjax.commands.draw import Trained, chief, draw, drawing, of_images, picture, sampler, write_npz
+from diffjax.commands.draw import Trained, chief, draw, drawing, of_images, picture, sampler, titles, write_npz
 from diffjax.commands.start import hosts, meet
 from diffjax.errors import InputError
 
@@ -71,7 +71,7 @@ def _few(options: argparse.Namespace, trained: Trained, solver: Any, ks: Any, la
   drawn = draw(trained, solver, len(ks), labels, options.seed)
   if chief():
     write_npz(f'{out}.npz', drawn, labels)
-    drawing(f'{out}.png', picture, f'{out}.png', drawn, labels)
+    drawing(f'{out}.png', picture, f'{out}.png', drawn, titles(trained.what, labels))
 
 
 def _many(options: argparse.Namespace, trained: Trained, solver: Any, ks: Any, labels: Any, out: str) -> None:

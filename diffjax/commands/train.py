@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   layout = what.layout(mesh)
   source = runs.dataset(what, 'train')
   free, told = _raised(options.workdir, c)
-  runs.claim(options.workdir, c, free)
+  c = runs.claim(options.workdir, c, source.names, free)
   if told and jax.process_index() == 0:
     print(told)
   source = runs.held(source)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from diffjax.data.seeds import stream
+
 __all__ = ['FEATURES', 'Moves', 'draw', 'label', 'move', 'uniforms']
 
 FEATURES = 9  # numbers of a label
@@ -44,9 +46,8 @@ def uniforms(seed: int, index: int, start: int, stop: int) -> np.ndarray:
 
   (stop - start, 15) uniform numbers on [0, 1): those of the rows start..stop-1 of global batch `index`.
   """
-  sequence = np.random.SeedSequence([seed, index], spawn_key=(1,))  # spawned: not the stream of the permutations
-  rng = np.random.RandomState(sequence.generate_state(4))  # row by row, so that no row knows the size of the batch
-  return rng.random_sample((stop, DRAWS))[start:]
+  rng = stream(seed, index, 1)  # not the stream of the permutations
+  return rng.random_sample((stop, DRAWS))[start:]  # row by row, so that no row knows the size of the batch
 
 
 def draw(u: np.ndarray, p: float) -> Moves:

@@ -10,7 +10,7 @@ import numpy as np
 
 from diffjax.errors import InputError
 
-__all__ = ['Arrays', 'DataSet', 'check', 'scaled']
+__all__ = ['Arrays', 'DataSet', 'check', 'misnamed', 'scaled']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +39,15 @@ class DataSet:
 
   x is float32, an (H, W, C) image in [-1, 1] (a latent: of any range) or a (d,) vector; cond is an int32 label in
   0..classes-1 and is missing where `classes` is None. A source that has `__getitems__(indices)` is read many examples
-  at a time. Several modalities are held in memory: x and `shape` are then dicts of their names.
+  at a time. Several modalities are held in memory: x and `shape` are then dicts of their names. `names` are those of
+  the classes, in the order of the labels, where they have any.
   """
 
   name: str
   source: Any
   shape: Any
   classes: int | None = None
+  names: tuple[str, ...] | None = None
 
   @property
   def size(self) -> int:
@@ -94,6 +96,17 @@ class DataSet:
   def arrays(self) -> dict[str, np.ndarray]:
     """All examples in order: {'x': (n, ...), 'cond': (n,)}."""
     return self.loaded().source[:]
+
+
+def misnamed(where: str, found: Sequence[str], allowed: Sequence[str]) -> InputError:
+  """The refusal of classes whose names are not those that were stated, or of another number or order."""
+
+  def shown(names: Sequence[str], other: Sequence[str]) -> str:
+    these = [name for name in names if name not in other] or list(names)
+    return ', '.join(map(repr, these[:4])) + (f' and {len(these) - 4} more' if len(these) > 4 else '')
+
+  got, states = shown(found, allowed) or 'none', shown(allowed, found)
+  return InputError(f'{where}: got classes named {got}; allowed: {states}, as data.names states in this order')
 
 
 def scaled(x: np.ndarray, levels: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from diffjax.data.augment import draw, label, move, uniforms
 from diffjax.data.dataset import DataSet
+from diffjax.data.seeds import stream
 from diffjax.errors import InputError
 
 __all__ = ['batches', 'permutation']
@@ -127,7 +128,7 @@ def stretch(seed: int, start: int, stop: int, n: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
-  """A random permutation of 0..n-1, a function of (seed, epoch); RandomState, since NumPy froze its stream."""
-  order = np.random.RandomState(np.random.SeedSequence([seed, epoch]).generate_state(4)).permutation(n)
+  """A random permutation of 0..n-1, a function of (seed, epoch)."""
+  order = stream(seed, epoch).permutation(n)
   order.flags.writeable = False
   return order

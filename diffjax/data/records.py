@@ -14,7 +14,7 @@ from absl import logging
 from etils import epath
 
 from diffjax.data.dataset import DataSet, scaled
-from diffjax.data.files import square
+from diffjax.data.pictures import DEEPEST, square
 from diffjax.errors import InputError
 from diffjax.paths import place
 
@@ -33,11 +33,13 @@ def names() -> list[str]:
   return tfds.list_builders(with_community_datasets=False)
 
 
-def read(name: str, split: str, data_dir: str | None = None, size: int | None = None, levels: int = 255) -> DataSet:
+def read(
+  name: str, split: str, data_dir: str | None = None, size: int | None = None, levels: int | None = None
+) -> DataSet:
   """A prepared set: its (image, label) pair, images (H, W, C) in [-1, 1], read at random without TensorFlow.
 
   `split` is any tfds split ('train', 'test[:500]'); `size` crops and resizes to a square; integers 0..levels are
-  scaled to [-1, 1]. Floating features must lie there already.
+  scaled to [-1, 1], levels 65535 for uint16 and else 255 by default. Floating features must lie there already.
 
   Raises:
     InputError: the set, its configuration or split does not exist, or is not prepared (says by which command).
@@ -59,9 +61,12 @@ def read(name: str, split: str, data_dir: str | None = None, size: int | None = 
   if image not in features or not len(source):
     raise InputError(f'data set {name!r} has features {sorted(features)} and {len(source)} examples, needs images')
   kind = features.get(label)
-  label, classes = (label, kind.num_classes) if isinstance(kind, tfds.features.ClassLabel) else (None, None)
-  records = Records(source, image, label, size, levels)
-  return DataSet(f'{name}/{split}', records, records[0]['x'].shape, classes)
+  labelled = isinstance(kind, tfds.features.ClassLabel)
+  records = Records(source, image, label if labelled else None, size, levels)
+  classes = kind.num_classes if labelled else None
+  # without names of its own a label is called by its number
+  called = tuple(kind.names) if labelled and kind.names != [str(i) for i in range(classes or 0)] else None
+  return DataSet(f'{name}/{split}', records, records[0]['x'].shape, classes, called)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Records:
   image: str
   label: str | None
   size: int | None
-  levels: int
+  levels: int | None
 
   def __len__(self) -> int:
     return len(self.source)
@@ -85,9 +90,11 @@ class Records:
 
   def decode(self, record: dict) -> dict[str, np.ndarray]:
     x = record[self.image]
+    floating = np.issubdtype(x.dtype, np.floating)
+    levels = self.levels or (DEEPEST if x.dtype == np.uint16 else 255)
     if self.size is not None and x.shape[:2] != (self.size, self.size):
-      x = square(x, self.size, x.shape[-1])
-    x = x if np.issubdtype(x.dtype, np.floating) else scaled(x, self.levels)
+      x = square(x, self.size, (-1, 1) if floating else (0, levels))
+    x = x if floating else scaled(x, levels)
     return {'x': x} if self.label is None else {'x': x, 'cond': np.asarray(record[self.label], np.int32)}
 
 

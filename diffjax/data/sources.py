@@ -1,32 +1,36 @@
 """Data sets by name."""
 
+import dataclasses
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 
 from diffjax.data import files, toys
-from diffjax.data.dataset import Arrays, DataSet
+from diffjax.data.dataset import Arrays, DataSet, misnamed
 from diffjax.errors import InputError
 
 __all__ = ['digits', 'load', 'synthetic']
 
 
-def load(name: str, split: str = 'train', data_dir: str | None = None, **options) -> DataSet:
+def load(name: str, split: str = 'train', data_dir: str | None = None, names: Sequence[str] = (), **options) -> DataSet:
   """The data set `name`, one split of it.
 
   Names: 'digits' (needs no download), 'digits_labels' and 'digits_projection' (two modalities each), any name of
-  tensorflow_datasets ('cifar10', 'imagenet_resized/64x64'; option size), 'folder' (path, size, channels), 'npz' (path,
+  tensorflow_datasets ('cifar10', 'imagenet_resized/64x64'; option size), 'folder' (path, size, channels,
+  background), 'npz' (path,
   classes, latents, factor), the toys (n, seed) and 'synthetic' (shape, n, classes). `data_dir` is where tfds sets lie,
-  by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+  by default $TFDS_DATA_DIR or ~/tensorflow_datasets. `names` states what the classes are called, in the order of their
+  labels: it names those of a set that has none, orders the class folders of 'folder', and others are refused.
 
   Raises:
     InputError: unknown name or option (with the nearest), set not found or not prepared (with the command), bad data.
   """
+  _check_names(names)
   reader = own(name, data_dir) if name in OWN else partial(tfds_set, name, data_dir=data_dir)
-  allowed = [p for p in inspect.signature(reader).parameters.values() if p.name not in ('name', 'split', 'data_dir')]
+  allowed = [p for p in inspect.signature(reader).parameters.values() if p.name not in GIVEN]
   for key in options:
     if key not in [p.name for p in allowed]:
       known = ', '.join(p.name for p in allowed) or 'none'
@@ -34,7 +38,22 @@ def load(name: str, split: str = 'train', data_dir: str | None = None, **options
   for p in allowed:
     if p.default is p.empty and p.name not in options:
       raise InputError(f'data set {name!r} needs the option {p.name!r}')
-  return reader(split=split, **options)
+  found = reader(split=split, **(options | dict(names=names) if name == 'folder' else options))
+  return _named(found, tuple(names))
+
+
+def _check_names(names: Sequence[str]) -> None:
+  if not isinstance(names, tuple | list) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
+    raise InputError(f"data.names: got {names!r}; allowed: different names, one a class, such as ('cat', 'dog')")
+
+
+def _named(found: DataSet, names: tuple[str, ...]) -> DataSet:
+  """The set with these names of its classes; itself where none are stated."""
+  if names and found.names not in (None, names):
+    raise misnamed(found.name, found.names or (), names)
+  if names and len(names) != found.classes:
+    raise InputError(f'data.names: got {len(names)} names; allowed on {found.name}: {found.classes or 0}, one a class')
+  return dataclasses.replace(found, names=names) if names else found
 
 
 def own(name: str, data_dir: str | None) -> Callable:
@@ -75,5 +94,6 @@ def tfds_set(name: str, split: str, data_dir: str | None = None, size: int | Non
     raise InputError(f'data set {name!r} is not known, did you mean {near!r}? Allowed: {allowed}') from None
 
 
+GIVEN = ('name', 'split', 'data_dir', 'names')
 PAIRS = ('digits_labels', 'digits_projection')
 OWN = ('digits', *PAIRS, 'folder', 'npz', *toys.__all__, 'synthetic')

@@ -62,6 +62,7 @@ class Dense(ShardedLayer):
   initial: Any = fan_avg
   dtype: Any = jnp.float32
   bias: bool = True
+  initial_bias: Any = zeros
 
   @nn.compact
   def __call__(self, x):
@@ -69,7 +70,7 @@ class Dense(ShardedLayer):
     out = x.astype(self.dtype) @ kernel.astype(self.dtype)
     if not self.bias:
       return out
-    bias = self.param('bias', named(zeros, self.logical_axes[-1]), (self.features,))
+    bias = self.param('bias', named(self.initial_bias, self.logical_axes[-1]), (self.features,))
     return out + bias.astype(self.dtype)
 
 
@@ -85,12 +86,13 @@ class Conv(ShardedLayer):
   initial: Any = fan_avg
   dtype: Any = jnp.float32
   stride: int = 0
+  initial_bias: Any = zeros
 
   @nn.compact
   def __call__(self, x):
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = self.param('kernel', named(self.initial, None, None, *self.logical_axes), shape).astype(self.dtype)
-    bias = self.param('bias', named(zeros, 'out'), (self.features,)).astype(self.dtype)
+    bias = self.param('bias', named(self.initial_bias, 'out'), (self.features,)).astype(self.dtype)
     x = x.astype(self.dtype)
     if self.size == 1:
       return x @ kernel[0, 0] + bias

@@ -12,7 +12,7 @@ from .arguments import activation_dtype, check
 from .embedding import Label, cossin
 from .layers import Dense
 from .transformer import check_options, dimensions, patchify, unpatchify
-from .uvit import normal, torch_conv, trunk
+from .uvit import normal, torch_bias, torch_conv, trunk
 
 __all__ = ['UniDiffuser', 'unidiffuser']
 
@@ -97,8 +97,10 @@ class UniDiffuser(nn.Module):
     for name in sorted(times):
       tokens['time ' + name] = cossin(jnp.broadcast_to(times[name], (batch,)), self.width)[:, None]
     for name, part in parts.items():
-      initial = torch_conv if part.ndim == 4 else normal
-      tokens[name] = Dense(self.width, initial=initial, dtype=self.dtype, name='in_' + name)(self._tokens(name, part))
+      read = self._tokens(name, part)
+      images = dict(initial=torch_conv, initial_bias=torch_bias(read.shape[-1]))
+      options = images if part.ndim == 4 else dict(initial=normal)
+      tokens[name] = Dense(self.width, **options, dtype=self.dtype, name='in_' + name)(read)
     h = trunk(self, tokens, post=True)
     return jax.tree.unflatten(structure, [self._part(name, h[name], part) for name, part in parts.items()])
 

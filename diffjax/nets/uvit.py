@@ -1,8 +1,10 @@
 """U-ViT: time, condition and patches all as tokens, and long skips between shallow and deep blocks."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -36,6 +38,11 @@ SIZES = {
 }
 normal = nn.initializers.normal(0.02)  # the release truncates at +-2, a hundred standard deviations
 torch_conv = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')  # its patches and last convolution
+
+
+def torch_bias(fan_in: int) -> Callable:
+  """What goes with `torch_conv`: uniform to +-1 / sqrt(fan_in)."""
+  return partial(jax.random.uniform, minval=-(fan_in**-0.5), maxval=fan_in**-0.5)
 
 
 def uvit(
@@ -123,11 +130,15 @@ class UViT(nn.Module):
       tokens = {'label': label[:, None]} | tokens
     if self.text:
       tokens['text'] = Dense(self.width, initial=normal, dtype=self.dtype, name='text')(cond)
-    tokens['patches'] = Dense(self.width, initial=torch_conv, dtype=self.dtype, name='patch')(patchify(x, self.patch))
+    patches = patchify(x, self.patch)
+    like_conv = dict(initial=torch_conv, initial_bias=torch_bias(patches.shape[-1]))
+    tokens['patches'] = Dense(self.width, **like_conv, dtype=self.dtype, name='patch')(patches)
     h = trunk(self, tokens)['patches']
     h = Dense(self.patch**2 * channels, initial=normal, dtype=self.dtype, name='out')(h)
     h = unpatchify(h, (height, width), self.patch)
-    h = Conv(channels, initial=torch_conv, dtype=self.dtype, name='conv')(h) if self.conv else h
+    if self.conv:
+      like_conv = dict(initial=torch_conv, initial_bias=torch_bias(9 * channels))
+      h = Conv(channels, **like_conv, dtype=self.dtype, name='conv')(h)
     return h.astype(jnp.float32)
 
   def _check_input(self, x, cond):

@@ -53,19 +53,27 @@ FREE = ('sampling', 'evaluation', 'mesh', 'loading.workers', 'loading.prefetch',
 CHUNK = 1024  # examples that are read at a time where only their labels are wanted
 
 
-def claim(workdir: str, config: ConfigDict, free: tuple[str, ...] = ()) -> None:
-  """Make the directory and keep the config there; a directory of another run is left as it is.
+def claim(
+  workdir: str, config: ConfigDict, names: tuple[str, ...] | None = None, free: tuple[str, ...] = ()
+) -> ConfigDict:
+  """Make the directory and keep the config there, with the names of the classes; one of another run is left as it is.
 
   Args:
     workdir: the directory.
     config: the run's.
+    names: of the classes, where the data give any.
     free: keys beside those of FREE that may differ from the run that is there; its config stays beside the new one, as
       config_STEPS_steps.json.
+
+  Returns:
+    The config that is kept: data.names are `names` where there are any.
 
   Raises:
     ConfigError: it holds a run of another config (the keys that differ are named), or cannot be written.
   """
   path = place(workdir, 'workdir') / 'config.json'
+  if names and config.data.classes:
+    config = ConfigDict(config.to_dict() | dict(data=config.data.to_dict() | dict(names=tuple(names))))
   if path.exists():
     before = read_config(workdir).to_dict()
     told = differences(before, config.to_dict(), FREE + free)
@@ -73,13 +81,14 @@ def claim(workdir: str, config: ConfigDict, free: tuple[str, ...] = ()) -> None:
       raise ConfigError(f'workdir: {workdir} holds the run of another config: {told}; allowed: the same config, or '
                         'another directory')  # fmt: skip
   if jax.process_index():
-    return
+    return config
   try:
     if free and path.exists():
       write(path.parent / f'config_{before["train"]["steps"]}_steps.json', path.read_bytes())
     write(path, (json.dumps(config.to_dict(), indent=2) + '\n').encode())
   except OSError as error:
     raise ConfigError(f'workdir: got {workdir!r}; allowed: a directory that can be written ({error})') from None
+  return config
 
 
 def differences(before: dict[str, Any], after: dict[str, Any], free: tuple[str, ...] = FREE) -> str:

@@ -11,6 +11,7 @@ from diffjax.paths import place
 __all__ = ['image_grid', 'points', 'trajectory', 'losses']
 
 PRINCIPAL = 2000  # points that principal components are taken of
+LONGEST = 18  # letters of a caption
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
@@ -47,11 +48,14 @@ def shown(images: np.ndarray) -> np.ndarray:
   return apart.reshape(n, rows * (height + 1), -1)[:, :-1, :-1]
 
 
-def _tile(axis: Any, image: np.ndarray, title: str = '') -> None:
+def _tile(axis: Any, image: np.ndarray, title: str = '', caption: str = '') -> None:
   axis.imshow(image, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
-  axis.set_axis_off()
+  axis.set(xticks=[], yticks=[], frame_on=False)
   if title:
     axis.set_title(title, fontsize=9)
+  if caption:
+    text = caption if len(caption) <= LONGEST else caption[: LONGEST - 1] + '…'
+    axis.set_xlabel(text, fontsize=min(9, 9 * 8 / len(text)), labelpad=2)  # 8 letters of 9 points fill a tile
 
 
 def _stretch(images: np.ndarray) -> float:
@@ -59,14 +63,14 @@ def _stretch(images: np.ndarray) -> float:
   return max(images.shape[2] / images.shape[1], 1.0)
 
 
-def image_grid(path: Any, images: np.ndarray, labels: np.ndarray | None = None, columns: int = 10) -> None:
-  """A grid of images (n, H, W, C), see `shown`, row by row; labels (n,) stand above the tiles where given."""
+def image_grid(path: Any, images: np.ndarray, labels: Sequence | np.ndarray | None = None, columns: int = 10) -> None:
+  """A grid of images (n, H, W, C), see `shown`, row by row; labels, or names, of all n stand under the tiles."""
   images = shown(images)
   rows = -(-len(images) // columns)
   figure, canvas = _figure(0.72 * columns * _stretch(images), 0.82 * rows)
   for i, axis in enumerate(np.ravel(figure.subplots(rows, columns, squeeze=False))):
     if i < len(images):
-      _tile(axis, images[i], '' if labels is None else str(labels[i]))
+      _tile(axis, images[i], caption='' if labels is None else str(labels[i]))
     else:
       axis.set_axis_off()
   _save(canvas, path)

@@ -135,3 +135,73 @@ def test_folder_refused(tmp_path, pictures):
   refused(['9.png', 'not a readable image'], 'folder', path=path, size=4)
   Image.fromarray(pictures[0]).save(tmp_path / 'set' / 'loose.png')
   refused(['loose.png', 'ant', 'one kind'], 'folder', path=path, size=4)
+
+
+@pytest.mark.parametrize(
+  'names',
+  [
+    [str(i) for i in range(12)],
+    ['1', '2', '10', '010a'],
+    ['b2c10', 'b10c1', 'b10c9', 'b10c10'],
+    ['ant', 'cat', 'dog'],
+    ['v1.2', 'v1.10', 'v2.1'],
+  ],
+)
+def test_class_folders_in_natural_order(names, tmp_path, pictures):
+  """Numbers inside names count as numbers; label k is the k-th folder, and says its name."""
+  for i, name in enumerate(names):
+    (tmp_path / name).mkdir()
+    Image.fromarray(np.full((4, 4, 3), 10 * i, np.uint8)).save(tmp_path / name / 'a.png')
+  data = load('folder', path=str(tmp_path), size=4)
+  assert data.names == tuple(names) and data.classes == len(names)
+  arrays = data.arrays()
+  np.testing.assert_array_equal(arrays['cond'], np.arange(len(names)))
+  np.testing.assert_array_equal(np.rint((arrays['x'][:, 0, 0, 0] + 1) * 127.5), 10 * np.arange(len(names)))
+
+
+def test_stated_names_give_the_order(tmp_path, pictures):
+  write(tmp_path, pictures)
+  data = load('folder', path=str(tmp_path), size=4, names=('dog', 'ant', 'cat'))
+  assert data.names == ('dog', 'ant', 'cat')
+  arrays = data.arrays()
+  np.testing.assert_array_equal(arrays['cond'], [0, 0, 1, 1, 2, 2])
+  np.testing.assert_array_equal(np.rint((arrays['x'] + 1) * 127.5), pictures[[1, 4, 2, 5, 0, 3]])
+
+
+def test_other_names_are_refused(tmp_path, pictures):
+  """By both names, whether their number is equal or not; of sets without names only the number can be wrong."""
+  write(tmp_path / 'set', pictures)
+  folder = dict(path=str(tmp_path / 'set'), size=4)
+  refused(['set', "'ant'", "'bird'", 'data.names'], 'folder', names=('bird', 'cat', 'dog'), **folder)
+  refused(['set', "'ant'", "'dog'", 'data.names'], 'folder', names=('cat', 'dog'), **folder)
+  refused(['set', "'bird'", 'data.names'], 'folder', names=('ant', 'bird', 'cat', 'dog'), **folder)
+  for bad in (('ant', 'ant', 'dog'), 'ant,cat,dog', ('ant', 'cat', 3)):
+    refused([f'data.names: got {bad!r}', 'different names'], 'folder', names=bad, **folder)
+  Image.fromarray(pictures[0]).save(tmp_path / 'loose.png')
+  (tmp_path / 'loose').mkdir()
+  Image.fromarray(pictures[0]).save(tmp_path / 'loose' / 'a.png')
+  refused(['none', "'ant'"], 'folder', path=str(tmp_path / 'loose'), size=4, names=('ant', 'cat'))
+  path = save(tmp_path / 'a.npz', x=pictures, y=np.arange(6) % 3)
+  assert load('npz', path=path).names is None
+  assert load('npz', path=path, names=('ant', 'cat', 'dog')).names == ('ant', 'cat', 'dog')
+  refused(['data.names: got 2', '3, one a class'], 'npz', path=path, names=('ant', 'cat'))
+  refused(['data.names: got 2', '0, one a class'], 'swiss_roll', n=3, names=('ant', 'cat'))
+
+
+@pytest.mark.parametrize('keys', [('x', 'y'), ('samples', 'labels'), ('arr_0', 'arr_1')])
+def test_every_npz_that_is_written_is_read(keys, tmp_path, pictures):
+  """Pairs of names: floats as they are, uint8 scaled, labels with them or none; `x` goes before the others."""
+  labels = np.array([0, 1, 2, 2, 1, 0], np.int32)
+  floats = (pictures / 127.5 - 1).astype(np.float32)
+  for x in (pictures, floats):
+    path = save(tmp_path / 'a.npz', **dict(zip(keys, (x, labels), strict=True)))
+    arrays = load('npz', path=path, classes=3).arrays()
+    np.testing.assert_allclose(arrays['x'], floats, atol=2e-7)
+    np.testing.assert_array_equal(arrays['cond'], labels)
+  alone = load('npz', path=save(tmp_path / 'b.npz', **{keys[0]: floats}))
+  assert alone.classes is None and alone.shape == (4, 4, 3)
+  refused(
+    ['c.npz', f'array {keys[1]} is missing'], 'npz', path=save(tmp_path / 'c.npz', **{keys[0]: floats}), classes=3
+  )
+  both = load('npz', path=save(tmp_path / 'd.npz', x=-floats, **{keys[0] if keys[0] != 'x' else 'arr_0': floats}))
+  np.testing.assert_array_equal(both.arrays()['x'], -floats)

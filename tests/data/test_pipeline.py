@@ -140,3 +140,39 @@ def test_refuses(numbered, batch, seed, options, words):
   with pytest.raises(ValueError) as error:
     batches(numbered, batch, seed, **options)
   assert all(word in str(error.value) for word in words)
+
+
+def test_flip_and_augment_toss_different_coins(digits):
+  """Where both are asked for, an image is mirrored by one coin or the other: of the moves, none knows the first.
+
+  With a vanishing probability augmentation mirrors and does nothing else; its label tells when. 2048 rows of draws of
+  the other moves, and whether they are drawn, are uncorrelated with the coin of the flip to 5 / sqrt(2048).
+  """
+  plain, both = (take(4, digits, 512, 3, flip=flip, augment=augment) for flip, augment in ((False, 0.0), (True, 1e-12)))
+  coins, told = [], []
+  for a, b in zip(plain, both, strict=True):
+    itself, mirrored = ((b['x'] == x).all((1, 2, 3)) for x in (a['x'], a['x'][:, :, ::-1]))
+    assert (itself | mirrored).all()
+    told.append(b['augment'][:, 0] == 1)
+    coins.append(mirrored ^ told[-1])
+  coin, n = np.concatenate(coins), 4 * 512
+  assert abs(np.mean(coin) - 0.5) < 5 * 0.5 / np.sqrt(n)
+  moves = [augment.draw(augment.uniforms(3, i, 0, 512), 0.5) for i in range(4)]
+  np.testing.assert_array_equal(np.concatenate(told), np.concatenate([m.xflip for m in moves]))
+  for columns in zip(*moves, strict=True):
+    values = np.concatenate(columns).reshape(n, -1).T
+    for value in (*values, *(values != 0)):
+      assert abs(np.corrcoef(coin, value)[0, 1]) < 5 / np.sqrt(n)
+
+
+SOME = (*range(8), 10, 31, 32, 100, 1000, 2**16, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**33 + 1, 2**63, 2**64 + 1)
+
+
+def test_another_seed_or_place_is_another_stream():
+  """Permutations of 64 by (seed, epoch), and uniform numbers by (seed, batch): no two pairs share one."""
+  orders, numbers = {}, {}
+  for seed, place in itertools.product(SOME, SOME):
+    order, number = pipeline.permutation(seed, place, 64).tobytes(), augment.uniforms(seed, place, 0, 1).tobytes()
+    assert order not in orders, (seed, place, orders[order])
+    assert number not in numbers, (seed, place, numbers[number])
+    orders[order] = numbers[number] = seed, place
