@@ -201,6 +201,7 @@ SOLVERS = {
   'ghvb': solver('ghvb'),
   'gms': informed_by_heads('gms'),
   'heun': solver('heun'),
+  'heun_in_t': solver('heun_in_t'),
   'ipndm': solver('ipndm'),
   'midpoint': solver('midpoint'),
   'npr_dpm': informed_by_heads('npr_dpm'),

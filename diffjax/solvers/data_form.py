@@ -12,6 +12,7 @@ __all__ = ['in_data_form']
 
 TINY, ROUNDING = 1e-9, 1e-14  # relative sizes of what counts as no part along x, and of what float64 leaves of 0
 LEAP = 100.0  # alpha_s / alpha_t of a step in noise form from which it is warned of
+REACH = 10.0  # so many times the change of x0 between two stages that a step in noise form takes
 
 
 def in_data_form(table: Table, process: Process) -> Table:
@@ -87,5 +88,16 @@ def warn_of_leaps(what: str, ts: np.ndarray, alpha: np.ndarray, lam: np.ndarray)
     warnings.warn(
       f'{what}: the step from t = {ts[i]:.4g} to {ts[i + 1]:.4g} raises alpha {rise[i]:.0f}-fold in noise form, and '
       'the rounding of float32 with it; in_data_form(table, process) is the same method without it',
+      stacklevel=4,
+    )
+
+
+def warn_of_reach(what: str, ts: np.ndarray, reach: np.ndarray) -> None:
+  """One warning if a step in noise form, of several stages, takes more than 10 times what x0 changes between them."""
+  i = int(np.argmax(reach))
+  if reach[i] > REACH:
+    warnings.warn(
+      f'{what}: a step from t = {ts[i]:.4g} takes {reach[i]:.0f} times in noise form what x0 changes between its '
+      'stages, and samples may leave the data; not so with more nodes there, nor with dpmpp_2s or dpmpp_3s',
       stacklevel=4,
     )

@@ -67,6 +67,7 @@ ROWS = {
   'Euler': _row('euler'),
   'Euler-Maruyama': _row('euler_maruyama'),
   'Heun (EDM)': _row('heun'),
+  'Heun in t': _row('heun_in_t'),
   'midpoint': _row('midpoint'),
   'RK4': _row('rk4'),
   'DPM-Solver-2': _row('dpm_solver', order=2),

@@ -8,6 +8,7 @@ from scipy import stats
 
 from diffjax import keys, schedules
 from diffjax.losses import times
+from diffjax.noise_levels import at
 
 N = 4000
 LAWS = {
@@ -113,3 +114,26 @@ def test_bad_numbers_are_refused():
   for law in (times.logit_normal, times.lognormal):
     with pytest.raises(ValueError, match='std: got 0; allowed'):
       law(std=0)
+
+
+@pytest.mark.parametrize('process', PROCESSES)
+@pytest.mark.parametrize('end', ['t_min', 't_max'])
+def test_lognormal_with_a_tenth_of_its_mass_beyond_an_end(process, end):
+  """The rest is the normal law of ln sigma / alpha cut off there, not heaped up at the end: SciPy's truncated one.
+
+  On rectified flow, whose ln sigma / alpha is unbounded at t_max, nothing lies beyond and nothing is cut off.
+  """
+  process, std = PROCESSES[process](), 0.9
+  ends = {name: -float(process.lam(getattr(process, name))) for name in ('t_min', 't_max')}
+  far = ends[end] if np.isfinite(ends[end]) else 3.0
+  mean = far + std * stats.norm.ppf(0.1) * (1 if end == 't_max' else -1)
+  truth = stats.truncnorm(*((np.array([ends['t_min'], ends['t_max']]) - mean) / std), loc=mean, scale=std)
+  law = times.lognormal(mean, std)
+  t = np.asarray(draw(law, process))
+  noise = -np.asarray(process.lam(t), np.float64)
+  assert stats.kstest(noise, truth.cdf).statistic < 1.95 / np.sqrt(N)
+  inner = jnp.asarray(process.lam_inverse(-truth.ppf(np.linspace(0.02, 0.98, 25))), jnp.float32)
+  low, high = (at(process, np.asarray(inner) * (1 + h))[2] for h in (-1e-4, 1e-4))
+  slope = (low - high) / (2e-4 * np.asarray(inner))  # -lam'
+  want = truth.pdf(-np.asarray(process.lam(inner), np.float64)) * slope
+  np.testing.assert_allclose(law.density(process, inner), want, rtol=2e-3)

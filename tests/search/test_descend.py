@@ -38,9 +38,8 @@ def published(process, n):
   for name in METHODS:
     for grid in GRIDS:
       for to_zero in (True, False):
-        if n >= oracle.FEWEST.get(name, 1):
-          ts = getattr(grids, grid)(process, n, to_zero=to_zero)
-          out[name, grid, to_zero] = getattr(solvers, name)(process, ts)
+        ts = getattr(grids, grid)(process, n, to_zero=to_zero)
+        out[name, grid, to_zero] = getattr(solvers, name)(process, ts)
   return out
 
 

@@ -32,7 +32,7 @@ KNOWN = {
   'adams_noise': ('exponential_adams', {'order': 3, 'noise': True, 'lower_final': False}, BASELINES['adams_noise']),
   '2s': ('dpmpp_2s', {}, lambda n: stages([2] * (n // 2), {'scaling': 'b2'})),
   '2s_taylor': ('dpmpp_2s', {'taylor': True}, lambda n: stages([2] * (n // 2), {})),
-  '3s': ('dpmpp_3s', {}, lambda n: stages([3] * (n // 3), {})),
+  '3s': ('dpmpp_3s', {'lower_final': False}, lambda n: stages([3] * (n // 3), {})),
   'dpm2': ('dpm_solver', {}, lambda n: stages([2] * (n // 2), {'scaling': 'b2'}, noise=True)),
 }  # fmt: skip
 

@@ -12,22 +12,8 @@ PROCESSES = {name: getattr(schedules, name) for name in schedules.__all__ if nam
 PROCESSES['shifted'] = lambda: schedules.shifted(schedules.flow(), 3.0)
 
 
-# Steps that a method with its default options needs at least, and evaluations of five steps, where not one and five.
-FEWEST = {
-  'deis_rhoab': 4,
-  'deis_tab': 4,
-  'dpm_solver': 2,
-  'dpmpp_2s': 2,
-  'dpmpp_3s': 3,
-  'exponential_adams': 3,
-  'f_pndm': 4,
-  'ghvb': 3,
-  'ipndm': 4,
-  'sde_adams': 3,
-  'trig_adams': 2,
-  'unipc': 2,
-}
-NFE = {'deis_rhork': 9, 'f_pndm': 14, 'heun': 9, 'midpoint': 9, 'rk4': 17, 's_pndm': 6}
+# Evaluations of five steps down to 0 on `vp_linear` and the like, where not five.
+NFE = {'deis_rhork': 9, 'f_pndm': 14, 'heun': 9, 'heun_in_t': 9, 'midpoint': 9, 'rk4': 17, 's_pndm': 6}
 # Orders of the deterministic tables.
 ORDERS = {
   'ddim': 1,
@@ -46,6 +32,7 @@ ORDERS = {
   'f_pndm': 2,  # the weights of order four are those of equal steps in rho
   'ghvb': 2,
   'heun': 2,
+  'heun_in_t': 2,
   'ipndm': 2,
   'midpoint': 2,
   'rk4': 4,
@@ -58,11 +45,6 @@ ORDERS = {
 def takes(name, kind):
   """Whether the method is defined for the process."""
   return name != 'ancestral' or kind not in ('sub_vp', 'flow', 'mean_reverting', 'shifted')
-
-
-def counts(name, *ns):
-  """These numbers of steps, raised to what the method needs."""
-  return sorted({max(n, FEWEST.get(name, 1)) for n in ns})
 
 
 def gm_a():

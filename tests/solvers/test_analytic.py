@@ -171,3 +171,16 @@ def test_refusals():
   for n in (1, 11):
     with pytest.raises(ValueError, match=f'n: got {n}; allowed: a whole number from 2 to the 10'):
       solvers.analytic_grid(VP, known, n, candidates=10)
+
+
+@pytest.mark.parametrize('bad, n', [(1, 10), (5, 10), (7, 20), (20, 10), (30, 12), (60, 5)])
+def test_tail_of_the_best_grid(bad, n):
+  """Of 100 candidates the last 2 `bad` hold floor(.8 n 2 bad / 100) nodes, at least one and at most n - 2, even."""
+  lam = noise_levels.at(VP, np.arange(1, 101) / 100)[2][::-1]
+  known = statistics.NoiseEnergy(statistics.isotropic(VP, 0.25).stamp, lam, np.where(np.arange(100) < bad, 1.001, 0.5))
+  places = np.round(solvers.analytic_grid(VP, known, n, candidates=100)[-2::-1] * 100).astype(int) - 1
+  length = min(2 * bad, 98)
+  first = 99 - length  # the last candidate before the tail is a node, the best path's last
+  nodes = min(max(int(0.8 * n * length / 100 + 1e-9), 1), n - 2)
+  assert first in places and np.sum(places > first) == nodes
+  np.testing.assert_array_equal(places[places >= first], np.linspace(first, 99, nodes + 1).round())

@@ -1,5 +1,7 @@
 """DPM-Solver-v3: what it is at two settings of its terms, what it solves exactly, its orders, and its figures."""
 
+from math import factorial
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from oracle import PROCESSES, error, gm_a, line, run, start
 from diffjax import keys, noise_levels, schedules, solvers, statistics
 from diffjax.fingerprint import stamp
 from diffjax.solvers import grids
+from diffjax.solvers.tables.dpm_v3 import _derivatives
 
 VP = schedules.vp_linear()
 
@@ -176,3 +179,15 @@ def test_refusals():
   for order in (0, 5, 2.5):
     with pytest.raises(ValueError, match='order: got .*; allowed: a whole number from 1 to the 4 steps'):
       solvers.dpm_v3(VP, ts, known, order=order)
+
+
+@pytest.mark.parametrize('pseudo', [False, True])
+def test_derivatives_at_the_node(pseudo):
+  """Of u^p the p-th is p! at any nodes, of a lower power 0; the polynomial's own are so for every pair of powers."""
+  for offsets in ([0.0], [0.0, -0.7], [0.0, -0.3, -1.1], [0.0, 0.4, -0.2, -0.9], [0.0, -1.0, -2.5, -3.0, -4.5]):
+    u = np.array(offsets)
+    k = len(u)
+    found = _derivatives(u, pseudo) @ np.vander(u, increasing=True)  # [p, q]: the p-th of u^q
+    want = np.diag([float(factorial(p)) for p in range(k)])
+    known = np.tril(np.ones((k, k))) > 0 if pseudo else np.ones((k, k), bool)
+    np.testing.assert_allclose(found[known], want[known], atol=1e-9)

@@ -1,10 +1,13 @@
 """Orders of every option, the published errors, and what makes one method another; by NumPy alone, in float64."""
 
+import inspect
+import warnings
+
 import numpy as np
 import pytest
-from oracle import ORDERS, PROCESSES, build, counts, error, predict, run, start
+from oracle import ORDERS, PROCESSES, build, error, predict, run, start
 
-from diffjax import noise_levels, schedules, solvers
+from diffjax import noise_levels, schedules, solvers, statistics
 from diffjax.solvers import grids, in_data_form
 from diffjax.solvers.tables.adams import adams_weights
 from diffjax.solvers.tables.deis import tab_weights
@@ -183,15 +186,41 @@ def test_published_errors_of_dpm_fast(grid, published):
   np.testing.assert_allclose(got, published, rtol=0.25)
 
 
-@pytest.mark.parametrize('n, times', [(6, [0, 1, 2, 3, 4, 5]), (7, [0, 1, 2, 3, 4, 5, 6])])
-def test_single_steps_use_the_nodes_of_the_grid(n, times):
-  """Each node is evaluated once, and where steps start tells the orders: 3, 2, 1 and 3, 3, 1."""
+THIRD = [('dpm_fast', {}), ('dpm_solver', {'order': 3}), ('dpmpp_3s', {})]
+
+
+@pytest.mark.parametrize('n, starts', [(3, [0, 2]), (6, [0, 3, 5]), (7, [0, 3, 6]), (8, [0, 3, 6]), (9, [0, 3, 6, 8])])
+@pytest.mark.parametrize('name, options', THIRD)
+def test_third_order_single_steps_of_a_number_of_evaluations(name, options, n, starts):
+  """3, .., 3, 2, 1 or 3, .., 3, n mod 3: each node is evaluated once, and where steps start tells the orders."""
   process = schedules.vp_linear()
   ts = grids.uniform(process, n, to_zero=False)
-  table = solvers.dpm_fast(process, ts)
-  np.testing.assert_array_equal(table.rows.t, ts[times])
+  table = build(name, process, ts, **options)
+  np.testing.assert_array_equal(table.rows.t, ts[:-1])
   firsts = np.flatnonzero(~table.rows.weights[:, 0, 1:3].any(1))  # rows that read neither base nor prediction
-  np.testing.assert_array_equal(firsts, [0, 3, 5] if n == 6 else [0, 3, 6])
+  np.testing.assert_array_equal(firsts, starts)
+  if name != 'dpm_fast' and n % 3 == 0:
+    equal = build(name, process, ts, lower_final=False, **options)
+    firsts = np.flatnonzero(~equal.rows.weights[:, 0, 1:3].any(1))
+    np.testing.assert_array_equal(firsts, range(0, n, 3))
+
+
+KEPT = ('dpmpp_2m', 'dpmpp_3m', 'dpmpp_3m_compat', 'exponential_adams', 'sde_adams', 'sde_dpmpp_2m', 'unipc')
+
+
+@pytest.mark.parametrize('name', KEPT)
+def test_order_is_kept_to_the_end(name):
+  """With `lower_final` off the last step is what it is on a grid that goes on, and the order of all of them is whole.
+
+  To infinite lam it is of first order all the same.
+  """
+  process = schedules.vp_linear()
+  for ts in (grids.uniform_lam(process, 7, to_zero=False), grids.uniform(process, 7, to_zero=False)):
+    on = build(name, process, ts, lower_final=False).rows.weights[:-1]
+    np.testing.assert_array_equal(build(name, process, ts[:-1], lower_final=False).rows.weights, on)
+    assert not np.allclose(build(name, process, ts[:-1]).rows.weights[-1], on[-1], rtol=1e-4)
+  to_data = build(name, process, grids.uniform(process, 7), lower_final=False).rows.weights[-1, 0, -4:-1]
+  np.testing.assert_allclose(to_data, [1, 0, 0], atol=1e-12)
 
 
 @pytest.mark.parametrize('noise', [False, True])
@@ -236,10 +265,52 @@ def test_orders_that_do_not_exist_are_refused(name):
   for order in (0, 5, 1.5, '2'):
     with pytest.raises(ValueError, match='^order: got .*; allowed: a whole number from 1 to the 4 steps of the grid'):
       build(name, process, grids.uniform(process, 4), order=order)
-  least = counts(name, 1)[0]
-  build(name, process, grids.uniform(process, least))
-  with pytest.raises(ValueError, match='^order: got'):
-    build(name, process, grids.uniform(process, least - 1))
+
+
+USUAL = {
+  'deis_rhoab': 4,
+  'deis_tab': 4,
+  'dpm_solver': 2,
+  'dpm_v3': 3,
+  'exponential_adams': 3,
+  'ghvb': 2.5,
+  'ipndm': 4,
+  'sde_adams': 3,
+  'trig_adams': 2,
+  'unipc': 2,
+}
+
+
+@pytest.mark.parametrize('name', [*solvers.tables.__all__, *solvers.with_statistics, *solvers.own_step])
+def test_any_number_of_steps_and_no_order_above_it(name):
+  """A method on fewer steps than its order has that many; the same order asked for is refused."""
+  process, make = schedules.vp_linear(), getattr(solvers, name)
+  known = [statistics.NEUTRAL[solvers.with_statistics[name]](process)] if name in solvers.with_statistics else []
+  assert ('order' in inspect.signature(make).parameters) == (name in USUAL)
+  for n in (1, 2, 3, 5):
+    ts = grids.uniform(process, n, to_zero=False)
+    table = make(process, ts, *known)
+    assert table.nfe >= n
+    if name in USUAL:
+      same = make(process, ts, *known, order=min(USUAL[name], n))
+      np.testing.assert_array_equal(table.rows.weights, same.rows.weights)
+      with pytest.raises(ValueError, match=f'^order: got {n + 1}; allowed: '):
+        make(process, ts, *known, order=n + 1)
+
+
+def test_what_is_left_of_a_method_on_few_steps():
+  """Single steps of the order there is room for; F-PNDM by Runge-Kutta steps alone."""
+  process = schedules.vp_linear()
+  one, two, three = (grids.uniform(process, n, to_zero=False) for n in (1, 2, 3))
+  for name in ('dpmpp_2s', 'dpmpp_3s', 'dpm_fast'):
+    np.testing.assert_allclose(
+      sent(build(name, process, one), process)[:, [0, -4]],
+      sent(solvers.ddim(process, one), process)[:, [0, -4]],
+      atol=1e-12,
+    )
+  for name, same in (('dpmpp_3s', 'dpmpp_2s'), ('dpm_fast', 'dpm_solver')):
+    np.testing.assert_array_equal(build(name, process, two).rows.weights, build(same, process, two).rows.weights)
+  assert [solvers.f_pndm(process, ts).nfe for ts in (one, two, three)] == [4, 8, 12]
 
 
 def test_other_refusals():
@@ -252,12 +323,9 @@ def test_other_refusals():
     with pytest.raises(ValueError, match='order: got .*; allowed: 1, 2, 3 or 4'):
       solvers.ipndm(process, ts, order=order)
   with pytest.raises(ValueError, match='order: got 4; allowed: a whole number from 1 to the 3 steps'):
-    solvers.ipndm(process, ts)
-  for name, n in (('dpmpp_2s', 1), ('dpmpp_3s', 2), ('dpm_solver', 1)):
-    with pytest.raises(ValueError, match='order: got .*; allowed: a whole number'):
-      build(name, process, grids.uniform(process, n))
-  with pytest.raises(ValueError, match='steps: got 3; allowed: at least 4'):
-    solvers.f_pndm(process, ts)
+    solvers.ipndm(process, ts, order=4)
+  with pytest.raises(ValueError, match="coordinates: got 'edm'; allowed: vp, own"):
+    solvers.ddpm_large(process, ts, coordinates='edm')
   with pytest.raises(ValueError, match="tableau: got 'euler'; allowed: midpoint, heun, kutta3, rk4"):
     solvers.deis_rhork(process, ts, tableau='euler')
   with pytest.raises(ValueError, match='row 0 at t = 1 .*not finite'):
@@ -282,7 +350,8 @@ def test_taylor_variants_are_the_published_formulas():
     return state[0]
 
   for name, order, taylor in (('dpmpp_2s', 2, True), ('dpmpp_2s', 2, False), ('dpmpp_3s', 3, True)):
-    table = build(name, process, ts[: order + 1], taylor=taylor)
+    options = {'lower_final': False} if order == 3 else {}
+    table = build(name, process, ts[: order + 1], taylor=taylor, **options)
     h = lam[order] - lam[0]
     p1 = np.expm1(-h)
     p2, base = p1 / h + 1, s[order] / s[0] * x[0] - a[order] * p1 * m[0]
@@ -299,7 +368,7 @@ def test_taylor_variants_are_the_published_formulas():
   )  # alpha > sigma: the table stays as it is written
   a, s, lam = noise_levels.at(process, far)
   for order in (2, 3):
-    table = solvers.dpm_solver(process, far[: order + 1], order=order, taylor=True)
+    table = solvers.dpm_solver(process, far[: order + 1], order=order, taylor=True, lower_final=False)
     h = lam[order] - lam[0]
     p1 = np.expm1(h)
     p2, base = p1 / h - 1, a[order] / a[0] * x[0] - s[order] * p1 * eps[0]
@@ -372,3 +441,77 @@ def test_published_error_of_f_pndm():
   ts = grids.uniform_lam(process, 11, to_zero=False)
   table = solvers.f_pndm(process, ts)
   assert table.nfe == 20 and error(table, 'vp_linear', ts[-1]) <= 0.038
+
+
+@pytest.mark.parametrize('kind', ['vp_linear', 'cosine', 'edm'])
+def test_f_pndm_as_published(kind):
+  """Its rows stand at t, (t + s) / 2 twice and s; three steps of (e1 + 2 e2 + 2 e3 + e4) / 6, then of Adams."""
+  process = PROCESSES[kind]()
+  ts = np.linspace(0.7, 0.1, 6) * float(process.t_max)
+  table, x, past = solvers.f_pndm(process, ts), start(process, 6), []
+  want = [u for t, s in zip(ts[:3], ts[1:4], strict=True) for u in (t, (t + s) / 2, (t + s) / 2, s)]
+  np.testing.assert_allclose(table.rows.t, [*want, *ts[3:5]], rtol=1e-12)
+
+  def level(t):
+    return [part[0] for part in noise_levels.at(process, [t])[:2]]
+
+  def eps(x, t):
+    return predict(x, *level(t))[1]
+
+  def transfer(x, e, t, s):
+    (alpha, sigma), (alpha_s, sigma_s) = level(t), level(s)
+    return alpha_s / alpha * x + (sigma_s - sigma * alpha_s / alpha) * e
+
+  points = []
+  for i, (t, s) in enumerate(zip(ts, ts[1:], strict=False)):
+    u, e1 = (t + s) / 2, eps(x, t)
+    past.insert(0, e1)
+    if i < 3:
+      e2 = eps(transfer(x, e1, t, u), u)
+      e3 = eps(transfer(x, e2, t, u), u)
+      e4 = eps(transfer(x, e3, t, s), s)
+      e = (e1 + 2 * e2 + 2 * e3 + e4) / 6
+    else:
+      e = (55 * past[0] - 59 * past[1] + 37 * past[2] - 9 * past[3]) / 24
+    x = transfer(x, e, t, s)
+    points.append(x)
+  for rows, point in ((4, points[0]), (12, points[2]), (14, points[4])):
+    part = table.replace(rows=type(table.rows)(*(leaf[:rows] for leaf in table.rows)))
+    np.testing.assert_allclose(run(part, process, start(process, 6)), point, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize('grid, gain', [('quadratic', 2), ('uniform', 5)])
+def test_a_falling_order_is_nearer(grid, gain):
+  """DPM-Solver++(3S) of 15 evaluations in steps of 3, 3, 3, 3, 2, 1 and of 3, 3, 3, 3, 3, on GM-A down to t_min."""
+  process = schedules.vp_linear()
+  ts = getattr(grids, grid)(process, 15, to_zero=False)
+  falling, equal = (error(solvers.dpmpp_3s(process, ts, lower_final=low), 'vp_linear', ts[-1], 64) for low in (1, 0))
+  assert gain * falling < equal
+
+
+@pytest.mark.parametrize('kind', PROCESSES)
+def test_single_steps_that_leave_the_data_are_warned_of(kind):
+  """Wherever GM-A, whose mean square is 1.8, comes out of a mean square of 25 or more, on every grid; once a table."""
+  process, x = PROCESSES[kind](), start(PROCESSES[kind](), 64)
+  for grid in (name for name in grids.__all__ if name != 'array'):
+    for n in (5, 10, 20):
+      ts = getattr(grids, grid)(process, n)
+      for name in ('dpm_fast', 'dpm_solver'):
+        with warnings.catch_warnings(record=True) as found:
+          warnings.simplefilter('always')
+          table = build(name, process, ts)
+        assert len(found) <= 1 and all('times in noise form what x0 changes' in str(w.message) for w in found)
+        assert found or np.mean(np.sum(run(table, process, x) ** 2, -1)) < 25, (grid, n, name)
+
+
+def test_single_steps_as_published_are_not_warned_of():
+  """On the grids that the paper has and 10 evaluations or more; the data form never."""
+  process = schedules.vp_linear()
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    for n in (10, 15, 20):
+      for grid in ('uniform', 'uniform_lam', 'quadratic'):
+        for name in ('dpm_fast', 'dpm_solver'):
+          build(name, process, getattr(grids, grid)(process, n))
+      for name in ('dpmpp_2s', 'dpmpp_3s'):
+        build(name, process, grids.noise_share(process, n))

@@ -134,3 +134,15 @@ def test_host_tables_survive_being_built_while_tracing():
   process = schedules.flow()
   out = jax.jit(lambda x: x * jnp.float32(noise_levels.at(process, [0.25])[1][0]))(jnp.ones(()))
   assert out == 0.25
+
+
+@pytest.mark.parametrize('kind', PROCESSES)
+@pytest.mark.parametrize('data_std', [0.2, 0.5, 2.0])
+@pytest.mark.parametrize('power', [1.0, 1.5, 3.0])
+def test_noise_share_is_even_in_its_share(kind, data_std, power):
+  """In u^(1/power), u = sigma / (alpha data_std + sigma), from its value at t_max to the one at the end."""
+  process = PROCESSES[kind]()
+  for to_zero in (True, False):
+    alpha, sigma, _ = noise_levels.at(process, grids.noise_share(process, 9, to_zero, data_std=data_std, power=power))
+    share = (sigma / (alpha * data_std + sigma)) ** (1 / power)
+    np.testing.assert_allclose(share, np.linspace(share[0], share[-1], 10), rtol=1e-8, atol=1e-10)

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from oracle import PROCESSES, build, counts, line, row, takes, times
+from oracle import PROCESSES, build, line, row, takes, times
 
 from diffjax import noise_levels, schedules, solvers
 from diffjax.solvers import Table, grids
@@ -33,6 +33,7 @@ EXACT = {
   'f_pndm': EVERYWHERE,
   'ghvb': EVERYWHERE,
   'heun': EVERYWHERE,
+  'heun_in_t': ('edm', 'flow'),
   'ipndm': EVERYWHERE,
   'midpoint': ('edm', 'flow'),
   'reverse_diffusion': (),
@@ -96,7 +97,8 @@ def test_line(name):
 
 
 @pytest.mark.parametrize(
-  'name, rate', [('euler', 1), ('euler_maruyama', 1), ('midpoint', 2), ('reverse_diffusion', 1), ('sde_dpm', 1)]
+  'name, rate',
+  [('euler', 1), ('euler_maruyama', 1), ('heun_in_t', 2), ('midpoint', 2), ('reverse_diffusion', 1), ('sde_dpm', 1)],
 )
 def test_line_is_approached_by_the_others(name, rate):
   for kind in set(EVERYWHERE) - set(EXACT[name]) - {'ve', 'shifted'}:
@@ -142,7 +144,7 @@ def test_tables_are_finite_at_both_ends(name):
     for make in (make for kind, make in PROCESSES.items() if takes(name, kind)):
       process = make()
       for grid in ('uniform', 'uniform_lam', 'quadratic', 'cosine', 'karras'):
-        for n in counts(name, 2, 20):
+        for n in (1, 2, 20):
           assert np.isfinite(build(name, process, times(name, process, n, grid)).rows.weights).all()
 
 

@@ -6,6 +6,7 @@ from oracle import PROCESSES, error, line, predict, run, start
 
 from diffjax import noise_levels, schedules, solvers
 from diffjax.solvers import grids, heavy_ball, nesterov
+from diffjax.solvers.tables.momentum import _ghvb_weights
 
 
 def radius(table, z):
@@ -120,3 +121,20 @@ def test_refusals():
       solvers.ghvb(process, ts, order=order)
   with pytest.raises(ValueError, match='order: got 4.5; allowed: at most the 4 steps'):
     solvers.ghvb(process, ts, order=4.5)
+
+
+@pytest.mark.parametrize('k', [1, 2, 3, 4, 5])
+def test_ghvb_weights(k):
+  """Of Adams-Bashforth at b = 1, from int_0^1 of Lagrange's polynomials; for any b they sum to b, and on the average
+  v = (1 - b) v + b f of a polynomial f of degree below k they integrate f: k conditions, which leave no other numbers.
+  """
+  back = -np.arange(k)
+  adams = np.linalg.solve(np.vander(back, increasing=True).T, 1 / np.arange(1, k + 1))
+  np.testing.assert_allclose(_ghvb_weights(k, 1.0), adams, rtol=1e-12)
+  for b in (0.3, 0.5, 0.8, 1.0):
+    c = _ghvb_weights(k, b)
+    assert len(c) == k and c.sum() == pytest.approx(b, rel=1e-12)
+    lags = np.arange(2000)
+    for p in range(k):
+      v = np.array([np.sum(b * (1 - b) ** lags * (at - lags) ** p) for at in 1.0 * back])
+      assert c / b @ v == pytest.approx(1 / (p + 1), rel=1e-7)

@@ -265,3 +265,25 @@ def test_each_row_draws_fresh_noise():
   process = schedules.flow()
   got = np.asarray(sample(m1().denoiser(process), table.done(), jnp.zeros((20000, 1)), jax.random.key(0)))[:, 0]
   assert got.var() == pytest.approx(101, rel=4 * np.sqrt(2 / 20000))  # 121 if both rows shared their noise
+
+
+@pytest.mark.parametrize('kind', PROCESSES)
+def test_the_large_ddpm_is_one_sampler_for_all_processes(kind):
+  """At the same noise levels x / sqrt(alpha^2 + sigma^2) has the same law on every process: that of `vp_linear`."""
+  rows = []
+  for process in (PROCESSES[kind](), schedules.vp_linear()):
+    ts = noise_levels.times_of(process, np.linspace(-2, 2, 7))
+    alpha, sigma, _ = noise_levels.at(process, ts)
+    rows.append(solvers.ddpm_large(process, ts).rows.weights[:, 0, 1:] / np.hypot(alpha, sigma)[1:, None])
+  np.testing.assert_allclose(*rows, rtol=1e-6, atol=1e-9)
+
+
+def test_the_large_variance_in_the_coordinates_of_the_process():
+  """sigma_t^2 - sigma_s^2 on EDM; the same as by default where the process is variance preserving."""
+  edm, vp = schedules.edm(), schedules.vp_linear()
+  ts = grids.karras(edm, 6)
+  own = solvers.ddpm_large(edm, ts, coordinates='own').rows.weights[:-1, 0, -1]
+  np.testing.assert_allclose(own**2, -np.diff(ts**2)[:-1], rtol=1e-10)
+  ts = grids.uniform(vp, 6)
+  same = (solvers.ddpm_large(vp, ts, coordinates=name).rows.weights for name in ('vp', 'own'))
+  np.testing.assert_allclose(*same, atol=1e-12)

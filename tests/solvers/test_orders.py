@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from flax import struct
-from oracle import ORDERS, PROCESSES, build, counts, gm_a, takes, times
+from oracle import ORDERS, PROCESSES, build, gm_a, takes, times
 
 from diffjax import schedules, solvers
 from diffjax.exact import gaussian, gaussian_flow, mixture
@@ -87,14 +87,16 @@ def test_published_errors_of_edm_heun(x64):
 
 
 @pytest.mark.parametrize('kind', ['vp_linear', 'cosine', 'edm', 'flow'])
-@pytest.mark.parametrize('name', [*sorted(set(ORDERS) - {'euler', 'midpoint', 'rk4'}), 'ddpm', 'sde_dpmpp_2m'])
+@pytest.mark.parametrize(
+  'name', [*sorted(set(ORDERS) - {'euler', 'heun_in_t', 'midpoint', 'rk4'}), 'ddpm', 'sde_dpmpp_2m']
+)
 def test_point_mass_is_reached(kind, name):
   """All of the data at one point: from any grid and number of steps the sample is that point."""
   process = getattr(schedules, kind)()
   c = np.float32([0.3, -0.7])
   denoise, x = gaussian(c, 0.0).denoiser(process), starts(process, 4)
   for grid in ('uniform', 'karras') if name == 'ddim' else ('uniform',):
-    for n in counts(name, 1, 2, 7):
+    for n in (1, 2, 7):
       table = build(name, process, times(name, process, n, grid))
       got = sample(denoise, pad(table, 28, 6), x, jax.random.key(0))
       np.testing.assert_allclose(got, np.broadcast_to(c, (4, 2)), atol=1e-6)

@@ -27,7 +27,12 @@ Weights = Callable[[np.ndarray, float, bool], np.ndarray]  # (nodes, h, noise) -
 
 
 def exponential_adams(
-  process: Process, ts: Any, order: int = 3, noise: bool = False, corrector: bool = False, lower_final: bool = True
+  process: Process,
+  ts: Any,
+  order: int | None = None,
+  noise: bool = False,
+  corrector: bool = False,
+  lower_final: bool = True,
 ) -> Table:
   """The exact exponential Adams-Bashforth method of any order, data or noise form.
 
@@ -39,7 +44,7 @@ def exponential_adams(
   Args:
     process: the forward process.
     ts: the time grid, n + 1 strictly decreasing times.
-    order: predictions that a step uses, fewer at the start.
+    order: None is 3, or as many as there are steps.
     noise: interpolate eps, in noise form; else x0, in data form.
     corrector: also correct each node by the evaluation made there (Adams-Moulton), which raises the order by one
       and costs no evaluation.
@@ -48,7 +53,7 @@ def exponential_adams(
   Raises:
     InputError: order is not a whole number from 1 to the number of steps.
   """
-  return multistep(process, ts, order, adams_weights, noise, corrector, lower_final)
+  return multistep(process, ts, order, 3, adams_weights, noise, corrector, lower_final)
 
 
 def adams_weights(nodes: np.ndarray, h: float, noise: bool) -> np.ndarray:
@@ -61,7 +66,14 @@ def adams_weights(nodes: np.ndarray, h: float, noise: bool) -> np.ndarray:
 
 
 def multistep(
-  process: Process, ts: Any, order: int, weights: Weights, noise: bool, corrector: bool, lower_final: bool
+  process: Process,
+  ts: Any,
+  order: int | None,
+  usual: int,
+  weights: Weights,
+  noise: bool,
+  corrector: bool,
+  lower_final: bool,
 ) -> Table:
   """Predictor and, if wanted, corrector with these weights; the corrector reuses the evaluation at the predicted point.
 
@@ -70,7 +82,7 @@ def multistep(
   """
   ts, alpha, sigma, lam = on_grid(process, ts)
   n = len(ts) - 1
-  order = whole('order', order, n)
+  order = order_of(order, usual, n)
   if noise:
     warn_of_leaps('Adams method in noise form', ts, alpha, lam)
   past = [f'm{j}' for j in range(1, order + corrector)]  # m_j: predicted j nodes back
@@ -107,6 +119,15 @@ def order_at(i: int, order: int, lam: np.ndarray, lower_final: bool) -> int:
   while p > 1 and not np.isfinite(lam[i - p + 1 : i + 2]).all():
     p -= 1
   return p
+
+
+def order_of(order: int | None, usual: int, steps: int) -> int:
+  """The order asked for, which needs as many steps; where none is, the usual one or as many as there are steps.
+
+  Raises:
+    InputError: it is not a whole number from 1 to the number of steps.
+  """
+  return min(usual, steps) if order is None else whole('order', order, steps)
 
 
 def leg(alpha: np.ndarray, sigma: np.ndarray, t: int, s: int, noise: bool) -> tuple[float, float]:

@@ -72,8 +72,9 @@ def analytic_grid(process: Process, statistics: NoiseEnergy, n: int, candidates:
   """The n + 1 times, t_max first and 0 last, on which Analytic-DPM has the greatest likelihood.
 
   Of `candidates` times spaced evenly up to t_max it keeps n, the first and the last among them, with the least sum of
-  `step_costs`, by dynamic programming. Where estimates are bad (Gamma > 1, near t_max), twice as many candidates as
-  are bad form a tail with evenly spaced nodes, as in the paper.
+  `step_costs`, by dynamic programming. Where estimates are bad (Gamma > 1, near t_max), the last candidates, twice as
+  many as are bad, form a tail with evenly spaced nodes: .8 of the share of n that the tail is of the candidates,
+  rounded down, and at least one.
 
   arXiv:2201.06503
 

@@ -46,19 +46,33 @@ def ddpm(process: Process, ts: Any) -> Table:
   return ddim(process, ts, eta=1.0)
 
 
-def ddpm_large(process: Process, ts: Any) -> Table:
+def ddpm_large(process: Process, ts: Any, coordinates: str = 'vp') -> Table:
   """Ancestral sampling with the large variance, that of x_t given x_s; no noise into sigma = 0.
 
-  x_s = alpha_s x0 + (alpha_t / alpha_s) (sigma_s^2 / sigma_t) eps + std z,
-  std^2 = sigma_t^2 - (alpha_t sigma_s / alpha_s)^2.
+  x_s = alpha_s x0 + (alpha_t / alpha_s) (sigma_s^2 / sigma_t) eps + std z, std = size_s / size_t sigma_t sqrt(1 -
+  e^{-2h}), h = lam_s - lam_t.
 
   arXiv:2006.11239
+
+  Args:
+    process: the forward process.
+    ts: the time grid, n + 1 strictly decreasing times.
+    coordinates: x_s takes on what x_t has lost, so that it matters in which coordinates that is measured. 'vp', with
+      size^2 = alpha^2 + sigma^2, is the paper's: those of the variance preserving process of the same noise levels,
+      and one sampler for all processes. 'own', with size = 1, is std^2 = sigma_t^2 - (alpha_t sigma_s / alpha_s)^2 of
+      the process itself: sigma_t^2 - sigma_s^2 on EDM, which is more noise.
+
+  Raises:
+    InputError: coordinates of another name.
   """
+  if coordinates not in ('vp', 'own'):
+    raise InputError(f'coordinates: got {coordinates!r}; allowed: vp, own')
   ts, alpha, sigma, lam = on_grid(process, ts)
+  size = np.hypot(alpha, sigma) if coordinates == 'vp' else np.ones(len(ts))
   table = TableBuilder('x')
   for i in range(len(ts) - 1):
     after = alpha[i + 1] * table.x0 + alpha[i] / alpha[i + 1] * sigma[i + 1] ** 2 / sigma[i] * table.eps
-    std = sigma[i] * np.sqrt(-np.expm1(-2 * (lam[i + 1] - lam[i])))
+    std = size[i + 1] / size[i] * sigma[i] * np.sqrt(-np.expm1(-2 * (lam[i + 1] - lam[i])))
     table.row(ts[i], x=after + std * table.z if sigma[i + 1] > 0 else after)
   return table.done()
 

@@ -14,7 +14,7 @@ from diffjax.process import Process
 from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.data_form import in_data_form, warn_of_leaps
 from diffjax.solvers.table import Table
-from diffjax.solvers.tables.adams import whole
+from diffjax.solvers.tables.adams import order_of
 from diffjax.solvers.tables.rungekutta import TABLEAUX, staged, stages
 
 __all__ = ['deis_tab', 'deis_rhoab', 'deis_rhork']
@@ -22,12 +22,13 @@ __all__ = ['deis_tab', 'deis_rhoab', 'deis_rhork']
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(40)
 
 
-def deis_tab(process: Process, ts: Any, order: int = 4) -> Table:
+def deis_tab(process: Process, ts: Any, order: int | None = None) -> Table:
   """DEIS tAB: eps by the polynomial in t through the last `order` predictions.
 
   x_s = (alpha_s / alpha_t) x_t + alpha_s sum_j eps_j int l_j(tau) drho(tau), l_j Lagrange's polynomials; the integrals
-  by 40-point Gauss-Legendre quadrature in lam. Order 1 is DDIM, 4 the published tAB3. Returned `in_data_form`: where
-  nodes are close in t and far apart in rho, the weights are large and of both signs.
+  by 40-point Gauss-Legendre quadrature in lam. Order 1 is DDIM, 4 the published tAB3 and, or as many as there are
+  steps, what None is. Returned `in_data_form`: where nodes are close in t and far apart in rho, the weights are large
+  and of both signs.
 
   arXiv:2204.13902
 
@@ -51,10 +52,11 @@ def tab_weights(process: Process, ts: Any, i: int, p: int) -> np.ndarray:
   return np.array([np.sum(drho * _lagrange(tau, nodes, j)) for j in range(p)])
 
 
-def deis_rhoab(process: Process, ts: Any, order: int = 4) -> Table:
+def deis_rhoab(process: Process, ts: Any, order: int | None = None) -> Table:
   """DEIS rhoAB: eps by the polynomial in rho through the last `order` predictions.
 
-  x_s = (alpha_s / alpha_t) x_t + alpha_s sum_j w_j eps_j, w exact for polynomials in rho. Order 4 is rhoAB3.
+  x_s = (alpha_s / alpha_t) x_t + alpha_s sum_j w_j eps_j, w exact for polynomials in rho. Order 4 is rhoAB3
+  and, or as many as there are steps, what None is.
 
   arXiv:2204.13902
 
@@ -105,16 +107,16 @@ def deis_rhork(process: Process, ts: Any, tableau: str = 'heun') -> Table:
   return in_data_form(table.done(), process)
 
 
-def adams_bashforth(process: Process, ts: Any, order: int, weights: Callable[[int, int], Any]) -> Table:
+def adams_bashforth(process: Process, ts: Any, order: int | None, weights: Callable[[int, int], Any]) -> Table:
   """An Adams-Bashforth method in rho = sigma / alpha with these weights.
 
   x_s = (alpha_s / alpha_t) x_t + alpha_s sum_j w_j eps_j, w = weights(i, p), order p = min(order, i + 1) at node i.
 
-  There may be fewer weights than p. A step that touches infinite lam is DDIM. Warns of steps that raise alpha more
-  than 100-fold.
+  Order None is 4, or as many as there are steps. There may be fewer weights than p. A step
+  that touches infinite lam is DDIM. Warns of steps that raise alpha more than 100-fold.
   """
   ts, alpha, sigma, lam = on_grid(process, ts)
-  order = whole('order', order, len(ts) - 1)
+  order = order_of(order, 4, len(ts) - 1)
   warn_of_leaps('Adams-Bashforth method in rho', ts, alpha, lam)
   past = [f'e{j}' for j in range(1, order)]  # e_j: eps predicted j nodes back
   table = TableBuilder('x', *past)

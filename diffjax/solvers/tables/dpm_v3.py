@@ -15,7 +15,7 @@ from diffjax.noise_levels import on_grid
 from diffjax.process import Process
 from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.table import Table
-from diffjax.solvers.tables.adams import order_at, to_data, whole
+from diffjax.solvers.tables.adams import order_at, order_of, to_data
 from diffjax.statistics.types import ModelStatistics, given
 
 __all__ = ['dpm_v3']
@@ -29,7 +29,7 @@ def dpm_v3(
   process: Process,
   ts: Any,
   statistics: ModelStatistics,
-  order: int = 3,
+  order: int | None = None,
   corrector: bool = True,
   pseudo: bool = False,
   lower_final: bool = True,
@@ -48,7 +48,7 @@ def dpm_v3(
     process: the forward process.
     ts: the time grid, n + 1 strictly decreasing times.
     statistics: of this process and network, `diffjax.statistics.linear_terms`.
-    order: predictions that a step uses, fewer at the start.
+    order: None is 3, or as many as there are steps.
     corrector: redo each step of order two or more with the evaluation at its end in place of the oldest one; f there
       stays. Costs no evaluation; the last step has none.
     pseudo: derivatives by divided differences alone, which the paper prefers at 5 evaluations.
@@ -60,7 +60,7 @@ def dpm_v3(
   given(process, statistics, ModelStatistics)
   ts, alpha, sigma, lam = on_grid(process, ts)
   n = len(ts) - 1
-  order = whole('order', order, n)
+  order = order_of(order, 3, n)
   terms = _Terms.of(statistics)
   past = [f'f{j}' for j in range(1, order)]  # f_j: f as it was j nodes back
   names = ['base', *past] if corrector else past  # base: the corrected point one node back

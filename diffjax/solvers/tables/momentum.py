@@ -73,12 +73,12 @@ def _with_momentum(table: Table, beta: float, nesterov: bool) -> Table:
   return table.replace(rows=table.rows._replace(weights=out), registers=(*table.registers, 'v'))
 
 
-def ghvb(process: Process, ts: Any, order: float = 2.5) -> Table:
+def ghvb(process: Process, ts: Any, order: float | None = None) -> Table:
   """Generalised heavy ball: v = (1 - b) v + b eps, transfer by a combination of the last k v.
 
   x_s = (alpha_s / alpha_t) x_t + alpha_s (rho_s - rho_t) sum_j c_j(b) v_j / b. Order k - 1 + b: k = floor + 1 and b the
   fraction, between Adams-Bashforth of orders k - 1 and k in accuracy and in stability; a whole order k has b = 1 and
-  is `ipndm`. Fewer v at the start.
+  is `ipndm`. Fewer v at the start. None is order 2.5, or as many as there are steps.
 
   arXiv:2307.11118
 
@@ -86,6 +86,7 @@ def ghvb(process: Process, ts: Any, order: float = 2.5) -> Table:
     InputError: order is outside (0, 5], or needs more v than there are steps.
   """
   n = len(checked(process, ts)) - 1
+  order = min(2.5, n) if order is None else order
   if not 0 < order <= 5:
     raise InputError(f'order: got {order!r}; allowed: a number above 0, up to 5')
   k = int(np.ceil(order))

@@ -13,10 +13,12 @@ from diffjax.solvers.tables.adams import adams_weights, multistep, order_at, phi
 __all__ = ['dpmpp_2m', 'dpmpp_3m', 'dpmpp_3m_compat', 'unipc']
 
 
-def dpmpp_2m(process: Process, ts: Any) -> Table:
+def dpmpp_2m(process: Process, ts: Any, lower_final: bool = True) -> Table:
   """DPM-Solver++(2M): data prediction, second order, first order into the last node.
 
   x_s = (sigma_s / sigma_t) x_t + (alpha_s - alpha_t sigma_s / sigma_t) [x0 + (x0 - previous x0) h / (2 h_before)].
+
+  `lower_final=False` keeps the order into the last node, unless lam is infinite there.
 
   arXiv:2211.01095 Alg. 2
   """
@@ -25,8 +27,8 @@ def dpmpp_2m(process: Process, ts: Any) -> Table:
   for i in range(len(ts) - 1):
     ratio = sigma[i + 1] / sigma[i]
     gain = alpha[i + 1] - alpha[i] * ratio  # -alpha expm1(-h), finite for sigma = 0 and alpha = 0
-    known = 0 < i < len(ts) - 2 and np.isfinite(lam[i - 1 : i + 2]).all()
-    k = 0.5 * (lam[i + 1] - lam[i]) / (lam[i] - lam[i - 1]) if known else 0.0
+    second = order_at(i, 2, lam, lower_final) == 2
+    k = 0.5 * (lam[i + 1] - lam[i]) / (lam[i] - lam[i - 1]) if second else 0.0
     table.row(ts[i], x=ratio * table.x + gain * ((1 + k) * table.x0 - k * table.m1), m1=table.x0)
   return table.done()
 
@@ -72,7 +74,7 @@ def _dpmpp_3m(process: Process, ts: Any, c: float, lower_final: bool) -> Table:
   return table.done()
 
 
-def unipc(process: Process, ts: Any, order: int = 2, b1: bool = False, lower_final: bool = True) -> Table:
+def unipc(process: Process, ts: Any, order: int | None = None, b1: bool = False, lower_final: bool = True) -> Table:
   """UniPC, data prediction: a predictor of this order and a corrector that raises it by one.
 
   The corrector reuses the evaluation made at the predicted point, so n steps cost n evaluations: each row first
@@ -84,7 +86,7 @@ def unipc(process: Process, ts: Any, order: int = 2, b1: bool = False, lower_fin
   Args:
     process: the forward process.
     ts: the time grid, n + 1 strictly decreasing times.
-    order: predictions that a step uses, fewer at the start.
+    order: None is 2, or 1 on a grid of one step.
     b1: scale single differences by h instead of 1 - e^{-h} (B2); the two agree where rho is solved for, which is
       wherever there are two differences or more.
     lower_final: let the order fall to one over the last steps.
@@ -92,7 +94,7 @@ def unipc(process: Process, ts: Any, order: int = 2, b1: bool = False, lower_fin
   Raises:
     InputError: order is not a whole number from 1 to the number of steps.
   """
-  return multistep(process, ts, order, _b1_weights if b1 else _b2_weights, False, True, lower_final)
+  return multistep(process, ts, order, 2, _b1_weights if b1 else _b2_weights, False, True, lower_final)
 
 
 def _b1_weights(nodes: np.ndarray, h: float, noise: bool) -> np.ndarray:

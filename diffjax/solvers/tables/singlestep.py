@@ -3,7 +3,8 @@
 A step of order p uses p steps of the grid: it goes from its first node to its last and evaluates at the p - 1 nodes
 between, so that n steps of any grid cost n evaluations, as with multistep methods. On a grid uniform in lam the inner
 nodes lie at 1/2, or 1/3 and 2/3, of the step in lam, the published values. A step that touches infinite lam is split:
-the part that does is DDIM. Tables of the noise form are returned `in_data_form`: their steps leap.
+the part that does is DDIM. Tables of the noise form are returned `in_data_form`: their steps leap. They extrapolate
+far, which is warned of, where the first nodes of a long step lie close together, as on `noise_share` near pure noise.
 
 `taylor` selects the published variant that matches the Taylor expansion of the exact solution term by term: phi_2 as
 the weight of the first derivative at order two, and a second derivative with weight phi_3 at order three.
@@ -18,14 +19,16 @@ from diffjax.errors import InputError
 from diffjax.noise_levels import checked, on_grid
 from diffjax.process import Process
 from diffjax.solvers.builder import Combo, TableBuilder
-from diffjax.solvers.data_form import in_data_form
+from diffjax.solvers.data_form import in_data_form, warn_of_reach
 from diffjax.solvers.table import Table
-from diffjax.solvers.tables.adams import leg, phi, whole
+from diffjax.solvers.tables.adams import leg, order_of, phi
 
 __all__ = ['dpm_solver', 'dpm_fast', 'dpmpp_2s', 'dpmpp_3s']
 
 
-def dpm_solver(process: Process, ts: Any, order: int = 2, taylor: bool = False) -> Table:
+def dpm_solver(
+  process: Process, ts: Any, order: int | None = None, taylor: bool = False, lower_final: bool = True
+) -> Table:
   """DPM-Solver of order 1, 2 or 3, singlestep, noise form; a shorter step ends it.
 
   From t over u (and v) to s, with h = lam_s - lam_t, r h = lam_u - lam_t, D_u = eps_u - eps_t and phi_k at +h:
@@ -38,24 +41,32 @@ def dpm_solver(process: Process, ts: Any, order: int = 2, taylor: bool = False) 
 
   arXiv:2206.00927 Alg. 1-2
 
+  Args:
+    process: the forward process.
+    ts: the time grid, n + 1 strictly decreasing times.
+    order: None is 2, or 1 on a grid of one step.
+    lower_final: end steps of order three by 2, 1 also where three divides the number of steps, as published for a
+      number of evaluations (3, ..., 3, 2, 1); False leaves 3, ..., 3 there.
+
   Raises:
     InputError: another order, or one above the number of steps.
   """
-  return _singlestep(process, ts, _equal(process, ts, order), True, taylor)
+  n = len(checked(process, ts)) - 1
+  if order not in (None, 1, 2, 3):
+    raise InputError(f'order: got {order!r}; allowed: 1, 2 or 3')
+  return _singlestep(process, ts, orders_for(n, order_of(order, 2, n), lower_final), True, taylor)
 
 
 def dpm_fast(process: Process, ts: Any, taylor: bool = False) -> Table:
   """DPM-Solver-fast: steps of order three, the last ones of lower order.
 
-  Orders 3, ..., 3, 2, 1 for n divisible by three, else 3, ..., 3, n mod 3. The paper's steps are of equal length in
-  lam, with nodes at a third and two thirds: a grid that is not quite `uniform_lam`, since the last steps are of lower
-  order.
+  `dpm_solver` with steps of 3, ..., 3, 2, 1 for n divisible by three, else 3, ..., 3, n mod 3. The paper's steps are
+  of equal length in lam, with nodes at a third and two thirds: a grid that is not quite `uniform_lam`, since the last
+  steps are of lower order.
 
   arXiv:2206.00927 sec. 3.4
   """
-  n = len(checked(process, ts)) - 1
-  orders = [3] * (n // 3 - 1) + [2, 1] if n % 3 == 0 else [3] * (n // 3) + [n % 3]
-  return _singlestep(process, ts, orders, True, taylor)
+  return _singlestep(process, ts, orders_for(len(checked(process, ts)) - 1, 3, True), True, taylor)
 
 
 def dpmpp_2s(process: Process, ts: Any, taylor: bool = False) -> Table:
@@ -65,32 +76,25 @@ def dpmpp_2s(process: Process, ts: Any, taylor: bool = False) -> Table:
   phi_2 in place of phi_1 / 2 before the difference.
 
   arXiv:2211.01095 Alg. 1
-
-  Raises:
-    InputError: fewer than two steps.
   """
-  return _singlestep(process, ts, _equal(process, ts, 2), False, taylor)
+  return _singlestep(process, ts, orders_for(len(checked(process, ts)) - 1, 2, True), False, taylor)
 
 
-def dpmpp_3s(process: Process, ts: Any, taylor: bool = False) -> Table:
+def dpmpp_3s(process: Process, ts: Any, taylor: bool = False, lower_final: bool = True) -> Table:
   """DPM-Solver++(3S): data form, third order, singlestep; a shorter step ends it.
 
   x_s = (sigma_s / sigma_t) x_t + alpha_s h [phi_1(-h) x0_t + phi_2(-h) (x0_v - x0_t) / r_v], u and v between; with
-  `taylor`, the two derivatives of `dpm_solver`, weighed by phi_2 and phi_3.
+  `taylor`, the two derivatives of `dpm_solver`, weighed by phi_2 and phi_3; `lower_final` as there.
 
   arXiv:2211.01095 app. B
-
-  Raises:
-    InputError: fewer than three steps.
   """
-  return _singlestep(process, ts, _equal(process, ts, 3), False, taylor)
+  return _singlestep(process, ts, orders_for(len(checked(process, ts)) - 1, 3, lower_final), False, taylor)
 
 
-def _equal(process: Process, ts: Any, order: Any) -> list[int]:
-  n = len(checked(process, ts)) - 1
-  if order not in (1, 2, 3):
-    raise InputError(f'order: got {order!r}; allowed: 1, 2 or 3')
-  order = whole('order', order, n)
+def orders_for(n: int, order: int, lower_final: bool) -> list[int]:
+  """Orders that sum to n: as many of this one as there is room for, then what is left; see `dpm_solver`."""
+  if order == 3 and lower_final and n % 3 == 0:
+    return [3] * (n // 3 - 1) + [2, 1]
   return [order] * (n // order) + [n % order] * (n % order > 0)
 
 
@@ -99,6 +103,7 @@ def _singlestep(process: Process, ts: Any, orders: Sequence[int], noise: bool, t
   # the point at the step's first node, the prediction there and, where it is needed, the change of it to the next node
   table = TableBuilder('x', 'base', 'm', *(['d'] if taylor and 3 in orders else []))
   now, sign = (table.eps, 1) if noise else (table.x0, -1)
+  reached = np.zeros(len(ts))  # by the step from each node, times the change of x0 = -sigma / alpha times that of eps
   i = 0
   for p in _split(orders, np.isfinite(lam)):
     if not np.isfinite(lam[i : i + p + 1]).all():
@@ -117,7 +122,9 @@ def _singlestep(process: Process, ts: Any, orders: Sequence[int], noise: bool, t
       h, node = lam[i + stage + 1] - lam[i], i + stage + 1
       r = (lam[i + stage] - lam[i]) / h
       z, change, kept = sign * h, now - table.m, {}
-      slope = (phi(1, z) / 2 if p == 2 and not taylor else phi(2, z)) / r * change
+      gain = (phi(1, z) / 2 if p == 2 and not taylor else phi(2, z)) / r
+      reached[i] = max(reached[i], h * gain * np.exp(lam[i + stage] - lam[node]))
+      slope = gain * change
       if p == 3 and taylor and stage == 1:
         kept = {'d': change}
       elif p == 3 and taylor:
@@ -126,7 +133,10 @@ def _singlestep(process: Process, ts: Any, orders: Sequence[int], noise: bool, t
         slope = phi(2, z) * (table.d / before - before / 2 * second) + phi(3, z) * second
       table.row(ts[i + stage], evaluated=True, x=reach(node, table.base, table.m, slope), **kept)
     i += p
-  return in_data_form(table.done(), process) if noise else table.done()
+  if not noise:
+    return table.done()
+  warn_of_reach('DPM-Solver', ts, reached)
+  return in_data_form(table.done(), process)
 
 
 def _split(orders: Sequence[int], finite: np.ndarray) -> list[int]:

@@ -16,12 +16,14 @@ from diffjax.process import Process
 from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.data_form import in_data_form
 from diffjax.solvers.table import Table
-from diffjax.solvers.tables.adams import order_at, phi, whole
+from diffjax.solvers.tables.adams import order_at, order_of, phi
 
 __all__ = ['sde_adams', 'sde_dpm', 'sde_dpmpp_2m']
 
 
-def sde_adams(process: Process, ts: Any, order: int = 3, noise: bool = False, lower_final: bool = True) -> Table:
+def sde_adams(
+  process: Process, ts: Any, order: int | None = None, noise: bool = False, lower_final: bool = True
+) -> Table:
   """Exponential Adams method of the reverse SDE, of any order in its drift.
 
   The integrals above with x0 or eps replaced by the polynomial in lam through the last `order` predictions, weights w
@@ -38,7 +40,7 @@ def sde_adams(process: Process, ts: Any, order: int = 3, noise: bool = False, lo
   Args:
     process: the forward process.
     ts: the time grid, n + 1 strictly decreasing times.
-    order: predictions that a step uses, fewer at the start.
+    order: None is 3, or as many as there are steps.
     noise: interpolate eps, in noise form; else x0, in data form.
     lower_final: let the order fall to one over the last steps.
 
@@ -46,7 +48,7 @@ def sde_adams(process: Process, ts: Any, order: int = 3, noise: bool = False, lo
     InputError: order is not a whole number from 1 to the number of steps.
   """
   ts, alpha, sigma, lam = on_grid(process, ts)
-  order = whole('order', order, len(ts) - 1)
+  order = order_of(order, 3, len(ts) - 1)
   past = [f'm{j}' for j in range(1, order)]  # m_j: predicted j nodes back
   table = TableBuilder('x', *past)
   lags = [table.eps if noise else table.x0, *(getattr(table, m) for m in past)]
@@ -95,7 +97,7 @@ def sde_dpm(process: Process, ts: Any) -> Table:
   return in_data_form(table.done(), process)
 
 
-def sde_dpmpp_2m(process: Process, ts: Any, exact: bool = False) -> Table:
+def sde_dpmpp_2m(process: Process, ts: Any, exact: bool = False, lower_final: bool = True) -> Table:
   """SDE-DPM-Solver++(2M): data form, second order in its drift.
 
   With D = x0 + (x0 - previous x0) h / (2 h_before), and the first step, and the last one, with D = x0 (`ddpm`):
@@ -103,6 +105,7 @@ def sde_dpmpp_2m(process: Process, ts: Any, exact: bool = False) -> Table:
       x_s = (sigma_s / sigma_t) e^{-h} x_t + alpha_s (1 - e^{-2h}) D + sigma_s sqrt(1 - e^{-2h}) z.
 
   `exact` weighs the difference by its own integral, 1 - (1 - e^{-2h}) / (2 h), instead of (1 - e^{-2h}) / 2.
+  `lower_final=False` keeps the order into the last node, unless lam is infinite there.
 
   arXiv:2211.01095 app. D
   """
@@ -112,7 +115,7 @@ def sde_dpmpp_2m(process: Process, ts: Any, exact: bool = False) -> Table:
     h = lam[i + 1] - lam[i]
     gone = -np.expm1(-2 * h)
     after = sigma[i + 1] / sigma[i] * np.exp(-h) * table.x + alpha[i + 1] * gone * table.x0
-    if 0 < i < len(ts) - 2 and np.isfinite(lam[i - 1 : i + 2]).all():
+    if order_at(i, 2, lam, lower_final) == 2:
       slope = (table.x0 - table.m1) * (h / (lam[i] - lam[i - 1]))
       after = after + alpha[i + 1] * (1 - gone / (2 * h) if exact else gone / 2) * slope
     table.row(ts[i], x=after + sigma[i + 1] * np.sqrt(gone) * table.z, m1=table.x0)

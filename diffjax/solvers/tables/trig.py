@@ -21,13 +21,18 @@ from diffjax.process import Process
 from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.grids import noise_share
 from diffjax.solvers.table import Table
-from diffjax.solvers.tables.adams import to_data, whole
+from diffjax.solvers.tables.adams import order_of, to_data, whole
 
 __all__ = ['trig_adams']
 
 
 def trig_adams(
-  process: Process, ts: Any, order: int = 2, data_std: float = 0.5, corrector: bool = True, final_order: int = 1
+  process: Process,
+  ts: Any,
+  order: int | None = None,
+  data_std: float = 0.5,
+  corrector: bool = True,
+  final_order: int = 1,
 ) -> Table:
   """Trigonometrically fitted Adams-Bashforth(-Moulton) in theta; one evaluation a step.
 
@@ -40,7 +45,7 @@ def trig_adams(
   Args:
     process: the forward process.
     ts: the time grid, n + 1 strictly decreasing times.
-    order: how many values the predictor uses; fewer at the start.
+    order: how many values the predictor uses; fewer at the start. None is 2, or 1 on a grid of one step.
     data_std: s, about the standard deviation of the data.
     corrector: redo each step with the value found at its end.
     final_order: the order of the last step; low where the grid is coarse, since x0 changes most at the data.
@@ -50,7 +55,7 @@ def trig_adams(
   """
   ts, alpha, sigma, _ = on_grid(process, ts)
   n = len(ts) - 1
-  order, final_order = whole('order', order, n), whole('final_order', final_order, n)
+  order, final_order = order_of(order, 2, n), whole('final_order', final_order, n)
   if not data_std > 0:
     raise InputError(f'data_std: got {data_std}; allowed: a positive number')
   angle, radius = np.arctan2(sigma, data_std * alpha), np.hypot(data_std * alpha, sigma)
