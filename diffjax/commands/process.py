@@ -40,5 +40,5 @@ def as_before() -> Iterator[None]:
         jax.config.update(name, value)
     if any('cache' in name for name in changed):
       compilation_cache.reset_cache()  # which else keeps the directory it was opened with
-    if signal.getsignal(signal.SIGTERM) is not handler:
+    if handler is not None and signal.getsignal(signal.SIGTERM) is not handler:  # None: not Python's to set back
       signal.signal(signal.SIGTERM, handler)
