@@ -175,7 +175,7 @@ def _descended(what: Any, before: Any, seen: Any, options: argparse.Namespace) -
   from diffjax.solvers import grids
 
   n, std = options.nfe, overall(what.spread(options.workdir))
-  told = {} if std is None else dict(data_std=std)
+  told: dict[str, Any] = {} if std is None else dict(data_std=std)
   several = [before, solvers.recommended(what.process, n, **told)]
   if n >= 4:  # the better start on a smooth network
     ts = grids.noise_share(what.process, n, **told)

@@ -38,7 +38,8 @@ def load(name: str, split: str = 'train', data_dir: str | None = None, names: Se
   for p in allowed:
     if p.default is p.empty and p.name not in options:
       raise InputError(f'data set {name!r} needs the option {p.name!r}')
-  found = reader(split=split, **(options | dict(names=names) if name == 'folder' else options))
+  given: dict[str, Any] = options | dict(names=names) if name == 'folder' else options
+  found = reader(split=split, **given)
   return _named(found, tuple(names))
 
 

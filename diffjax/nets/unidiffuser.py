@@ -98,8 +98,8 @@ class UniDiffuser(nn.Module):
       tokens['time ' + name] = cossin(jnp.broadcast_to(times[name], (batch,)), self.width)[:, None]
     for name, part in parts.items():
       read = self._tokens(name, part)
-      images = dict(initial=torch_conv, initial_bias=torch_bias(read.shape[-1]))
-      options = images if part.ndim == 4 else dict(initial=normal)
+      images: dict[str, Any] = dict(initial=torch_conv, initial_bias=torch_bias(read.shape[-1]))
+      options: dict[str, Any] = images if part.ndim == 4 else dict(initial=normal)
       tokens[name] = Dense(self.width, **options, dtype=self.dtype, name='in_' + name)(read)
     h = trunk(self, tokens, post=True)
     return jax.tree.unflatten(structure, [self._part(name, h[name], part) for name, part in parts.items()])

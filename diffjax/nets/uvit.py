@@ -131,7 +131,7 @@ class UViT(nn.Module):
     if self.text:
       tokens['text'] = Dense(self.width, initial=normal, dtype=self.dtype, name='text')(cond)
     patches = patchify(x, self.patch)
-    like_conv = dict(initial=torch_conv, initial_bias=torch_bias(patches.shape[-1]))
+    like_conv: dict[str, Any] = dict(initial=torch_conv, initial_bias=torch_bias(patches.shape[-1]))
     tokens['patches'] = Dense(self.width, **like_conv, dtype=self.dtype, name='patch')(patches)
     h = trunk(self, tokens)['patches']
     h = Dense(self.patch**2 * channels, initial=normal, dtype=self.dtype, name='out')(h)

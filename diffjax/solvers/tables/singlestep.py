@@ -45,6 +45,7 @@ def dpm_solver(
     process: the forward process.
     ts: the time grid, n + 1 strictly decreasing times.
     order: None is 2, or 1 on a grid of one step.
+    taylor: derivatives by Taylor's form, as above.
     lower_final: end steps of order three by 2, 1 also where three divides the number of steps, as published for a
       number of evaluations (3, ..., 3, 2, 1); False leaves 3, ..., 3 there.
 
