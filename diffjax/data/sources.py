@@ -5,6 +5,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
