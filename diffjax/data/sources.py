@@ -5,7 +5,6 @@ import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -39,9 +38,9 @@ def load(name: str, split: str = 'train', data_dir: str | None = None, names: Se
   for p in allowed:
     if p.default is p.empty and p.name not in options:
       raise InputError(f'data set {name!r} needs the option {p.name!r}')
-  given: dict[str, Any] = options | dict(names=names) if name == 'folder' else options
-  found = reader(split=split, **given)
-  return _named(found, tuple(names))
+  if name == 'folder':
+    options['names'] = names
+  return _named(reader(split=split, **options), tuple(names))
 
 
 def _check_names(names: Sequence[str]) -> None:

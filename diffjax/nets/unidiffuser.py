@@ -10,7 +10,7 @@ from flax import linen as nn
 from .apply import Apply
 from .arguments import activation_dtype, check
 from .embedding import Label, cossin
-from .layers import Dense
+from .layers import Dense, zeros
 from .transformer import check_options, dimensions, patchify, unpatchify
 from .uvit import normal, torch_bias, torch_conv, trunk
 
@@ -98,9 +98,9 @@ class UniDiffuser(nn.Module):
       tokens['time ' + name] = cossin(jnp.broadcast_to(times[name], (batch,)), self.width)[:, None]
     for name, part in parts.items():
       read = self._tokens(name, part)
-      images: dict[str, Any] = dict(initial=torch_conv, initial_bias=torch_bias(read.shape[-1]))
-      options: dict[str, Any] = images if part.ndim == 4 else dict(initial=normal)
-      tokens[name] = Dense(self.width, **options, dtype=self.dtype, name='in_' + name)(read)
+      initial, bias = (torch_conv, torch_bias(read.shape[-1])) if part.ndim == 4 else (normal, zeros)
+      embed = Dense(self.width, initial=initial, initial_bias=bias, dtype=self.dtype, name='in_' + name)
+      tokens[name] = embed(read)
     h = trunk(self, tokens, post=True)
     return jax.tree.unflatten(structure, [self._part(name, h[name], part) for name, part in parts.items()])
 

@@ -131,14 +131,15 @@ class UViT(nn.Module):
     if self.text:
       tokens['text'] = Dense(self.width, initial=normal, dtype=self.dtype, name='text')(cond)
     patches = patchify(x, self.patch)
-    like_conv: dict[str, Any] = dict(initial=torch_conv, initial_bias=torch_bias(patches.shape[-1]))
-    tokens['patches'] = Dense(self.width, **like_conv, dtype=self.dtype, name='patch')(patches)
+    bias = torch_bias(patches.shape[-1])
+    embed = Dense(self.width, initial=torch_conv, initial_bias=bias, dtype=self.dtype, name='patch')
+    tokens['patches'] = embed(patches)
     h = trunk(self, tokens)['patches']
     h = Dense(self.patch**2 * channels, initial=normal, dtype=self.dtype, name='out')(h)
     h = unpatchify(h, (height, width), self.patch)
     if self.conv:
-      like_conv = dict(initial=torch_conv, initial_bias=torch_bias(9 * channels))
-      h = Conv(channels, **like_conv, dtype=self.dtype, name='conv')(h)
+      bias = torch_bias(9 * channels)
+      h = Conv(channels, initial=torch_conv, initial_bias=bias, dtype=self.dtype, name='conv')(h)
     return h.astype(jnp.float32)
 
   def _check_input(self, x, cond):

@@ -138,8 +138,8 @@ def dataset(experiment: Experiment, split: str) -> data.DataSet:
   declared = experiment.config.data.to_dict()
   options: dict[str, Any] = {k: v for k, v in declared.items() if k not in ('name', 'shape', 'classes')}
   also = {'synthetic': ('shape', 'classes'), 'npz': ('classes',)}.get(declared['name'], ())
+  options |= {k: declared[k] or None for k in also}
   try:
-    options |= {k: declared[k] or None for k in also}
     found = data.load(declared['name'], split, **options)
   except (InputError, ImportError) as error:
     raise ConfigError(f'config.data: {error}') from error

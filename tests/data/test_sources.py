@@ -52,6 +52,17 @@ class Floats(Made):
   EXAMPLES = [{'image': np.full((2, 2, 1), v, np.float32)} for v in (0.5, np.nan)]
 
 
+DEEP = np.linspace(0, 65535, 32).round().reshape(2, 4, 4, 1).astype(np.uint16)
+
+
+class Deep(Made):
+  FEATURES = {
+    'image': tfds.features.Tensor(shape=(4, 4, 1), dtype=np.uint16),
+    'label': tfds.features.ClassLabel(names=['dog', 'cat']),
+  }
+  EXAMPLES = [{'image': x, 'label': i} for i, x in enumerate(DEEP)]
+
+
 def refused(words, *args, **kwargs):
   with pytest.raises(ValueError) as error:
     load(*args, **kwargs).arrays()
@@ -78,6 +89,20 @@ def test_bad_records(tmp_path):
   refused(['hidden/train, example 2', 'label', '-1', '0 to 6'], 'hidden', data_dir=str(tmp_path))
   refused(['floats/train, example 1', 'nan', 'finite'], 'floats', data_dir=str(tmp_path))
   assert load('ragged', data_dir=str(tmp_path), size=4).arrays()['x'].shape == (2, 4, 4, 3)
+
+
+def test_sixteen_bits_and_names(tmp_path):
+  """2 v / 65535 - 1, resized or not; the builder's names of the labels, which others may not replace or permute."""
+  prepare(Deep, str(tmp_path))
+  data = load('deep', data_dir=str(tmp_path))
+  np.testing.assert_allclose(data.arrays()['x'], DEEP / 32767.5 - 1, atol=2e-7)
+  halves = load('deep', data_dir=str(tmp_path), size=2).arrays()['x']
+  np.testing.assert_allclose(halves.mean((1, 2, 3)), (DEEP / 32767.5 - 1).mean((1, 2, 3)), atol=0.02)
+  assert data.names == ('dog', 'cat') == load('deep', data_dir=str(tmp_path), names=('dog', 'cat')).names
+  for names in (('cat', 'dog'), ('dog', 'bird')):
+    refused(['deep/train', "'cat'", repr(names[1])], 'deep', data_dir=str(tmp_path), names=names)
+  prepare(Pictures, str(tmp_path))
+  assert load('pictures', data_dir=str(tmp_path)).names is None  # called by their numbers
 
 
 @pytest.mark.parametrize(
