@@ -45,9 +45,9 @@ def x64():
     yield
 
 
-@pytest.fixture(scope='module', autouse=True)
+@pytest.fixture(autouse=True)
 def memory():
-  """Programs of a module go before the next one where they have grown large; programs of one operation are shared."""
+  """Compiled programs go where the process has grown large; till then those of one operation serve many modules."""
   yield
   if resident() > LIMIT:
     jax.clear_caches()
@@ -56,7 +56,7 @@ def memory():
       ctypes.CDLL(None).malloc_trim(0)
 
 
-LIMIT = 1.2e9
+LIMIT = 1.5e9
 
 
 def resident():
@@ -69,7 +69,7 @@ def resident():
 
 
 @pytest.fixture(scope='module', autouse=True)
-def process_as_before(memory):
+def process_as_before():
   """No module leaves JAX, the environment or a handler otherwise than it found them."""
   before = settings()
   yield
