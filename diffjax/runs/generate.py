@@ -48,8 +48,8 @@ def starts(
 def _law(process: Process, solver: Solver, data: Spread | None) -> tuple[Array, Any, Any]:
   """The time at which x begins, and the mean and deviation of the data; 0 where they are not known."""
   mean, std = (0.0, 0.0) if data is None else (data.mean, data.std)
-  first, *gaussian = (jnp.asarray(v, float) for v in (start_time(process, solver, std), mean, std))
-  return first, gaussian[0], gaussian[1]
+  t = start_time(process, solver, std)
+  return jnp.asarray(t, float), jnp.asarray(mean, float), jnp.asarray(std, float)
 
 
 def _starts(process: Process, shape: tuple[int, ...], law: tuple, key: Array, ks: Array) -> tuple[Array, Array]:
