@@ -338,6 +338,16 @@ def test_state_stays_float32(name, dtype):
   assert all(leaf.dtype == jnp.float32 and leaf.shape[0] == 4 for leaf in jax.tree.leaves(out))
 
 
+@pytest.mark.parametrize('name', SOLVERS | TABLE_TRANSFORMS | TRANSFORMS)
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_the_dtype_of_x_is_kept(name, dtype):
+  """Samples and predictions have that of x; how samples are rounded is in `tests/solvers/test_precision.py`."""
+  entry = ENTRIES[name]
+  x, *rest = inputs(entry)
+  out = jax.eval_shape(entry.run, entry.numbers(0, 'float32'), x.astype(dtype), *rest)
+  assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(out))
+
+
 @every
 def test_gradients_are_finite(name):
   """In every number and in x; and not all zero."""

@@ -11,6 +11,7 @@ from diffjax import keys, labels
 from diffjax.contracts import Cond, Data, KeyBatch
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise, Pred
+from diffjax.solvers import precision
 from diffjax.solvers.noise import Noise, independent
 
 __all__ = ['Solver', 'sample', 'trajectory']
@@ -45,6 +46,9 @@ def sample(
   """The sample that `solver` reaches from the noise x (B, ...) at the first time of its grid.
 
   Compiled once a structure: other parameters, guidance scales, seeds or tables of the same size run the same program.
+
+  The sample has the dtype of x. Where that is bfloat16 or float16, networks are handed x in it and all else is float32:
+  registers, weights, noise and the prediction's pair; the sample is rounded once, however many steps there were.
 
   Args:
     denoise: what is asked for predictions.
@@ -104,6 +108,7 @@ def _run(
   denoise: Denoise, solver: Solver, x: Data, key_batch: KeyBatch | None, cond: Cond, noise: Noise, keep: bool
 ) -> tuple[Any, Any]:
   dtype = jnp.promote_types(jax.tree.leaves(x)[0].dtype, jnp.float32)  # of times: bfloat16 would move them
+  denoise, given, x = precision.with_networks_in(denoise, x), x, precision.widened(x)
   state = solver.init(x, key_batch)
   first = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], solver.rows)
   shapes = jax.eval_shape(lambda: denoise(solver.point(state), first.t.astype(dtype), cond, None))
@@ -117,13 +122,15 @@ def _run(
       return denoise(point, t, cond, memory)
 
     pred = jax.lax.cond(row.evaluated, evaluate, lambda: blank) if solver.skips else evaluate()
+    pred = precision.paired(pred, point)
     after = _memory(pred, memory)
     if solver.skips:  # a row that is not evaluated keeps what was remembered
       after = jax.tree.map(lambda new, old: jnp.where(row.evaluated, new, old), after, memory)
-    return (solver.update(state, pred, row, key_batch, noise), after), (point, pred.x0) if keep else None
+    shown = (precision.rounded(point, given), precision.rounded(pred.x0, given)) if keep else None
+    return (solver.update(state, pred, row, key_batch, noise), after), shown
 
   (state, _), kept = jax.lax.scan(step, (state, _memory(blank, None)), jax.tree.map(jnp.asarray, solver.rows))
-  return solver.output(state), kept
+  return precision.rounded(solver.output(state), given), kept
 
 
 def _memory(pred: Pred, default: Any) -> Any:

@@ -3,9 +3,12 @@
 They run in a `while_loop` beside `sample`. By default every sample has its own time and step, hence the result for a
 sample does not depend on its batch; `batch_coupled` gives all of them one step, as published: from the error of the
 whole batch as one vector (Dormand-Prince), or from the largest (DPM-Solver).
+
+`control` has the rules of the step: the error in the data's units, and how far a step may go. The error of a sample is
+a few tolerances, times what the flow stretches an error by after the step: nothing for a Gaussian, 50-fold for samples
+between modes far apart.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,10 +23,12 @@ from diffjax.errors import InputError
 from diffjax.noise_levels import at
 from diffjax.prediction import Denoise
 from diffjax.process import Process, expand
+from diffjax.solvers import precision
+from diffjax.solvers.control import adapt, reach, unit_of
 
 __all__ = ['Solution', 'dopri5', 'dpm_adaptive']
 
-# Dormand and Prince 1980; the last line is the fifth-order weights minus the fourth-order ones
+# Dormand and Prince 1980; ERROR is the fifth-order weights minus the fourth-order ones.
 NODES = (0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1)
 STAGES = (
   (),
@@ -35,6 +40,9 @@ STAGES = (
   (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )
 ERROR = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+# The fifth-order weights minus those of order three of the nodes 0, 3/10, 4/5: (7/72, 4/9, 11/24).
+COARSE = (35 / 384 - 7 / 72, 0, 500 / 1113 - 4 / 9, 125 / 192 - 11 / 24, -2187 / 6784, 11 / 84, 0)
+WITNESS = 0.3  # of |coarse|^{5/4}; where x' = x the two estimates are equal at .06
 
 
 class Solution(NamedTuple):
@@ -57,27 +65,30 @@ def dopri5(
   end: float | None = None,
   batch_coupled: bool = False,
   max_steps: int = 1000,
+  data_std: float = 1.0,
 ) -> Solution:
   """The adaptive Dormand-Prince method of orders 5 and 4 for the probability-flow ODE.
 
   Dormand-Prince 5(4) for dx/dt = alpha' x0 + sigma' eps from t_max to `end`.   arXiv:2011.13456 sec. 4.3
 
-  A step is taken where the root mean square of error / (atol + rtol max |x|) is at most 1; the next is
-  clip(.9 error^{-1/5}, .2, 10) times as long. One evaluation to start, six an attempt.
+  A step is taken where the root mean square of error / (atol + rtol max |x|), x in the data's units, is at most 1; the
+  next is clip(.9 error^{-1/5}, .2, 2) times as long. The error is the larger of the published estimate and one of lower
+  order raised to its power, since one alone vanishes by chance. One evaluation to start, six an attempt.
 
   Args:
     denoise: what is asked for predictions.
     x: the start (B, ...), noise at the first time of the grid.
     cond: the condition of each sample, with the batch first.
-    rtol: the relative tolerance.
-    atol: the absolute tolerance.
+    rtol: the error allowed to a step, relative to x and absolute, in the data's units.
+    atol: see `rtol`.
     end: the last time; None is t_min of the process.
     batch_coupled: one step for the whole batch, as published.
     max_steps: attempts after which a sample is given up.
+    data_std: the standard deviation of the data, which `atol` is measured against.
     limit: attempts after which a sample is given up (`success` is False).
 
   Raises:
-    InputError: end is outside [0, t_max), or a tolerance is not positive.
+    InputError: end is outside [0, t_max), or a tolerance or data_std is not positive.
   """
   process = denoise.process
   end = float(process.t_min) if end is None else end
@@ -85,7 +96,7 @@ def dopri5(
     raise InputError(f'end: got {end}; allowed: from 0 to below {float(process.t_max):g}')
   span = end - float(process.t_max)
   labels.check_for(denoise, cond)
-  return _dopri5(denoise, x, cond, _tolerances(rtol, atol), end, 0.01 * span, batch_coupled, max_steps)
+  return _dopri5(denoise, x, cond, _tolerances(rtol, atol, data_std), end, 0.01 * span, batch_coupled, max_steps)
 
 
 def dpm_adaptive(
@@ -98,13 +109,15 @@ def dpm_adaptive(
   end: float | None = None,
   batch_coupled: bool = False,
   max_steps: int = 1000,
+  data_std: float = 1.0,
 ) -> Solution:
   """The adaptive DPM-Solver, which compares two orders and follows their difference.
 
   DPM-Solver-12 (order 2) or -23 (order 3): noise form in lam from t_max to `end`.   arXiv:2206.00927 app. C
 
-  An attempt compares the steps of order p - 1 and p, which share evaluations; error / max(atol, rtol max(|low|, |low
-  before|)); the next step in lam is .9 error^{-1/p} times as long. `order` evaluations an attempt.
+  An attempt compares the step of order p with that of order p - 1, for p = 3 with both that its inner evaluations give;
+  error / max(atol, rtol max(|low|, |low before|)), x in the data's units; the next step in lam is clip(.9 error^{-1/p},
+  .2, 2) times as long. `order` evaluations an attempt. Arguments as of `dopri5`.
 
   Raises:
     InputError: order is not 2 or 3, lam is infinite at t_max or `end`, or a tolerance is not positive.
@@ -117,22 +130,23 @@ def dpm_adaptive(
   if not np.isfinite(lam).all():
     raise InputError(f'end: got {end}, lam from {lam[0]:g} to {lam[1]:g}; allowed: a process and end of finite lam')
   labels.check_for(denoise, cond)
-  return _dpm(denoise, x, cond, _tolerances(rtol, atol), lam[0], lam[1], order, batch_coupled, max_steps)
+  return _dpm(denoise, x, cond, _tolerances(rtol, atol, data_std), lam[0], lam[1], order, batch_coupled, max_steps)
 
 
-def _tolerances(rtol: float, atol: float) -> tuple[float, float]:
-  if not (rtol > 0 and atol > 0):
-    raise InputError(f'rtol, atol: got {rtol}, {atol}; allowed: positive numbers')
-  return rtol, atol
+def _tolerances(rtol: float, atol: float, data_std: float) -> tuple[float, float, float]:
+  if not (rtol > 0 and atol > 0 and data_std > 0):
+    raise InputError(f'rtol, atol, data_std: got {rtol}, {atol}, {data_std}; allowed: positive numbers')
+  return rtol, atol, data_std
 
 
 @partial(jax.jit, static_argnames=('coupled', 'max_steps'))
 def _dopri5(denoise, x, cond, tolerances, end, first, coupled, max_steps):
   process: Process = denoise.process
-  rtol, atol = tolerances
+  rtol, atol, data_std = tolerances
+  denoise, given, x = precision.with_networks_in(denoise, x), x, precision.widened(x)
 
   def slope(x: Array, t: Array) -> Array:
-    pred = denoise(x, t, cond)
+    pred = precision.paired(denoise(x, t, cond), x)
     return process.velocity(pred.x0, pred.eps, t)
 
   def attempt(x: Array, t: Array, h: Array, k1: Array) -> tuple[Array, Array, Array]:
@@ -141,98 +155,72 @@ def _dopri5(denoise, x, cond, tolerances, end, first, coupled, max_steps):
     for c, weights in zip(NODES[1:], STAGES[1:], strict=True):
       new = x + step * sum(w * k for w, k in zip(weights, slopes, strict=True))
       slopes.append(slope(new, t + c * h))
-    error = step * sum(w * k for w, k in zip(ERROR, slopes, strict=True))
-    return new, error / (atol + rtol * jnp.maximum(jnp.abs(x), jnp.abs(new))), slopes[-1]
+    unit, after = (unit_of(process.schedule(time), data_std, x) for time in (t, t + h))
+    size = jnp.maximum(jnp.abs(x / unit), jnp.abs(new / after))
+
+    def estimate(weights: tuple) -> Array:
+      return jnp.abs(step * sum(w * k for w, k in zip(weights, slopes, strict=True))) / after
+
+    # both are of order five, and do not vanish together
+    error = jnp.maximum(estimate(ERROR), WITNESS * data_std * (estimate(COARSE) / data_std) ** 1.25)
+    return new, error / (atol + rtol * size), slopes[-1]
+
+  def farthest(t: Array) -> Array:
+    return process.lam_inverse(reach(process.lam(t), data_std))
 
   together = (lambda error: jnp.sqrt(jnp.mean(error**2))) if coupled else None
   t = jnp.full(len(x), process.t_max, x.dtype)
   last, h = jnp.asarray(end, x.dtype), jnp.full_like(t, first)
-  x, tries, success = _adapt(attempt, x, t, last, h, slope(x, t), 5, (0.2, 10.0), together, max_steps)
-  return Solution(x, 1 + 6 * tries, success)
+  x, tries, success = adapt(attempt, x, t, last, h, slope(x, t), 5, farthest, together, max_steps)
+  return Solution(precision.rounded(x, given), 1 + 6 * tries, success)
 
 
 @partial(jax.jit, static_argnames=('order', 'coupled', 'max_steps'))
 def _dpm(denoise, x, cond, tolerances, start, end, order, coupled, max_steps):
   process: Process = denoise.process
-  rtol, atol = tolerances
+  rtol, atol, data_std = tolerances
+  denoise, given, x = precision.with_networks_in(denoise, x), x, precision.widened(x)
 
   def attempt(x: Array, lam: Array, h: Array, before: Array) -> tuple[Array, Array, Array]:
     alpha_t = process.schedule(process.lam_inverse(lam))[0]
 
-    def reach(r: float, eps: Array, extra: Any = 0.0) -> tuple[Array, Array]:
+    def point(r: float, eps: Array, extra: Any = 0.0) -> tuple[Array, Array]:
       """The point at lam + r h and its time: (alpha / alpha_t) x - sigma (expm1(r h) eps + extra)."""
       t = process.lam_inverse(lam + r * h)
       alpha, sigma = process.schedule(t)
       return expand(alpha / alpha_t, x) * x - expand(sigma, x) * (expand(jnp.expm1(r * h), x) * eps + extra), t
 
-    eps = denoise(x, process.lam_inverse(lam), cond).eps
+    def noise(x: Array, t: Array) -> Array:
+      return precision.paired(denoise(x, t, cond), x).eps
+
+    eps = noise(x, process.lam_inverse(lam))
     if order == 2:
-      low = reach(1.0, eps)[0]
-      middle = denoise(*reach(0.5, eps), cond).eps
-      high = reach(1.0, eps, expand(jnp.expm1(h), x) * (middle - eps))[0]
+      low = point(1.0, eps)[0]
+      middle = noise(*point(0.5, eps))
+      high = point(1.0, eps, expand(jnp.expm1(h), x) * (middle - eps))[0]
     else:
-      first = denoise(*reach(1 / 3, eps), cond).eps - eps
-      low = reach(1.0, eps, expand(jnp.expm1(h), x) * 1.5 * first)[0]
-      second = denoise(*reach(2 / 3, eps, 2 * _rest(2 / 3 * h, x) * first), cond).eps - eps
-      high = reach(1.0, eps, 1.5 * _rest(h, x) * second)[0]
-    delta = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(low), jnp.abs(before)))
-    return high, (high - low) / delta, low
+      first = noise(*point(1 / 3, eps)) - eps
+      low = point(1.0, eps, expand(jnp.expm1(h), x) * 1.5 * first)[0]
+      second = noise(*point(2 / 3, eps, 2 * _rest(2 / 3 * h, x) * first)) - eps
+      high = point(1.0, eps, 1.5 * _rest(h, x) * second)[0]
+    error = jnp.abs(high - low)
+    if order == 3:  # the second-order step by the other inner evaluation: the two errors do not vanish together
+      error = jnp.maximum(error, jnp.abs(high - point(1.0, eps, expand(jnp.expm1(h), x) * 0.75 * second)[0]))
+    unit = unit_of(process.schedule(process.lam_inverse(lam + h)), data_std, x)
+    low = low / unit
+    return high, error / unit / jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(low), jnp.abs(before))), low
 
   lam = jnp.full(len(x), start, x.dtype)
   last, h = jnp.asarray(end, x.dtype), jnp.full_like(lam, 0.05)
-  x, tries, success = _adapt(
-    attempt, x, lam, last, h, x, order, (0.0, jnp.inf), jnp.max if coupled else None, max_steps
+
+  before = x / unit_of(process.schedule(process.lam_inverse(lam)), data_std, x)
+  together = jnp.max if coupled else None
+  x, tries, success = adapt(
+    attempt, x, lam, last, h, before, order, partial(reach, data_std=data_std), together, max_steps
   )
-  return Solution(x, order * tries, success)
+  return Solution(precision.rounded(x, given), order * tries, success)
 
 
 def _rest(h: Array, x: Array) -> Array:
   """expm1(h) / h - 1, by its series where h is small."""
   return expand(jnp.where(jnp.abs(h) < 0.05, h / 2 + h**2 / 6 + h**3 / 24, jnp.expm1(h) / h - 1), x)
-
-
-def _adapt(
-  attempt: Callable[[Array, Array, Array, Array], tuple[Array, Array, Array]],
-  x: Array,
-  start: Array,
-  end: Array,
-  h: Array,
-  kept: Array,
-  order: int,
-  factors: tuple[Any, Any],
-  together: Callable[[Array], Array] | None,
-  max_steps: int,
-) -> tuple[Array, Array, Array]:
-  """Steps from `start` (B,) to `end` with attempt(x, s, h, kept) -> (new x, scaled error, new kept).
-
-  `together` makes one error of those of the batch; None leaves every sample its own. Returns x, the attempts of each
-  sample, and whether it success the end.
-  """
-  close = 8 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(end), jnp.abs(start))
-  tiny = jnp.finfo(x.dtype).tiny
-
-  def going(carry: tuple) -> Array:
-    _, s, _, _, tries = carry
-    return jnp.any((jnp.abs(end - s) > close) & (tries < max_steps))
-
-  def body(carry: tuple) -> tuple:
-    x, s, h, kept, tries = carry
-    on = (jnp.abs(end - s) > close) & (tries < max_steps)
-    last = jnp.abs(h) >= jnp.abs(end - s)
-    step = jnp.where(last, end - s, h)
-    new, scaled, new_kept = attempt(x, s, step, kept)
-    error = jnp.sqrt(jnp.mean(scaled**2, axis=tuple(range(1, x.ndim))))
-    if together is not None:
-      error = jnp.full_like(error, together(error))
-    error = jnp.where(jnp.isfinite(error), error, jnp.inf)  # a step that overflowed is tried shorter
-    good = on & (error <= 1)
-    factor = jnp.clip(0.9 * jnp.maximum(error, tiny) ** (-1 / order), *factors)
-    factor = jnp.where(jnp.isinf(error), 0.2, jnp.minimum(factor, 1e3))
-    x = jnp.where(expand(good, x), new, x)
-    kept = jnp.where(expand(good, x), new_kept, kept)
-    s = jnp.where(good, jnp.where(last, end, s + step), s)
-    return x, s, jnp.where(on, step * factor, h), kept, tries + on
-
-  carry = (x, start, h, kept, jnp.zeros(len(x), jnp.int32))
-  x, s, _, _, tries = jax.lax.while_loop(going, body, carry)
-  return x, tries, jnp.abs(end - s) <= close
