@@ -63,7 +63,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   if chief():
     kinds = '.npz and .png' if options.seeds is None else '.npz'
     leap = f' from sigma / alpha <= {c.teleport:g} on' if c.teleport else ''
-    print(f'{len(ks)} samples, {options.solver or c.solver.name + leap}, {solver.nfe} evaluations, scale {c.scale:g}: '
+    print(f'{len(ks)} samples, {options.solver or c.solver.name + leap}, {solver.nfe} evaluations, scale {c.guidance_scale:g}: '
           f'{out}{kinds}')  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def _made(options: argparse.Namespace, trained: Trained) -> dict[str, Any]:
     run={k: config[k] for k in ('data', 'process', 'net', 'loss')},
     checkpoint=dict(step=trained.step, ema=s['ema'], weights=weights),
     solver=how,
-    guidance={k: s[k] for k in ('scale', 'interval', 'threshold')},
+    guidance={k: s[k] for k in ('guidance_scale', 'interval', 'threshold')},
     labels=options.labels,
     seed=options.seed,
     seeds=options.seeds,

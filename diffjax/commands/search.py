@@ -69,7 +69,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   ]
   finite.check('search', finite.lost(errors[1:]), 'solvers found')
   c = what.config.sampling
-  write(out, found, process, f'{told}, scale {c.scale:g}, of {options.workdir}')
+  write(out, found, process, f'{told}, scale {c.guidance_scale:g}, of {options.workdir}')
   print(f'{c.solver.name} on {c.grid.name}, {before.nfe} evaluations: error {errors[0]:.4f} on held-out starts')
   print(f'{told}: error {errors[1]:.4f}, {time.perf_counter() - began:.0f} s: {out}')
 

@@ -83,9 +83,8 @@ def dopri5(
     atol: see `rtol`.
     end: the last time; None is t_min of the process.
     batch_coupled: one step for the whole batch, as published.
-    max_steps: attempts after which a sample is given up.
+    max_steps: attempts after which a sample is given up (`success` is False).
     data_std: the standard deviation of the data, which `atol` is measured against.
-    limit: attempts after which a sample is given up (`success` is False).
 
   Raises:
     InputError: end is outside [0, t_max), or a tolerance or data_std is not positive.
