@@ -47,9 +47,8 @@ def test_powers_of_time(wanted):
   x, rest = coefficients(profiles, wanted)
   size = np.sqrt(inner(wanted, wanted))
   assert abs(x.sum() - 1) < 1e-9 and rest < 0.02
-  for k in (0, 1, 2, 5):
-    trees = [{'w': np.full(3, monomial(*p, k))} for p in profiles]
-    got = reconstruct(profiles, trees, wanted)['w']
+  trees = [{k: np.full(3, monomial(*p, k)) for k in (0, 1, 2, 5)} for p in profiles]
+  for k, got in reconstruct(profiles, trees, wanted).items():
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, monomial(*wanted, k), atol=rest * size * (2 * k + 1) ** -0.5 + 1e-6)
 
