@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-from diffjax import schedules, solvers, statistics
+from diffjax import paths, schedules, solvers, statistics
 from diffjax.cli import main
 from diffjax.data.files import at
 from diffjax.data.records import data_home
-from diffjax.runs import directory, paths
+from diffjax.runs import directory
 from diffjax.runs.config import from_file
 from diffjax.solvers import grids, solver_file
 

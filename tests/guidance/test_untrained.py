@@ -59,12 +59,12 @@ def test_modalities():
   assert trained.untrained == '' and not_trained.untrained == 'config.loss.ends is 0'
   for what, fine in ((trained, True), (not_trained, False)):
     denoise = what.denoiser(())
-    inner = modes.part(denoise, 'image')  # given the others: nothing is marginalised
+    inner = modes.conditional(denoise, 'image')  # given the others: nothing is marginalised
     for make in (
-      lambda: modes.part(denoise, 'image', text),  # noqa: B023
+      lambda: modes.conditional(denoise, 'image', text),  # noqa: B023
       lambda: modes.joint(denoise, 2.0, noise),  # noqa: B023
-      lambda: guidance.cfg(modes.part(denoise, 'image', text), 3.0),  # noqa: B023
-      lambda: guidance.cfg(inner, 3.0, modes.absent(denoise.process, text)),  # noqa: B023
+      lambda: guidance.cfg(modes.conditional(denoise, 'image', text), 3.0),  # noqa: B023
+      lambda: guidance.cfg(inner, 3.0, modes.marginalised(denoise.process, text)),  # noqa: B023
     ):
       if fine:
         make()
