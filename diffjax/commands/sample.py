@@ -63,8 +63,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   if chief():
     kinds = '.npz and .png' if options.seeds is None else '.npz'
     leap = f' from sigma / alpha <= {c.teleport:g} on' if c.teleport else ''
-    print(f'{len(ks)} samples, {options.solver or c.solver.name + leap}, {solver.nfe} evaluations, scale {c.guidance_scale:g}: '
-          f'{out}{kinds}')  # fmt: skip
+    print(f'{len(ks)} samples, {options.solver or c.solver.name + leap}, {solver.nfe} evaluations, '
+          f'scale {c.guidance_scale:g}: {out}{kinds}')  # fmt: skip
 
 
 def _few(options: argparse.Namespace, trained: Trained, solver: Any, ks: Any, labels: Any, out: str) -> None:
