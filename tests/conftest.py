@@ -45,6 +45,15 @@ def x64():
     yield
 
 
+@pytest.fixture
+def optimised():
+  """Programs of this test are compiled as users' are: equality to the last bit is promised of these."""
+  before = jax.config.jax_disable_most_optimizations
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', before)
+
+
 @pytest.fixture(autouse=True)
 def memory():
   """Compiled programs go where the process has grown large; till then those of one operation serve many modules."""

@@ -12,7 +12,7 @@ import pytest
 from diffjax import guidance, kinds, schedules, search, solvers
 from diffjax.exact import mixture
 from diffjax.kinds import as_kind
-from diffjax.prediction import Denoiser
+from diffjax.prediction import Denoiser, target
 from diffjax.solvers import grids
 
 GUIDANCE = {
@@ -24,10 +24,10 @@ TARGET = mixture([0.5, 0.3, 0.2], [[1, 0.5], [-0.8, -1], [-0.5, 1.2]], [0.16, 0.
 
 def exact_net(params, x, t, cond, key):
   """What a perfect network of this kind returns; `t` is the process's own time, the input is scaled by the kind."""
-  target, process, kind = params
+  law, process, kind = params
   form = kind(process, t)
   x = x / form.c_in.reshape(-1, 1)
-  pred = target.denoiser(process)(x, t, cond)
+  pred = law.denoiser(process)(x, t, cond)
   return target(process, kind, pred.x0, pred.eps, t)
 
 

@@ -157,7 +157,7 @@ def with_number(name, v):
     'sub_vp': lambda: schedules.sub_vp(0.1, 20 * v),
     've': lambda: schedules.ve(0.01, 50 * v),
     'sigmoid': lambda: schedules.sigmoid(tau=v),
-    'mean_reverting': lambda: schedules.mean_reverting(0.2 * v, final_fraction=0.005 * v),
+    'mean_reverting': lambda: schedules.mean_reverting(0.2 * v, end=0.005 * v),
     'shifted': lambda: schedules.shifted(schedules.cosine(), 2 * v),
     'bisected': lambda: schedules.cosine(0.008 * v).replace(inverse=None),
   }

@@ -257,7 +257,7 @@ ENTRIES = SOLVERS | TABLE_TRANSFORMS | TRANSFORMS | LOSSES | NETS
 every = pytest.mark.parametrize('name', ENTRIES)
 
 # Public names that are not themselves a transform or a net.
-HELPERS = {'branches', 'chain', 'cost', 'Apply', 'DiT', 'EDM2', 'MLP', 'UNet', 'UniDiffuser', 'UViT'}
+HELPERS = {'branches', 'chain', 'cost', 'with_moments', 'Apply', 'DiT', 'EDM2', 'MLP', 'UNet', 'UniDiffuser', 'UViT'}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ deviation, for sampling), TensorBoard events where tensorboardX is installed. SI
 same command goes on from there, bit for bit.
 
 With --config.train.steps raised, a run of a constant or inverse_sqrt schedule goes on as if it had been so long from
-its start. One of a cosine does so only under another --config.train.optimiser.schedule, at the peak stated with it.
+its start. One of a cosine does so only under another --config.train.optimiser.schedule, at the learning_rate stated
+with it.
 
 With --dry_run it needs neither data nor accelerator and writes nothing: it tells how a mesh of any size would share the
 parameters, and the memory and FLOPs a step needs of each device."""
@@ -114,14 +115,14 @@ def _raised(workdir: str, config: Any) -> tuple[tuple[str, ...], str]:
   told = f'train.steps is raised from {before.steps} to {steps}'
   then, now = schedule_of(before.optimiser), schedule_of(config.train.optimiser)
   if then != now:
-    keys = tuple(f'train.optimiser.{key}' for key in ('peak', *SHAPE))
+    keys = tuple(f'train.optimiser.{key}' for key in ('learning_rate', *SHAPE))
     return ('train.steps', *keys), f'{told}: from here on the rate is {now}, no longer {then}'
   if now in ENDLESS:
     return ('train.steps',), f'{told}: the rate, {now}, goes on'
   raise ConfigError(
     f'config.train.steps: got {steps}; allowed: {before.steps}, the end to which the {then} of the run in {workdir} '
     'takes the rate, or more with the rate from here on stated as --config.train.optimiser.schedule=constant '
-    '(or inverse_sqrt) and its peak, or another directory'
+    '(or inverse_sqrt) and its learning_rate, or another directory'
   )
 
 

@@ -101,7 +101,7 @@ class EDM2(nn.Module):
   Weights, their norms, the embedding, softmax and output are float32, other activations `dtype`. Train with weights
   kept at unit mean square, `diffjax.train.forced`. `how` as in `Attend`; `remat` as in `layers.rematted`.
   Hooks: 'down{i}_{j}/attention', 'up{i}_{j}/attention', 'middle_0/attention'.
-  Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head_dim'; hooks' names + '/out'.
+  Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head'; hooks' names + '/out'.
   arXiv:2312.02696 config G, figure 21
   """
 
@@ -155,7 +155,7 @@ class EDM2(nn.Module):
       if i > 0:
         h = keep(block(h, f'up{i}_double', features, False, change=double), f'up{i}_double')
 
-    tap(self, 'head_dim', h)
+    tap(self, 'head', h)
     gain = self.param('gain', zeros, ())
     return MPConv(self.out_channels or x.shape[-1], dtype=self.dtype, name='out')(h, gain).astype(jnp.float32)
 

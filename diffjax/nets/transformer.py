@@ -113,7 +113,7 @@ def unstacked(params: dict[str, Any]) -> dict[str, Any]:
   """The inverse of `stacked`."""
   out = {}
   for name, value in params.items():
-    if not name.endswith('blocks_per_level'):
+    if not name.endswith('blocks'):
       out[name] = value
       continue
     for i in range(jax.tree.leaves(value)[0].shape[0]):

@@ -114,7 +114,7 @@ def test_another_draw_is_refused(trained, tmp_path, capsys):
   assert main(line) == 0
   before = os.stat(tmp_path / 'out.npz').st_mtime_ns
   for option, words in {
-    '--config.sampling.guidance_scale=3': 'guidance.scale is 1.5 there and 3.0 here',
+    '--config.sampling.guidance_scale=3': 'guidance.guidance_scale is 1.5 there and 3.0 here',
     '--config.sampling.steps=5': 'solver.steps is 4 there and 5 here',
     '--labels=3': "labels is None there and '3' here",
     '--step=10': 'checkpoint.step is 20 there and 10 here',

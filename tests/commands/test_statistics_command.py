@@ -19,7 +19,7 @@ def get_config():
   c.process = dict(name='cosine')
   c.net = dict(name='mlp', width=16, depth=1)
   c.train = dict(steps=4, batch=16, save_every=4, optimiser=dict(name='adam', learning_rate=1e-2))
-  c.sampling = dict(solver=dict(name='dpm_v3', order=2), grid='uniform', steps=4, scale=2.)
+  c.sampling = dict(solver=dict(name='dpm_v3', order=2), grid='uniform', steps=4, guidance_scale=2.)
   return c
 """
 

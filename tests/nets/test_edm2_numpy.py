@@ -80,7 +80,7 @@ def block(p, x, e, encoder, head, change=lambda x: x):
   return np.clip(x, -256, 256)
 
 
-def forward(p, x, t, labels, levels, blocks, head, classes):
+def forward(p, x, t, labels, channel_mult, blocks_per_level, head_dim, classes):
   angle = 2 * np.pi * (t[:, None] * p['fourier']['frequencies'] + p['fourier']['phases'])
   e = dense(p['time'], np.sqrt(2) * np.cos(angle))
   if classes:
@@ -89,19 +89,19 @@ def forward(p, x, t, labels, levels, blocks, head, classes):
   e = silu(e)
   h = conv(p['in'], np.concatenate([x, np.ones_like(x[..., :1])], -1))
   skips = [h]
-  for i in range(levels):
-    for j in range(blocks):
-      h = block(p[f'down{i}_{j}'], h, e, True, head)
+  for i in range(channel_mult):
+    for j in range(blocks_per_level):
+      h = block(p[f'down{i}_{j}'], h, e, True, head_dim)
       skips.append(h)
-    if i + 1 < levels:
-      h = block(p[f'down{i}_half'], h, e, True, head, halve)
+    if i + 1 < channel_mult:
+      h = block(p[f'down{i}_half'], h, e, True, head_dim, halve)
       skips.append(h)
-  h = block(p['middle_1'], block(p['middle_0'], h, e, False, head), e, False, head)
-  for i in reversed(range(levels)):
-    for j in range(blocks + 1):
-      h = block(p[f'up{i}_{j}'], join(h, skips.pop()), e, False, head)
+  h = block(p['middle_1'], block(p['middle_0'], h, e, False, head_dim), e, False, head_dim)
+  for i in reversed(range(channel_mult)):
+    for j in range(blocks_per_level + 1):
+      h = block(p[f'up{i}_{j}'], join(h, skips.pop()), e, False, head_dim)
     if i:
-      h = block(p[f'up{i}_double'], h, e, False, head, double)
+      h = block(p[f'up{i}_double'], h, e, False, head_dim, double)
   assert not skips
   return conv(p['out'], h) * p['gain']
 
@@ -118,7 +118,7 @@ def test_forward_is_the_papers(classes):
   params = jax.tree.map(lambda s: np.asarray(rng.standard_normal(s.shape)), shapes)
   run = jax.jit(net, compiler_options={'xla_backend_optimization_level': 0})
   got = run(jax.tree.map(np.float32, params), x.astype('f4'), t.astype('f4'), labels)
-  want = forward(params, x, t, labels, **(sizes | dict(levels=2)))
+  want = forward(params, x, t, labels, **(sizes | dict(channel_mult=2)))
   assert 'attention' in params['down1_0'] and 'attention' not in params['down0_0']
   assert np.abs(want).max() > 0.01
   np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())

@@ -130,7 +130,7 @@ def test_scan_is_unrolled(name, filled):
   shapes = jax.eval_shape(scan.init, jax.random.key(0), x, t)
   assert jax.tree.map(jnp.shape, both) == jax.tree.map(jnp.shape, shapes)
   jax.tree.map(np.testing.assert_array_equal, unstacked(both), params)
-  blocks, block = ('blocks_per_level', 'block_3') if name == 'dit' else ('in_blocks', 'in_block_1')
+  blocks, block = ('blocks', 'block_3') if name == 'dit' else ('in_blocks', 'in_block_1')
   out, features = run(Apply(scan.module, (f'{blocks}/out', f'{blocks}/attention/out')), both, x, t)
   want, kept = run(Apply(net.module, (f'{block}/out', f'{block}/attention/out')), params, x, t)
   close(out, want)
@@ -159,7 +159,7 @@ def test_axes_name_every_weight(name, scan):
 
 
 def test_axes_of_a_block():
-  axes = dit(**SMALL, scan=True).axes(IMAGE, T)['blocks_per_level']
+  axes = dit(**SMALL, scan=True).axes(IMAGE, T)['blocks']
   assert axes['attention']['qkv']['kernel'] == P('layers', 'in', None, 'heads')
   assert axes['attention']['out']['kernel'] == P('layers', 'heads', 'out')
   assert axes['feed']['in']['kernel'] == P('layers', 'in', 'mlp')

@@ -27,7 +27,7 @@ def count(net, size, channels):
   return sum(math.prod(a.shape) for a in jax.tree.leaves(shapes))
 
 
-def by_hand(width, levels, blocks, attention, size, channels, classes=0, augment=0):
+def by_hand(width, channel_mult, blocks_per_level, attention, size, channels, classes=0, augment=0):
   """The number of weights by counting the paper's boxes."""
   e = 4 * width
 
@@ -42,17 +42,17 @@ def by_hand(width, levels, blocks, attention, size, channels, classes=0, augment
 
   total = augment * width + width * e + e + e * e + e + (classes + 1) * e * (classes > 0) + conv(channels, width)
   skips, c = [width], width
-  for i, m in enumerate(levels):
-    for _ in range(blocks):
+  for i, m in enumerate(channel_mult):
+    for _ in range(blocks_per_level):
       total += block(c, m * width) + attend(m * width) * (size >> i in attention)
       c = m * width
       skips.append(c)
-    if i + 1 < len(levels):
+    if i + 1 < len(channel_mult):
       total += block(c, c, True)
       skips.append(c)
   total += 2 * block(c, c) + attend(c)
-  for i, m in reversed(list(enumerate(levels))):
-    for _ in range(blocks + 1):
+  for i, m in reversed(list(enumerate(channel_mult))):
+    for _ in range(blocks_per_level + 1):
       total += block(c + skips.pop(), m * width)
       c = m * width
     total += attend(c) * (size >> i in attention) + (block(c, c, True) if i else 0)

@@ -93,7 +93,18 @@ def angles(embedding, t, width):
 
 
 def forward(
-  p, x, t, labels, augment, width, levels, blocks, at, resample='nearest', embedding='sincos', progressive=False
+  p,
+  x,
+  t,
+  labels,
+  augment,
+  width,
+  channel_mult,
+  blocks_per_level,
+  at,
+  resample='nearest',
+  embedding='sincos',
+  progressive=False,
 ):
   halve, double = RESAMPLE[resample]
   angle = angles(embedding, t, width)
@@ -101,23 +112,23 @@ def forward(
   temb = dense(p['time_1'], silu(dense(p['time_0'], temb))) + p['label']['table'][labels]
   h, pyramid = conv(p['in'], x), x
   skips = [h]
-  for i in range(len(levels)):
-    for j in range(blocks):
+  for i in range(len(channel_mult)):
+    for j in range(blocks_per_level):
       h = residual(p[f'down{i}_{j}'], h, temb)
       if h.shape[1] in at:
         h = attention(p[f'down{i}_{j}_attention'], h)
       skips.append(h)
-    if i + 1 < len(levels):
+    if i + 1 < len(channel_mult):
       h = residual(p[f'down{i}_half'], h, temb, halve)
       if progressive:
         h = pyramid = (stride(p[f'down{i}_input'], pyramid) + h) / np.sqrt(2)
       skips.append(h)
   h = residual(p['middle_1'], attention(p['middle_attention'], residual(p['middle_0'], h, temb)), temb)
-  for i in reversed(range(len(levels))):
-    for j in range(blocks + 1):
+  for i in reversed(range(len(channel_mult))):
+    for j in range(blocks_per_level + 1):
       h = residual(p[f'up{i}_{j}'], np.concatenate([h, skips.pop()], 3), temb)
     if h.shape[1] in at:
-      h = attention(p[f'up{i}_{blocks}_attention'], h)
+      h = attention(p[f'up{i}_{blocks_per_level}_attention'], h)
     if i:
       h = residual(p[f'up{i}_double'], h, temb, double)
   assert not skips

@@ -55,8 +55,9 @@ def refused(capsys, *arguments):
 @pytest.fixture(scope='module')
 def judge(workdir):
   """The starts k = 32 to 63 of seed 0, and table -> its error on them in NumPy."""
-  denoise, *_ = diffjax.load(workdir)
-  x, _ = starts(denoise, (8, 8, 1), 0, 32, 32)
+  denoise, _, config = diffjax.load(workdir)
+  what = build(config)
+  x, _ = starts(denoise, what.solver(workdir), (8, 8, 1), 0, 32, 32, what.spread(workdir))
   labels = jnp.arange(32, dtype=jnp.int32) % 10
   wanted = np.float64(reference(denoise, x, labels))
 

@@ -56,7 +56,7 @@ def test_one_target_new_starts(compiles):
   assert found.nfe == 4 and len(losses) == 150
   assert error(found, seen) < error(table, seen) and error(found, held) < 0.5 * error(table, held)
   with compiles(0):
-    search.descend([seen._replace(x=held.x, decay_from=held.reference)], table, steps=2)
+    search.descend([seen._replace(x=held.x, reference=held.reference)], table, steps=2)
     wild = search.descend([seen], table, steps=3, rate=30.0)
   assert error(wild, seen) <= error(table, seen) * (1 + 1e-5)
 

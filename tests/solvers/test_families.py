@@ -27,7 +27,7 @@ CASES += [
   *(('dpm_solver', {'order': p, 'taylor': True}, p) for p in (2, 3)),
   ('dpmpp_2s', {'taylor': True}, 2),
   ('dpmpp_3s', {'taylor': True}, 3),
-  *(('heun', {'part': a}, 2) for a in (0.5, 2 / 3)),
+  *(('heun', {'midpoint': a}, 2) for a in (0.5, 2 / 3)),
   *(('deis_tab', {'order': p}, p) for p in (1, 2, 3)),
   *(('deis_rhoab', {'order': p}, p) for p in (1, 2, 3)),
   *(('deis_rhork', {'tableau': name}, p) for name, p in (('midpoint', 2), ('kutta3', 3), ('rk4', 4))),

@@ -52,7 +52,7 @@ OPTIONS = {
   'deis_tab': tuple({'order': p} for p in (1, 2, 4)),
   'dpm_solver': tuple({'order': p, 'taylor': taylor} for p in (1, 2, 3) for taylor in (False, True)),
   'dpmpp_3s': ({}, {'taylor': True}),
-  'heun': ({}, {'part': 0.5}, {'churn': 0.0, 'part': 2 / 3}),
+  'heun': ({}, {'midpoint': 0.5}, {'s_churn': 0.0, 'midpoint': 2 / 3}),
   'dpmpp_3m': ({}, {'lower_final': False}),
   'exponential_adams': (
     {'order': 1, 'noise': True},
@@ -62,7 +62,7 @@ OPTIONS = {
   'ghvb': tuple({'order': w} for w in (0.5, 1.8, 2, 3.5)),
   'ipndm': tuple({'order': p} for p in (1, 2, 3, 4)),
   'sde_adams': tuple({'order': p} for p in (1, 2, 4)),
-  'trig_adams': ({'order': 4}, {'order': 2, 'corrector': False}, {'order': 3, 'data_std': 2.0, 'final': 2}),
+  'trig_adams': ({'order': 4}, {'order': 2, 'corrector': False}, {'order': 3, 'data_std': 2.0, 'final_order': 2}),
   'sde_dpmpp_2m': ({}, {'exact': True}),
   'unipc': ({'order': 1}, {'order': 2, 'b1': True}, {'order': 2}, {'order': 3}, {'order': 4}),
 }

@@ -236,7 +236,7 @@ def test_euler_maruyama_on_the_bimodal_target():
     assert np.abs(got - quantiles).mean() <= bound
 
 
-def test_sample_k_does_not_depend_on_its_company():
+def test_sample_k_does_not_depend_on_its_company(optimised):
   """Bit for bit: in a batch of 4, of 8, under vmap, under pmap, padded, and drawn with its own key."""
   process = schedules.vp_linear()
   denoise, table = m1().denoiser(process), solvers.ddpm(process, grids.uniform(process, 6))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from oracle import counts, takes, times
+from oracle import takes, times
 
 from diffjax import guidance, schedules, solvers, statistics
 from diffjax.exact import gaussian, mixture
@@ -64,7 +64,7 @@ def test_every_table(name, kind, dtype):
   if not takes(name, kind):
     return
   process = getattr(schedules, kind)()
-  table = pad(getattr(solvers, name)(process, times(name, process, counts(name, 6)[0])), 24, 6)
+  table = pad(getattr(solvers, name)(process, times(name, process, 6)), 24, 6)
   denoise = gaussian([0.3], 0.25).denoiser(process)
   both(lambda x: sample(denoise, table.replace(stochastic=True), x, KEY), process, dtype)
 
@@ -105,7 +105,7 @@ def test_other_sources_of_noise():
   process = schedules.flow()
   table, denoise = solvers.ddpm(process, grids.uniform(process, 6)), gaussian([0.3], 0.25).denoiser(process)
   for source in (noise.fixed(jax.random.normal(KEY, (6, N, 1))), noise.brownian(table, process)):
-    both(lambda x: sample(denoise, table, x, KEY, noise=source), process, 'bfloat16')  # noqa: B023
+    both(lambda x: sample(denoise, table, x, KEY, noise_source=source), process, 'bfloat16')  # noqa: B023
 
 
 SEEN = []
@@ -125,7 +125,7 @@ def test_networks_alone_see_half_precision(wrap):
     'cfg': lambda d: guidance.cfg(d, 1.5, null=0),
     'threshold': lambda d: guidance.dynamic_threshold(d, 0.9, 0.5),
     'time_shift': lambda d: guidance.time_shift(d, 0.1, 0.3, 'net_only'),
-    'with_moments': lambda d: solvers.with_moments(d, tanh_net, jnp.float32(0.7), ('eps2',)),
+    'with_moments': lambda d: guidance.with_moments(d, tanh_net, jnp.float32(0.7), ('eps2',)),
   }
   pairs = []
   base = Denoiser(jnp.float32(0.8), PROCESS, as_kind('eps'), net=tanh_net)

@@ -15,6 +15,7 @@ from diffjax.guidance import with_moments
 from diffjax.prediction import Pred
 from diffjax.solvers import grids, sample
 from diffjax.solvers.noise import independent
+from diffjax.solvers.own.sn_dpm import Diagonal
 
 NAMES = ('sn_dpm', 'npr_dpm', 'gms')
 MEAN, VAR = np.array([0.3, -0.2, 0.1]), np.array([1.0, 0.25, 0.01])  # ANISO
@@ -121,7 +122,7 @@ def variances(process, ts, solver, denoise):
   var = alpha[0] ** 2 * VAR + sigma[0] ** 2
   for row in rows_of(solver):
     x = np.stack([np.zeros(3), np.ones(3)])
-    if isinstance(solver, solvers.moments.Diagonal):
+    if isinstance(solver, Diagonal):
       mean, std = law(denoise, solver, x, row)
       spread = np.asarray(std)[0] ** 2
     else:

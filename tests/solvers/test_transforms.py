@@ -38,9 +38,8 @@ def test_churn_of_heun_is_heun_s_own():
   """Row by row, but for the registers that a churned step does not read."""
   process = schedules.edm()
   ts = grids.karras(process, 8)
-  for options in ({}, {'low': 0.05, 'high': 50.0, 'spread': 1.003}):
-    named = {'churn_' + {'low': 'min', 'high': 'max', 'spread': 'noise'}[k]: v for k, v in options.items()}
-    want = solvers.heun(process, ts, s_churn=2.0, **named)
+  for options in ({}, {'s_min': 0.05, 's_max': 50.0, 's_noise': 1.003}):
+    want = solvers.heun(process, ts, s_churn=2.0, **options)
     got = churn(solvers.heun, process, ts, 2.0, **options)
     np.testing.assert_allclose(got.rows.t, want.rows.t)
     np.testing.assert_array_equal(got.rows.evaluated, want.rows.evaluated)
@@ -54,11 +53,11 @@ def test_churn_of_nothing_is_the_table(name):
   process = schedules.vp_linear()
   ts = grids.karras(process, 6)
   base, options = getattr(solvers, name), {'order': 1} if name == 'unipc' else {}
-  for amount, bounds in ((0.0, {}), (40.0, {'low': 1e9})):
+  for amount, bounds in ((0.0, {}), (40.0, {'s_min': 1e9})):
     same = churn(base, process, ts, amount, **bounds, **options)
     assert not same.stochastic and not same.skips
     np.testing.assert_array_equal(same.rows.weights, base(process, ts, **options).rows.weights)
-  some = churn(base, process, ts, 2.0, low=0.1, high=10.0, **options)
+  some = churn(base, process, ts, 2.0, s_min=0.1, s_max=10.0, **options)
   assert some.stochastic and some.nfe == base(process, ts, **options).nfe
 
 
@@ -72,7 +71,7 @@ def test_churn_keeps_the_line_and_the_law(name, kind):
   process, gaps = PROCESSES[kind](), []
   for n in (100, 200):
     ts = grids.karras(process, n)
-    table = churn(getattr(solvers, name), process, ts, 20.0, low=0.01)
+    table = churn(getattr(solvers, name), process, ts, 20.0, s_min=0.01)
     gain, noise = gaussian_law(table, process, 0.25)
     sigma = float(process.schedule(process.t_max)[1])
     alpha = float(process.schedule(process.t_max)[0])
@@ -86,12 +85,12 @@ def test_churn_keeps_the_line_and_the_law(name, kind):
 
 def test_methods_that_look_back_start_over_after_churn():
   process = schedules.vp_linear()
-  table = churn(solvers.dpmpp_2m, process, grids.uniform_lam(process, 8, to_zero=False), 2.0, low=0.2, high=2.0)
+  table = churn(solvers.dpmpp_2m, process, grids.uniform_lam(process, 8, to_zero=False), 2.0, s_min=0.2, s_max=2.0)
   idle = np.flatnonzero(~table.rows.evaluated)
   weights = table.rows.weights
   assert len(idle) > 1 and not weights[idle, 1].any() and not weights[idle + 1, 0, 1].any()
   assert weights[1, 0, 1] and not table.rows.evaluated.all()  # not churned at the start: the second row looks back
-  with pytest.raises(ValueError, match='amount: got -1; allowed'):
+  with pytest.raises(ValueError, match='s_churn: got -1; allowed'):
     churn(solvers.ddim, process, [1.0, 0.5], -1)
 
 

@@ -9,7 +9,7 @@ import json, sys
 import jax
 jax.config.update('jax_num_cpu_devices', 8)
 import numpy as np
-from diffjax import config, experiment, run
+from diffjax.runs import config, directory, experiment
 from diffjax.train import plan, sharding
 from diffjax.train.loop import abstract_state
 from diffjax.train.step import jit_train_step
@@ -18,8 +18,8 @@ for sizes in json.loads(sys.argv[1]):
   what = experiment.build(config.checked(dict(
     net=dict(name='mlp', width=256, depth=2), train=dict(batch=32, ema=(.9, .99), optimiser=dict(name='adam')))))
   mesh = sharding.make_mesh(**sizes)
-  state, batch = run.state_of(what, mesh), run.batch_of(what, mesh)
-  key, bins, layout = jax.random.key(0), run.time_bins(what.process), what.layout(mesh)
+  state, batch = directory.state_of(what, mesh), directory.batch_of(what, mesh)
+  key, bins, layout = jax.random.key(0), directory.time_bins(what.process), what.layout(mesh)
   real = abstract_state(what.method, what.init, key, batch, mesh, what.averages, bins, layout)[0]()
   rows = sharding.place({'x': np.zeros((32, 8, 8, 1), np.float32), 'cond': np.zeros(32, np.int32)},
                         sharding.batch_sharding(mesh))
