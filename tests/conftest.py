@@ -48,7 +48,7 @@ def x64():
 @pytest.fixture
 def optimised():
   """Programs of this test are compiled as users' are: equality to the last bit is promised of these."""
-  before = jax.config.jax_disable_most_optimizations
+  before = jax.config.values['jax_disable_most_optimizations']
   jax.config.update('jax_disable_most_optimizations', False)
   yield
   jax.config.update('jax_disable_most_optimizations', before)

@@ -11,7 +11,9 @@ import time
 import numpy as np
 import pytest
 
+from diffjax import cli
 from diffjax.cli import main
+from diffjax.errors import InputError
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -324,3 +326,29 @@ def test_help_teaches(capsys):
       main(arguments)
     assert ended.value.code == 0
     assert '--workdir' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  'bug',
+  [
+    'list(zip((1,), (1, 2), strict=True))',
+    'a, b = (1, 2, 3)',
+    'import jax.numpy as jnp; jnp.zeros(3).reshape(2)',
+    'int("three")',
+  ],
+)
+def test_a_bug_of_ours_keeps_its_traceback(bug, monkeypatch):
+  """Only InputError is bad input; another ValueError, raised in a file of ours or by JAX below it, is no refusal."""
+  made = {}
+  exec(compile(f'def run(options, overrides):\n  {bug}', cli.__file__, 'exec'), made)
+  monkeypatch.setattr(cli.COMMANDS['sample'], 'run', made['run'])
+  with pytest.raises((ValueError, TypeError)) as raised:
+    cli.main(['sample', '--workdir=nowhere'])
+  assert not isinstance(raised.value, InputError)
+
+
+def test_the_traceback_of_bad_input_is_shown_on_demand(monkeypatch, capsys):
+  assert cli.main(['sample', '--workdir=nowhere']) == 2 and 'Traceback' not in capsys.readouterr().err
+  monkeypatch.setenv('DIFFJAX_TRACEBACK', '1')
+  with pytest.raises(InputError, match='workdir'):
+    cli.main(['sample', '--workdir=nowhere'])
