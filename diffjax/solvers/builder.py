@@ -65,7 +65,7 @@ class TableBuilder:
     raise AttributeError(f'table has no register {name!r}; it has {", ".join(self._registers)}')
 
   def row(self, t: Time, evaluated: bool = True, **after: Combo) -> None:
-    """A row evaluated at (x, t), or not evaluated if not live; registers that are not named keep their value."""
+    """A row evaluated at (x, t), or not evaluated; registers that are not named keep their value."""
     unknown = set(after) - set(self._registers)
     if unknown:
       raise InputError(f'register: got {sorted(unknown)}; allowed: {", ".join(self._registers)}')

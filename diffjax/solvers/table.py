@@ -4,7 +4,7 @@ With q registers R, each like x, and per row one evaluation Pred(x0, eps) at R[0
 
     R' = M [R, x0, eps, 1, z]          M (n, q, q + 4[, *element-wise]), z ~ N(0, I)
 
-R[0] is the point evaluated next and, after the last row, the sample. Rows that are not live skip the evaluation.
+R[0] is the point evaluated next and, after the last row, the sample. Rows with `evaluated` False skip the evaluation.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ __all__ = ['Rows', 'Table', 'pad']
 
 
 class Rows(NamedTuple):
-  """n rows: times t (n,), weights (n, q, q + 4[, ...]), live (n,) whether evaluated, stream (n,) streams of noise."""
+  """n rows: times t (n,), weights (n, q, q + 4[, ...]), evaluated (n,), stream (n,) of the noise."""
 
   t: Time
   weights: Any

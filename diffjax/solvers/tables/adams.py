@@ -145,7 +145,7 @@ def to_data(table: TableBuilder, alpha: np.ndarray, sigma: np.ndarray, i: int, x
 
 
 def whole(name: str, value: Any, most: int) -> int:
-  """`value` if it is a whole number from 1 to the steps of the grid, or a InputError."""
+  """`value` if it is a whole number from 1 to the steps of the grid, or an InputError."""
   if not (isinstance(value, int | np.integer) and 1 <= value <= most):
     raise InputError(f'{name}: got {value!r}; allowed: a whole number from 1 to the {most} steps of the grid')
   return int(value)
