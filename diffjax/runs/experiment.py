@@ -3,28 +3,34 @@
 import dataclasses
 import inspect
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from diffjax import guidance, keys, kinds, losses, nets, schedules, solvers, statistics
+from diffjax import exact, guidance, keys, kinds, losses, methods, nets, schedules, solvers, statistics
 from diffjax.data.augment import FEATURES
 from diffjax.kinds import Kind
-from diffjax.losses import times, uncertainty, weights
+from diffjax.losses import times, weights
+from diffjax.methods import Generator, Parts, Sampling, Source
 from diffjax.nets import Apply
 from diffjax.paths import place
-from diffjax.prediction import Denoise, Denoiser
+from diffjax.prediction import Denoise, Denoiser, network_of
 from diffjax.process import Process
 from diffjax.runs.config import ConfigDict, ConfigError, checked, named, refused, registry
+from diffjax.runs.record import read_config
 from diffjax.runs.spread import overall, spread
 from diffjax.solvers import grids
 from diffjax.train import ema, optimiser, rules
-from diffjax.train.roles import Method, Phase
+from diffjax.train.roles import Method
 
-__all__ = ['Experiment', 'build', 'count']
+__all__ = ['Experiment', 'build', 'count', 'guidance_scale', 'guidance_specs']
+
+NULLED = ('cfg', 'cfgpp')  # transforms that ask the network under its null condition
+TRANSFORMS = (*NULLED, 'dynamic_threshold', 'threshold', 'time_shift')
+TARGETS = ('ring8',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,58 +38,45 @@ class Experiment:
   """What a config stands for. Nothing in it has touched data or a device's memory beyond a few numbers.
 
   Attributes:
-    shape, classes: of one example, a dict by name where there are several modalities; classes is 0 without labels.
-    averages: the moving averages kept of the student.
+    parts: what was made before the method, and is handed to its recipe.
+    averages: the moving averages kept of the method's averaged roles.
   """
 
   config: ConfigDict
-  process: Process
-  kind: Kind
-  net: Apply
+  parts: Parts
   method: Method
   averages: tuple
-  shape: Any
-  classes: int
 
   @property
-  def null(self) -> Array | None:
-    """The label that means none."""
-    return jnp.asarray(self.classes, jnp.int32) if self.classes else None
+  def process(self) -> Process:
+    return self.parts.process
 
   @property
-  def untrained(self) -> str:
-    """Why the network never saw its null condition in training; empty where it did.
+  def net(self) -> Apply:
+    return self.parts.net
 
-    Of one modality that is the null label, which `loss.drop_cond` puts in the place of others; of several the ends of
-    time, where the other modalities are noise (`loss.ends`), and their labels are never dropped.
-    """
-    name, options = self.config.loss.name, self.config.loss
-    if name == 'modalities':
-      if not options.get('ends', 0.05):
-        return 'config.loss.ends is 0'
-      return 'config.loss.name is modalities, which drops no labels' if self.classes else ''
-    return 'config.loss.drop_cond is 0' if self.classes and not options.get('drop_cond', 0.0) else ''
+  @property
+  def shape(self) -> Any:
+    """Of one example, a dict by name where there are several modalities."""
+    return self.parts.shape
 
-  def rows(self, rows: int) -> Any:
-    """The shapes of so many x."""
-
-    def shaped(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-      return jax.ShapeDtypeStruct((rows, *shape), jnp.float32)
-
-    if isinstance(self.shape, dict):
-      return {name: shaped(shape) for name, shape in self.shape.items()}
-    return shaped(self.shape)
-
-  def inputs(self, rows: int) -> tuple[Any, Array, Array | None]:
-    """Zeros in the shapes of (x, time coordinate, labels)."""
-    cond = jnp.zeros((rows,), jnp.int32) if self.classes else None
-    return jax.tree.map(lambda x: jnp.zeros(x.shape), self.rows(rows)), jnp.zeros((rows,)), cond
+  @property
+  def classes(self) -> int:
+    """The number of labels, 0 without."""
+    return self.parts.classes
 
   def init(self, key: Array) -> dict[str, Any]:
     """Fresh parameters by role."""
-    student = self.net.init(key, *self.inputs(1))
-    learned = self.config.loss.get('uncertainty', False)
-    return {'student': uncertainty.add_head(student, jax.random.fold_in(key, 1)) if learned else student}
+    return dict(self.method.init(key)) if self.method.init else {'student': self.parts.init(key)}
+
+  def roles(self) -> dict[str, Any]:
+    """The shapes of the parameters of every role."""
+    shapes = {**jax.eval_shape(self.init, jax.random.key(0)), **self.given_shapes()}
+    return shapes | {role: shapes[made.source] for role, made in self.method.copied.items()}
+
+  def given_shapes(self) -> dict[str, Any]:
+    """The shapes of the roles that begin as the weights of other runs."""
+    return {role: self.parts.source(role, process=False).params for role in self.method.loads}
 
   def layout(self, mesh: Any) -> rules.Layout | None:
     """How weights lie on this mesh by `config.mesh.rules`; None where only the batch is split.
@@ -93,33 +86,46 @@ class Experiment:
     """
     if mesh.shape['fsdp'] == mesh.shape['model'] == 1:
       return None
-    inputs = self.inputs(1)
+    inputs = self.parts.inputs(1)
     made = refused('mesh.rules', rules.layout, self.net.axes(*inputs), self.config.mesh.rules)
     if made.rules.get('heads'):
       refused('mesh', made.check_heads, mesh, self.net.heads(*inputs))
     return made
 
-  def denoiser(self, params: Any) -> Denoiser:
-    """The network with these parameters, unguided."""
-    return Denoiser(params, self.process, self.kind, self.null, net=self.net, untrained=self.untrained)
+  def denoiser(self, roles: Mapping[str, Any]) -> Denoiser:
+    """The network with these parameters by role, unguided.
+
+    Raises:
+      ConfigError: the method trains none.
+    """
+    if self.method.denoiser is None:
+      raise ConfigError(f'config.method: got {self.config.method.name}, which trains no denoiser; allowed here: one '
+                        'that does, such as denoising')  # fmt: skip
+    return self.method.denoiser(roles)
+
+  def generator(self, roles: Mapping[str, Any], workdir: str | None = None, solver: Any = None) -> Generator:
+    """What draws with these parameters by role, as `config.sampling` says, or by this solver.
+
+    Raises:
+      ConfigError: the method says not how, or the solver uses statistics that are not there.
+    """
+    if self.method.generator is None:
+      raise ConfigError(f'config.method: got {self.config.method.name}, which draws nothing; allowed here: one that does')
+    sampling = Sampling(
+      steps=self.config.sampling.steps,
+      grid=self._times,
+      solver=(lambda: self.solver(workdir)) if solver is None else (lambda: solver),
+      guided=self.guided,
+      data=self.spread(workdir),
+    )
+    return refused('sampling', self.method.generator, roles, sampling)
 
   def guided(self, denoise: Denoise) -> Denoise:
-    """The denoiser with the guidance and threshold of `config.sampling`."""
-    s = self.config.sampling
-    if s.guidance_scale != 1:
-      if not self.classes:
-        raise ConfigError(
-          f'config.sampling.guidance_scale: got {s.guidance_scale}; allowed: 1, since data.classes is 0'
-        )
-      if self.untrained:
-        raise ConfigError(f'config.sampling.guidance_scale: got {s.guidance_scale:g}; allowed: 1, since '
-                          f'{self.untrained} and the network never saw the null label; train with a drop of .1 to '
-                          'guide')  # fmt: skip
-      denoise = guidance.cfg(denoise, s.guidance_scale, interval=tuple(s.interval) or None)
-    if s.threshold == 'static':
-      denoise = guidance.threshold(denoise)
-    elif s.threshold == 'dynamic':
-      denoise = guidance.dynamic_threshold(denoise)
+    """The denoiser under what `config.sampling` says of guidance and thresholds, in order."""
+    for field, spec in guidance_specs(self.config.sampling):
+      if spec['name'] in NULLED:
+        _check_null(denoise, field, spec)
+      denoise = named(field, registry(guidance, TRANSFORMS), spec, denoise)
     return denoise
 
   def spread(self, workdir: str | None) -> Any:
@@ -143,9 +149,17 @@ class Experiment:
     solver = self._laid_out(None if needs is None else self._statistics(needs, workdir), std)
     return solvers.teleport(solver, self.process, self._statistics('gaussian', workdir)) if s.teleport else solver
 
-  def _laid_out(self, known: Any, std: float | None = None) -> Any:
+  def check_solver(self) -> Any:
+    """The solver of `config.sampling` on its grid, with statistics of no run: whether all names and numbers fit."""
+    needs = solvers.with_statistics.get(self.config.sampling.solver.name)
+    return self._laid_out(None if needs is None else statistics.NEUTRAL[needs](self.process))
+
+  def _times(self, std: float | None = None) -> Array:
     s = self.config.sampling
-    ts = named('sampling.grid', registry(grids), _told(grids, s.grid, std), self.process, s.steps)
+    return named('sampling.grid', registry(grids), _told(grids, s.grid, std), self.process, s.steps)
+
+  def _laid_out(self, known: Any, std: float | None = None) -> Any:
+    s, ts = self.config.sampling, self._times(std)
     if s.teleport:
       ts = refused('sampling.teleport', grids.late, self.process, ts, s.teleport)
     names = (*solvers.tables.__all__, *solvers.with_statistics, *solvers.own_step)
@@ -163,10 +177,11 @@ class Experiment:
     shape = getattr(found, 'shape', ())
     if shape not in ((), self.shape):
       raise ConfigError(f'config.data.shape: got {self.shape}; allowed with {path}: {shape}')
-    scale = float(getattr(found, 'scale', s.guidance_scale))  # the data's Gaussian has none
-    if scale != s.guidance_scale:
-      raise ConfigError(f'config.sampling.guidance_scale: got {s.guidance_scale:g}; allowed with {path}: {scale:g}, of '
-                        f'which it is; {command} --scale={s.guidance_scale:g} makes those of this one')  # fmt: skip
+    asked = guidance_scale(s)
+    scale = float(getattr(found, 'scale', asked))  # the data's Gaussian has none
+    if scale != asked:
+      raise ConfigError(f'config.sampling.guidance_scale: got {asked:g}; allowed with {path}: {scale:g}, of '
+                        f'which it is; {command} --scale={asked:g} makes those of this one')  # fmt: skip
     return found
 
 
@@ -185,24 +200,92 @@ def build(config: ConfigDict) -> Experiment:
   kind = named('loss.kind', registry(kinds), config.loss.get('kind', 'v'))
   net = named('net', registry(nets, ('dit', 'edm2', 'mlp', 'unet', 'unidiffuser', 'uvit')), config.net, classes=classes)
   _check_loading(config, net, shape)
-  method = Method((Phase('student', _loss(config, process, kind, net, classes), _optimiser(config)),))
-  several = (isinstance(shape, dict), config.net.name == 'unidiffuser', config.loss.name == 'modalities')
-  if any(several) and not all(several):
-    raise ConfigError(f'config.data.shape: got {shape} with net {config.net.name} and loss {config.loss.name}; '
-                      'allowed: a dict of shapes with unidiffuser and modalities, one with all others')  # fmt: skip
+  parts = Parts(
+    process, kind, net, shape, classes,
+    loss=_loss(config, process, kind, net, classes),
+    loss_options=config.loss.to_dict(),
+    optimiser=lambda: named('train.optimiser', registry(optimiser), config.train.optimiser, config.train.steps),
+    steps=config.train.steps,
+    teacher=_source(config, 'teacher', process),
+    base=_source(config, 'base', process),
+  )  # fmt: skip
+  parts.optimiser()
+  known = refused('method.name', methods.recipes, config.method.name)
+  method = named('method', known, config.method, parts)
   averages = refused('train.ema', ema.averages, config.train.ema)
-  experiment = Experiment(config, process, kind, net, method, averages, shape, classes)
-  needs = solvers.with_statistics.get(config.sampling.solver.name)
-  solver = experiment._laid_out(None if needs is None else statistics.NEUTRAL[needs](process))
-  if kind.needs_signal and not np.isfinite(float(process.lam(float(np.asarray(solver.rows.t)[0])))):
-    raise ConfigError(f'config.loss.kind: got {config.loss.kind!r}; allowed on {config.process.name}, whose alpha '
-                      'reaches 0: x0, v, velocity, edm')  # fmt: skip
   if not -1 <= config.sampling.ema < len(averages):
     raise ConfigError(f'config.sampling.ema: got {config.sampling.ema}; allowed: -1 for the weights themselves, or '
                       f'the place of one of the {len(averages)} averages of config.train.ema')  # fmt: skip
-  experiment.guided(experiment.denoiser(()))
-  jax.eval_shape(experiment.init, jax.random.key(0))
+  experiment = Experiment(config, parts, method, averages)
+  for field in ('observation', 'reward', 'steering'):
+    if config.sampling[field].name != 'none':
+      named(f'sampling.{field}', dict(none=dict), config.sampling[field])
+  roles = experiment.roles()
+  if method.denoiser:
+    solver = experiment.check_solver()
+    if kind.needs_signal and not np.isfinite(float(process.lam(float(np.asarray(solver.rows.t)[0])))):
+      raise ConfigError(f'config.loss.kind: got {config.loss.kind!r}; allowed on {config.process.name}, whose alpha '
+                        'reaches 0: x0, v, velocity, edm')  # fmt: skip
+    experiment.guided(method.denoiser(roles))
   return experiment
+
+
+def _source(config: ConfigDict, field: str, process: Process) -> Source | None:
+  """What `config.teacher` or `config.base` names; None where it names nothing."""
+  section = config[field]
+  if section.target.name != 'none':
+    target = named(f'{field}.target', registry(exact, TARGETS), section.target)
+    labels = int(target.labels.max()) + 1 if config.data.classes else 0
+    shape = target.means.shape[1:]
+    return Source(section.target.name, process, shape, labels, (), lambda _: target.denoiser(process))
+  if not section.run:
+    return None
+  inner = build(checked(section.config) if section.config else read_config(section.run, f'config.{field}.run'))
+  role = inner.method.averaged[0]
+  if not -1 <= section.ema < len(inner.averages):
+    raise ConfigError(f'config.{field}.ema: got {section.ema}; allowed: -1 for the weights themselves, or the place of '
+                      f'one of the {len(inner.averages)} averages of {section.run}')  # fmt: skip
+  return Source(
+    section.run, inner.process, inner.shape, inner.classes, inner.roles()[role],
+    lambda params: inner.denoiser({role: params}), inner.parts.kind, inner.net,
+  )  # fmt: skip
+
+
+def guidance_scale(sampling: ConfigDict) -> float:
+  """The scale of the guidance that `config.sampling` asks for; 1 without any."""
+  scales = [spec.get('scale', 1.0) for _, spec in guidance_specs(sampling) if spec['name'] in NULLED]
+  return float(scales[0]) if scales else 1.0
+
+
+def guidance_specs(sampling: ConfigDict) -> list[tuple[str, dict[str, Any]]]:
+  """What `config.sampling` lays over the denoiser, in order, each with the key of the config that says so.
+
+  `guidance_scale` with `interval`, and `threshold`, are short forms of the list `guidance`, of its front and its end.
+  """
+  s = sampling.to_dict()
+  specs = []
+  if s['guidance_scale'] != 1:
+    specs.append(('sampling.guidance_scale', dict(name='cfg', scale=s['guidance_scale'], interval=s['interval'] or None)))
+  for i, spec in enumerate(s['guidance']):
+    spec = dict(name=spec) if isinstance(spec, str) else spec
+    if not isinstance(spec, dict) or 'name' not in spec:
+      raise ConfigError(f'config.sampling.guidance[{i}]: got {spec!r}; allowed: a name, or a dict with a name and its '
+                        'options')  # fmt: skip
+    specs.append((f'sampling.guidance[{i}]', spec))
+  if s['threshold'] != 'none':
+    specs.append(('sampling.threshold', dict(name=dict(static='threshold', dynamic='dynamic_threshold')[s['threshold']])))
+  return specs
+
+
+def _check_null(denoise: Denoise, field: str, spec: dict[str, Any]) -> None:
+  """Raises ConfigError where the network in `denoise` has no null condition, or never saw it in training."""
+  innermost: Any = network_of(denoise)
+  scale = f'{spec.get("scale", spec["name"])}'
+  if getattr(innermost, 'null', None) is None:
+    raise ConfigError(f'config.{field}: got {scale}; allowed: 1, since data.classes is 0')
+  if innermost.untrained:
+    raise ConfigError(f'config.{field}: got {scale}; allowed: 1, since {innermost.untrained} and the network never saw '
+                      'the null label; train with a drop of .1 to guide')  # fmt: skip
 
 
 def count(params: Any) -> int:
@@ -224,14 +307,9 @@ def _loss(config: ConfigDict, process: Process, kind: Kind, net: Apply, classes:
   for part, module in (('times', times), ('weight', weights)):
     if part in spec:
       spec[part] = named(f'loss.{part}', registry(module), spec[part])
-  if config.loss.name == 'modalities':
-    return named('loss', registry(losses, ('modalities',)), spec, process, net)
-  null = classes if classes else None
-  return named('loss', registry(losses, ('denoising', 'modalities')), spec, process, net, null=null)
-
-
-def _optimiser(config: ConfigDict) -> Any:
-  return named('train.optimiser', registry(optimiser), config.train.optimiser, config.train.steps)
+  function = getattr(losses, str(spec['name']), None)
+  null = dict(null=classes or None) if callable(function) and 'null' in inspect.signature(function).parameters else {}
+  return named('loss', registry(losses, ('denoising', 'modalities')), spec, process, net, **null)
 
 
 def _check_loading(config: ConfigDict, net: Apply, shape: Any) -> None:

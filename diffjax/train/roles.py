@@ -1,12 +1,13 @@
 """What training is made of: roles that are moved, the phases that move them, and the state that is carried.
 
 `roles` is a dict name -> params: {'student'}, or {'teacher', 'student', 'critic', ...}. A phase moves one of them by
-one loss and one optimiser; a method is a tuple of phases. One train step (`diffjax.train.step`) serves them all.
+one loss and one optimiser; a method is a tuple of phases, and says how the trained roles draw. One train step
+(`diffjax.train.step`) serves them all.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import optax
 from flax import struct
@@ -14,7 +15,7 @@ from jax import Array
 
 from diffjax.errors import InputError
 
-__all__ = ['Phase', 'Copy', 'Method', 'TrainState', 'active_phases']
+__all__ = ['Buffer', 'Copy', 'Given', 'Method', 'Phase', 'TrainState', 'active_phases']
 
 Loss = Callable[[dict[str, Any], Any, Array], tuple[Array, dict[str, Array]]]
 
@@ -55,20 +56,55 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Buffer:
+  """What a step keeps beside the roles and renews before its phases: chains, a replay of samples, rollouts.
+
+  Losses find it in `roles` under its name. It is no role: nothing moves it by a gradient. A renewal that is not finite
+  is left out.
+
+  Attributes:
+    init: key -> arrays.
+    renew: (roles, arrays, batch, key) -> arrays, of the same shapes; roles as they are before the step.
+  """
+
+  init: Callable[[Array], Any]
+  renew: Callable[[dict[str, Any], Any, Any, Array], Any]
+
+
+class Given(NamedTuple):
+  """Roles whose parameters come from elsewhere: their shapes by role, and what reads them when a run begins."""
+
+  shapes: Mapping[str, Any]
+  load: Callable[[], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class Method:
   """Phases in the order in which a step takes them; later ones see what earlier ones moved.
 
   Attributes:
     copies: role -> role or `Copy` it begins as. Made inside jit(init): an alias would die when the state is donated.
     averaged: the roles whose moving averages are kept for sampling; the first phase's unless given.
+    init: key -> role -> params, of every role that is neither a copy nor loaded.
+    loads: the roles, of 'teacher' and 'base', that begin as the weights of the run which the config names so.
+    buffers: what is kept and renewed beside the roles, by name.
+    needs: what a batch must hold beside 'x' and, where the data have labels, 'cond'.
+    denoiser: role -> params -> the unguided Denoiser, where the method trains one.
+    generator: (role -> params, how to sample) -> what draws; `diffjax.methods.generator`.
 
   Raises:
-    InputError: no phases, two phases of one name, a copy of a role that no one initialises.
+    InputError: no phases, two phases of one name, a copy of a role that no one initialises, a role with two beginnings.
   """
 
   phases: tuple[Phase, ...]
   copies: Mapping[str, str | Copy] = field(default_factory=dict)
   averaged: tuple[str, ...] = ()
+  init: Callable[[Array], Mapping[str, Any]] | None = None
+  loads: tuple[str, ...] = ()
+  buffers: Mapping[str, Buffer] = field(default_factory=dict)
+  needs: tuple[str, ...] = ()
+  denoiser: Callable[[Mapping[str, Any]], Any] | None = None
+  generator: Callable[[Mapping[str, Any], Any], Any] | None = None
 
   def __post_init__(self):
     phases = tuple(self.phases)
@@ -78,8 +114,12 @@ class Method:
     chained = [role for role, made in self.copied.items() if made.source in self.copies]
     if chained:
       raise InputError(f'copies: {chained} are made from copies; allowed: a source that init gives')
+    twice = sorted({*self.copies, *self.loads} & set(self.buffers) | set(self.copies) & set(self.loads))
+    if twice:
+      raise InputError(f'copies, loads, buffers: got {twice} in two of them; allowed: one beginning each')
     object.__setattr__(self, 'phases', phases)
     object.__setattr__(self, 'copies', dict(self.copies))
+    object.__setattr__(self, 'buffers', dict(self.buffers))
     object.__setattr__(self, 'averaged', tuple(self.averaged) or (phases[0].role,))
 
   @property
@@ -100,7 +140,7 @@ class TrainState(struct.PyTreeNode):
     skipped: () int32, steps in which a loss or gradient was not finite.
     row: () int32, how many of those the last steps were in a row.
     meter: sums of what is logged since it was last read.
-    buffers: chains, replay buffers and the like, where a method keeps any.
+    buffers: name -> what a method keeps and renews beside its roles.
   """
 
   step: Array
@@ -111,7 +151,7 @@ class TrainState(struct.PyTreeNode):
   skipped: Array
   row: Array
   meter: dict[str, Any]
-  buffers: Any = ()
+  buffers: dict[str, Any] = struct.field(default_factory=dict)
 
 
 def active_phases(method: Method, step: int) -> tuple[int, ...]:
