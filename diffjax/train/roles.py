@@ -98,7 +98,7 @@ class TrainState(struct.PyTreeNode):
     ema: role -> name of the average -> params, float32.
     key: one typed key, never advanced: step i draws from fold_in(key, i).
     skipped: () int32, steps in which a loss or gradient was not finite.
-    row: () int32, how many of those the last steps were in a row.
+    skipped_in_a_row: () int32, how many of those the last steps were, one after another.
     meter: sums of what is logged since it was last read.
     buffers: chains, replay buffers and the like, where a method keeps any.
   """
@@ -109,7 +109,7 @@ class TrainState(struct.PyTreeNode):
   ema: dict[str, dict[str, Any]]
   key: Array
   skipped: Array
-  row: Array
+  skipped_in_a_row: Array
   meter: dict[str, Any]
   buffers: Any = ()
 
