@@ -227,12 +227,12 @@ class _Run:
   def _retire(self) -> None:
     """Waits for the oldest step under way, and reads what it and lines before it said."""
     step, signals = self.waiting.popleft()
-    row, loss = int(signals['row']), float(signals['loss'])
+    in_a_row, loss = int(signals['skipped_in_a_row']), float(signals['loss'])
     self.clock.step()
-    if row >= self.limit:
+    if in_a_row >= self.limit:
       kept = self.saver.steps() if self.saver is not None else ()
       held = f'the checkpoint of step {kept[-1]} is the last good one' if kept else 'there is no checkpoint yet'
-      text = f'the loss or gradient was not finite in {row} steps in a row, up to step {step}'
+      text = f'the loss or gradient was not finite in {in_a_row} steps in a row, up to step {step}'
       raise NonFinite(f'{text}; {held}. A lower learning rate (optimiser.learning_rate) or clip often helps')
     rate = self.clock.rate()
     with self.clock('log'):

@@ -138,7 +138,7 @@ class TrainState(struct.PyTreeNode):
     ema: role -> name of the average -> params, float32.
     key: one typed key, never advanced: step i draws from fold_in(key, i).
     skipped: () int32, steps in which a loss or gradient was not finite.
-    row: () int32, how many of those the last steps were in a row.
+    skipped_in_a_row: () int32, how many of those the last steps were, one after another.
     meter: sums of what is logged since it was last read.
     buffers: name -> what a method keeps and renews beside its roles.
   """
@@ -149,7 +149,7 @@ class TrainState(struct.PyTreeNode):
   ema: dict[str, dict[str, Any]]
   key: Array
   skipped: Array
-  row: Array
+  skipped_in_a_row: Array
   meter: dict[str, Any]
   buffers: dict[str, Any] = struct.field(default_factory=dict)
 

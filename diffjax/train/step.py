@@ -9,7 +9,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,17 @@ from diffjax.train.rules import Layout
 __all__ = ['init_state', 'jit_train_step', 'make_train_step']
 
 Step = Callable[[TrainState, Any, tuple[int, ...]], tuple[TrainState, dict[str, Array]]]
+
+
+class Moved(NamedTuple):
+  """What one phase's update moves, all of it or, where the update is not finite, none of it."""
+
+  params: Any
+  opt: Any
+  averages: dict[str, Any]
+  """Name of the average -> params, of the phase's role."""
+  followers: dict[str, Any]
+  """Role -> params, of the copies that follow the phase's role."""
 
 
 def init_state(
@@ -77,7 +88,7 @@ def init_state(
     ema={role: {average.name: float32(roles[role]) for average in ema} for role in method.averaged},
     key=key,
     skipped=zero,
-    row=zero,
+    skipped_in_a_row=zero,
     meter=meters.blank(shapes),
   )
 
@@ -96,42 +107,45 @@ def make_train_step(
     bins: t -> [0, 1] for the loss by time bin; t itself by default.
 
   Returns:
-    signals: 'loss' of the first active phase, 'row' of steps skipped up to now.
+    signals: 'loss' of the first active phase; 'skipped_in_a_row', the steps skipped one after another up to now.
   """
 
   def step(state: TrainState, batch: Any, active: tuple[int, ...]) -> tuple[TrainState, dict[str, Array]]:
     now = jax.random.fold_in(state.key, state.step)
     roles, opt, averages, meter = dict(state.roles), dict(state.opt), dict(state.ema), dict(state.meter)
-    fine, shown = jnp.asarray(True), None
+    all_finite, first_loss = jnp.asarray(True), None
     for index in active:
       phase = method.phases[index]
       last = not any(method.phases[later].role == phase.role for later in active if later > index)
       grads, summary = gradient(phase, roles, batch, jax.random.fold_in(now, index), accumulate, bins)
       summary['grad_norm'] = norm(grads)
       finite = jnp.isfinite(summary['loss']) & jnp.isfinite(summary['grad_norm'])
-      followers = {role: roles[role] for role, made in method.copied.items() if _follows(made, phase.role) and last}
-      kept = averages.get(phase.role, {}) if last else {}
-      moved = (roles[phase.role], opt[phase.name], kept, followers)
-      count = _moves(method, phase.role, state.step)
-      apply = lambda moved, grads, phase=phase, count=count: _apply(method, phase, ema, moved, grads, count)  # noqa: E731
-      moved = _guarded(finite, apply, moved, grads)
-      roles[phase.role], opt[phase.name], kept, followers = moved
-      roles.update(followers)
-      if kept:
-        averages[phase.role] = kept
+      moved = Moved(
+        params=roles[phase.role],
+        opt=opt[phase.name],
+        averages=averages.get(phase.role, {}) if last else {},
+        followers={role: roles[role] for role, made in method.copied.items() if _follows(made, phase.role) and last},
+      )
+      update_all = partial(_update_all, method, phase, ema, _moves(method, phase.role, state.step))
+      moved = _guarded(finite, update_all, moved, grads)
+      roles[phase.role], opt[phase.name] = moved.params, moved.opt
+      roles.update(moved.followers)
+      if moved.averages:
+        averages[phase.role] = moved.averages
       meter[phase.name] = meters.add(meter[phase.name], summary, finite)
-      fine, shown = fine & finite, summary['loss'] if shown is None else shown
-    row = jnp.where(fine, 0, state.row + 1)
+      all_finite, first_loss = all_finite & finite, summary['loss'] if first_loss is None else first_loss
+    in_a_row = jnp.where(all_finite, 0, state.skipped_in_a_row + 1)
     state = state.replace(
       step=state.step + 1,
       roles=roles,
       opt=opt,
       ema=averages,
-      skipped=state.skipped + jnp.where(fine, 0, 1),
-      row=row,
+      skipped=state.skipped + jnp.where(all_finite, 0, 1),
+      skipped_in_a_row=in_a_row,
       meter=meter,
     )
-    return state, dict(loss=jnp.asarray(jnp.nan) if shown is None else shown, row=jnp.array(row))
+    loss = jnp.asarray(jnp.nan) if first_loss is None else first_loss
+    return state, dict(loss=loss, skipped_in_a_row=jnp.array(in_a_row))
 
   return step
 
@@ -209,32 +223,32 @@ def norm(tree: Any) -> Array:
   return jnp.sqrt(sum(jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)))
 
 
-def _guarded(finite: Array, apply: Callable, moved: Any, grads: Any) -> Any:
-  """apply(moved, grads) if finite, else moved.
+def _guarded(finite: Array, update_all: Callable[[Moved, Any], Moved], moved: Moved, grads: Any) -> Moved:
+  """update_all(moved, grads) if finite, else moved.
 
   CUDA selects: XLA fuses that with the optimiser's pass over the weights, where a branch is a pass of its own and waits
   for the host. Elsewhere it is a branch: XLA for CPU copies the moments before it selects (18% of a small step).
   """
-  apply = jax.jit(apply, inline=True)  # traced once for both
+  update_all = jax.jit(update_all, inline=True)  # traced once for both
 
-  def branch(moved: Any, grads: Any) -> Any:
-    return jax.lax.cond(finite, apply, lambda moved, grads: moved, moved, grads)
+  def branch(moved: Moved, grads: Any) -> Moved:
+    return jax.lax.cond(finite, update_all, lambda moved, grads: moved, moved, grads)
 
-  def select(moved: Any, grads: Any) -> Any:
-    return jax.tree.map(partial(jax.lax.select, finite), apply(moved, grads), moved)
+  def select(moved: Moved, grads: Any) -> Moved:
+    return jax.tree.map(partial(jax.lax.select, finite), update_all(moved, grads), moved)
 
   return jax.lax.platform_dependent(moved, grads, cuda=select, default=branch)
 
 
-def _apply(method: Method, phase: Phase, ema: Sequence[Average], moved: tuple, grads: Any, count: Array) -> tuple:
-  """Parameters, optimiser, averages and following copies after one update; all of it under the guard."""
-  params, opt, kept, followers = moved
-  updates, opt = phase.optimiser.update(grads, opt, params)
-  params = optax.apply_updates(params, updates)
-  kept = {average.name: update(average, kept[average.name], params, count) for average in ema if average.name in kept}
-  averages = {role: method.copied[role].average for role in followers}
-  followers = {role: update(averages[role], copy, params, count) for role, copy in followers.items()}
-  return params, opt, kept, followers
+def _update_all(method: Method, phase: Phase, ema: Sequence[Average], count: Array, moved: Moved, grads: Any) -> Moved:
+  """Parameters, optimiser, averages and following copies after update number `count`."""
+  updates, opt = phase.optimiser.update(grads, moved.opt, moved.params)
+  params = optax.apply_updates(moved.params, updates)
+  held = [average for average in ema if average.name in moved.averages]
+  averages = {average.name: update(average, moved.averages[average.name], params, count) for average in held}
+  rates = {role: method.copied[role].average for role in moved.followers}
+  followers = {role: update(rates[role], copy, params, count) for role, copy in moved.followers.items()}
+  return Moved(params, opt, averages, followers)
 
 
 def _moves(method: Method, role: str, step: Array) -> Array:
