@@ -88,7 +88,7 @@ def test_workers_and_prefetch_change_nothing(config, tmp_path, capsys):
                         capture_output=True, text=True, timeout=300)  # fmt: skip
   assert done.returncode == 0, done.stderr
   assert main([*plain, '--config.loading.prefetch=0']) == 0
-  experiment = build(directory.read_config(f'{tmp_path}/plain'))
+  experiment = build(record.read_config(f'{tmp_path}/plain'))
   a, b = (directory.restored(experiment, f'{tmp_path}/{name}', make_mesh()) for name in ('ahead', 'plain'))
   jax.tree.map(np.testing.assert_array_equal, (a.roles, a.ema, a.meter), (b.roles, b.ema, b.meter))
   assert np.abs(a.roles['student']['augment']['kernel'] - b.ema['student']['0.999']['augment']['kernel']).max() > 0
@@ -278,7 +278,7 @@ def test_a_killed_run_goes_on_bit_for_bit(how, config, tmp_path):
   again = subprocess.run(command, capture_output=True, text=True, timeout=120)
   assert again.returncode == 0 and 'going on from step' in again.stdout, again.stderr
   assert main(['train', *long, f'--workdir={tmp_path}/whole']) == 0
-  experiment = build(directory.read_config(f'{tmp_path}/whole'))
+  experiment = build(record.read_config(f'{tmp_path}/whole'))
   states = [directory.restored(experiment, f'{tmp_path}/{name}', make_mesh()) for name in ('killed', 'whole')]
   import jax
 
@@ -313,7 +313,7 @@ def test_two_processes_train_as_one(config, tmp_path):
   outputs = [process.communicate(timeout=300)[0] for process in pair]
   assert [process.returncode for process in pair] == [0, 0], outputs
   assert main(['train', f'--config={config}', f'--workdir={tmp_path}/one']) == 0
-  experiment = build(directory.read_config(f'{tmp_path}/one'))
+  experiment = build(record.read_config(f'{tmp_path}/one'))
   two, one = (directory.restored(experiment, f'{tmp_path}/{name}', make_mesh(1)) for name in ('two', 'one'))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), two.ema, one.ema)
   rows = open(tmp_path / 'two' / 'metrics.csv').read().splitlines()

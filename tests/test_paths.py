@@ -48,9 +48,9 @@ def test_every_door_of_the_library(home, monkeypatch):
     'from ml_collections import ConfigDict\nget_config = lambda x=1: ConfigDict(dict(seed=int(x)))'
   )
   assert from_file('~/tiny.py').seed == 1 and from_file('~/tiny.py:7').seed == 7
-  directory.claim('~/run', from_file('~/tiny.py'))
-  assert (home / 'run' / 'config.json').exists() and directory.read_config('~/run').seed == 1
-  directory.write('~/b/c', b'1')
+  record.claim('~/run', from_file('~/tiny.py'))
+  assert (home / 'run' / 'config.json').exists() and record.read_config('~/run').seed == 1
+  record.write('~/b/c', b'1')
   assert (home / 'b' / 'c').read_bytes() == b'1'
   Checkpoints('~/run/checkpoints').close()
   assert (home / 'run' / 'checkpoints').is_dir()

@@ -53,7 +53,7 @@ def network(
   from diffjax.runs import config as configs
   from diffjax.runs import directory, experiment
 
-  trained = directory.read_config(workdir)
+  trained = record.read_config(workdir)
   if trained.loss.name == 'modalities':
     raise InputError(f'workdir: {workdir} holds a network of several modalities; allowed here: one of a single one. '
                      'Draw with diffjax.load and diffjax.nets.modes')  # fmt: skip
@@ -106,7 +106,7 @@ def write_npz(path: str, samples: Any, labels: Any) -> None:
 
   import numpy as np
 
-  from diffjax.runs.directory import write
+  from diffjax.runs.record import write
 
   buffer = io.BytesIO()
   np.savez_compressed(buffer, samples=samples, **({} if labels is None else dict(labels=labels)))

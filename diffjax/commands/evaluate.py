@@ -30,7 +30,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Sample with the held-out labels; figures, report and pictures."""
   from diffjax.runs import directory as runs
 
-  runs.read_config(options.workdir)
+  record.read_config(options.workdir)
   began = time.perf_counter()
   trained, solver = sampler(options, overrides)
   what = trained.what

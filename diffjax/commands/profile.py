@@ -33,7 +33,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
   if options.steps < 3:
     raise InputError(f'steps: got {options.steps}; allowed: at least 3')
-  config = configs.from_file(options.config) if options.config else runs.read_config(options.workdir)
+  config = configs.from_file(options.config) if options.config else record.read_config(options.workdir)
   config = configs.override(config, overrides)
   from diffjax.train import compiler
 

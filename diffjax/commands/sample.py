@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   from diffjax.runs import directory as runs
 
   check_seed(options.seed)
-  config = runs.read_config(options.workdir)
+  config = record.read_config(options.workdir)
   given = _labels(options.labels, config.data.classes)
   ks = _seeds(options)
   if ks is None:

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   layout = what.layout(mesh)
   source = runs.dataset(what, 'train')
   free, told = _raised(options.workdir, c)
-  c = runs.claim(options.workdir, c, source.names, free)
+  c = record.claim(options.workdir, c, source.names, free)
   if told and jax.process_index() == 0:
     print(told)
   source = runs.held(source)
@@ -109,7 +109,7 @@ def _raised(workdir: str, config: Any) -> tuple[tuple[str, ...], str]:
 
   if not (epath.Path(workdir) / 'config.json').exists():
     return (), ''
-  before, steps = runs.read_config(workdir).train, config.train.steps
+  before, steps = record.read_config(workdir).train, config.train.steps
   if steps <= before.steps:
     return (), ''
   told = f'train.steps is raised from {before.steps} to {steps}'

@@ -37,6 +37,11 @@ class ConfigError(InputError):
 def defaults() -> ConfigDict:
   """Every section of a config with its default; a section with a `name` takes the options of what it names.
 
+  method: the recipe (`diffjax.methods`), by default the one of the name of `loss`, or of denoising.
+  teacher, base: what a recipe builds on: the run in a directory, with its average `ema` (-1: the weights themselves) at
+    `step` (-1: the newest), or a closed-form `target`. `config` and `digest` are filled in when a run begins.
+  sampling.guidance: what is laid over the denoiser, in order; `guidance_scale` with `interval`, and `threshold`, are
+    short forms of its front and its end.
   loading: `prefetch` batches are made ahead, by as many threads (in each of `workers` processes) where there is more to
   do than to gather from memory; `flip` mirrors half of the images; `augment` is the probability of EDM's other moves.
   """
@@ -47,21 +52,26 @@ def defaults() -> ConfigDict:
   c.process = dict(name='cosine')
   c.net = dict(name='unet')
   c.loss = dict(name='denoising', kind='v', drop_cond=0.0)
+  c.method = dict(name='denoising')
+  c.teacher = dict(run='', ema=0, step=-1, target=dict(name='none'), config=None, digest='')
+  c.base = dict(run='', ema=0, step=-1, target=dict(name='none'), config=None, digest='')
   c.train = dict(
     steps=1000, batch=128, accumulate=1, optimiser=dict(name='adamw'), ema=(0.999,), log_every=50, save_every=1000,
     keep=3, max_skipped=20, profile=(),
   )  # fmt: skip
   c.sampling = dict(
     solver=dict(name='dpmpp_2m'), grid=dict(name='karras'), steps=20, teleport=0.0, guidance_scale=1.0, interval=(),
-    threshold='none', ema=0, batch=512,
+    threshold='none', guidance=(), observation=dict(name='none'), reward=dict(name='none'),
+    steering=dict(name='none'), ema=0, batch=512,
   )  # fmt: skip
   c.evaluation = dict(n=360, split='test')
   c.mesh = dict(data=-1, fsdp=1, model=1, rules=(), cpu_devices=0)
   return c
 
 
-OPEN = ('data', 'process', 'net', 'loss', 'loss.kind', 'loss.times', 'loss.weight', 'train.optimiser',
-        'sampling.solver', 'sampling.grid')  # fmt: skip
+OPEN = ('data', 'process', 'net', 'loss', 'loss.kind', 'loss.times', 'loss.weight', 'method', 'teacher.target',
+        'base.target', 'train.optimiser', 'sampling.solver', 'sampling.grid', 'sampling.observation', 'sampling.reward',
+        'sampling.steering')  # fmt: skip
 """Sections whose further keys are options of what they name."""
 
 
@@ -132,9 +142,11 @@ def checked(config: ConfigDict | Mapping) -> ConfigDict:
   Raises:
     ConfigError: a key that no section has (the nearest one is named), or a value of another type.
   """
-  done = defaults()
-  for key, value in _plain(config).items():
+  done, given = defaults(), _plain(config)
+  for key, value in given.items():
     _merge(done, key, value, '')
+  if 'method' not in given and done.loss.name == 'modalities':
+    done.method.name = done.loss.name  # a loss with a recipe of its own
   return done
 
 

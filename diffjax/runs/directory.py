@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,118 +13,39 @@ from jax import Array
 from diffjax import data
 from diffjax.data.augment import FEATURES
 from diffjax.errors import InputError
+from diffjax.methods import Generator
 from diffjax.metrics.resample import spread
 from diffjax.paths import place
 from diffjax.prediction import Denoiser
 from diffjax.process import Process
-from diffjax.runs.config import ConfigDict, ConfigError, checked
+from diffjax.runs.config import ConfigDict, ConfigError, checked, override
 from diffjax.runs.experiment import Experiment, build
+from diffjax.runs.record import read_config
 from diffjax.train import sharding
 from diffjax.train.loop import abstract_state
-from diffjax.train.roles import TrainState, active_phases
+from diffjax.train.roles import Given, TrainState, active_phases
 from diffjax.train.step import jit_train_step
 
 __all__ = [
   'arrays',
   'batch_of',
-  'claim',
   'dataset',
-  'differences',
+  'generator',
+  'given',
   'held',
   'held_out',
   'load',
-  'read_config',
   'reader',
+  'resolved',
   'restored',
   'state_of',
   'stream',
   'time_bins',
   'traced_step',
   'weights',
-  'write',
 ]
 
-FREE = ('sampling', 'evaluation', 'mesh', 'loading.workers', 'loading.prefetch', 'train.log_every', 'train.save_every',
-        'train.keep', 'train.profile', 'train.max_skipped')  # fmt: skip
-"""What may differ between the start of a run and a command that goes on from it: nothing that moves its numbers."""
-
 CHUNK = 1024  # examples that are read at a time where only their labels are wanted
-
-
-def claim(
-  workdir: str, config: ConfigDict, names: tuple[str, ...] | None = None, free: tuple[str, ...] = ()
-) -> ConfigDict:
-  """Make the directory and keep the config there, with the names of the classes; one of another run is left as it is.
-
-  Args:
-    workdir: the directory.
-    config: the run's.
-    names: of the classes, where the data give any.
-    free: keys beside those of FREE that may differ from the run that is there; its config stays beside the new one, as
-      config_STEPS_steps.json.
-
-  Returns:
-    The config that is kept: data.names are `names` where there are any.
-
-  Raises:
-    ConfigError: it holds a run of another config (the keys that differ are named), or cannot be written.
-  """
-  path = place(workdir, 'workdir') / 'config.json'
-  if names and config.data.classes:
-    config = ConfigDict(config.to_dict() | dict(data=config.data.to_dict() | dict(names=tuple(names))))
-  if path.exists():
-    before = read_config(workdir).to_dict()
-    told = differences(before, config.to_dict(), FREE + free)
-    if told:
-      raise ConfigError(f'workdir: {workdir} holds the run of another config: {told}; allowed: the same config, or '
-                        'another directory')  # fmt: skip
-  if jax.process_index():
-    return config
-  try:
-    if free and path.exists():
-      write(path.parent / f'config_{before["train"]["steps"]}_steps.json', path.read_bytes())
-    write(path, (json.dumps(config.to_dict(), indent=2) + '\n').encode())
-  except OSError as error:
-    raise ConfigError(f'workdir: got {workdir!r}; allowed: a directory that can be written ({error})') from None
-  return config
-
-
-def differences(before: dict[str, Any], after: dict[str, Any], free: tuple[str, ...] = FREE) -> str:
-  """The first few keys of two nested dicts that differ, without those in `free`, as text; empty where none do."""
-  there, here = _flat(before), _flat(after)
-  keys = [k for k in {**there, **here} if not k.startswith(free) and there.get(k) != here.get(k)]
-  return '; '.join(f'{k} is {there.get(k)!r} there and {here.get(k)!r} here' for k in sorted(keys)[:4])
-
-
-def write(path: Any, data: bytes) -> None:
-  """The file with its directory, whole or not there: written beside its place and renamed."""
-  path = place(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  beside = path.parent / f'.{path.name}.tmp'
-  beside.write_bytes(data)
-  beside.replace(path)
-
-
-def read_config(workdir: str) -> ConfigDict:
-  """The resolved config of a run.
-
-  Raises:
-    ConfigError: there is no run in this directory (one of a similar name is pointed out), or its config is damaged.
-  """
-  path = place(workdir, 'workdir') / 'config.json'
-  if not path.exists():
-    around = path.parent.parent
-    names = [p.name for p in around.iterdir() if (p / 'config.json').exists()] if around.exists() else []
-    near = difflib.get_close_matches(path.parent.name, names, 1)
-    hint = f', did you mean {str(around / near[0])!r}?' if near else ''
-    raise ConfigError(
-      f'workdir: got {workdir!r}, which holds no run{hint}; allowed: a directory that diffjax train made'
-    )
-  try:
-    tree = json.loads(path.read_text())
-  except json.JSONDecodeError as error:
-    raise ConfigError(f'workdir: {path} is not JSON ({error}); allowed: the file that diffjax train wrote') from None
-  return checked(_tuples(tree))
 
 
 def dataset(experiment: Experiment, split: str) -> data.DataSet:
@@ -229,7 +148,7 @@ def time_bins(process: Process) -> Callable[[Array], Array]:
 def batch_of(experiment: Experiment, mesh: Any) -> dict[str, Any]:
   """The shapes and shardings of one batch on this mesh."""
   rows, where = experiment.config.train.batch, sharding.batch_sharding(mesh)
-  batch: dict[str, Any] = {'x': experiment.rows(rows)}
+  batch: dict[str, Any] = {'x': experiment.parts.rows(rows)}
   if experiment.classes:
     batch['cond'] = jax.ShapeDtypeStruct((rows,), jnp.int32)
   if experiment.config.loading.augment:
@@ -241,8 +160,11 @@ def state_of(experiment: Experiment, mesh: Any) -> Any:
   """The shapes and shardings of the run's training state on this mesh."""
   batch = batch_of(experiment, mesh)
   key, bins = jax.random.key(experiment.config.seed), time_bins(experiment.process)
-  layout = experiment.layout(mesh)
-  return abstract_state(experiment.method, experiment.init, key, batch, mesh, experiment.averages, bins, layout)[1]
+  layout, given = experiment.layout(mesh), Given(experiment.given_shapes(), dict)
+  _, target = abstract_state(
+    experiment.method, experiment.init, key, batch, mesh, experiment.averages, bins, layout, given=given
+  )
+  return target
 
 
 def traced_step(experiment: Experiment, mesh: Any, options: dict[str, Any] | None = None) -> Any:
@@ -280,12 +202,58 @@ def restored(experiment: Experiment, workdir: str, mesh: Any, step: int | None =
   return state
 
 
-def weights(experiment: Experiment, state: TrainState) -> Any:
-  """The parameters that `config.sampling.ema` asks for: a moving average by place, or -1 the last ones."""
-  place = experiment.config.sampling.ema
+def weights(experiment: Experiment, state: TrainState, ema: int | None = None) -> dict[str, Any]:
+  """The parameters by role to draw with: of averaged roles the moving average of this place, -1 for the last ones.
+
+  The place is that of `config.sampling.ema` by default.
+  """
+  place = experiment.config.sampling.ema if ema is None else ema
   if place < 0 or not experiment.averages:
-    return state.roles['student']
-  return state.ema['student'][experiment.averages[place].name]
+    return dict(state.roles)
+  name = experiment.averages[place].name
+  return {**state.roles, **{role: averages[name] for role, averages in state.ema.items()}}
+
+
+def resolved(config: ConfigDict) -> ConfigDict:
+  """The config with what `teacher` and `base` are today: their own configs, steps and digests of their checkpoints.
+
+  A run is known by these, so that one which goes on notices another teacher.
+
+  Raises:
+    ConfigError: there is no run, or it has no such checkpoint.
+  """
+  from diffjax.train.checkpoint import Checkpoints  # orbax takes .2 s to import
+
+  tree = config.to_dict()
+  for field in ('teacher', 'base'):
+    section = tree[field]
+    if not section['run']:
+      continue
+    config = read_config(section['run'], f'config.{field}.run')
+    saver = Checkpoints(place(section['run'], f'config.{field}.run') / 'checkpoints', config.train.keep)
+    steps = saver.steps()
+    step = max(steps, default=-1) if section['step'] < 0 else section['step']
+    if step not in steps:
+      raise ConfigError(f'config.{field}.step: got {section["step"]}; allowed in {section["run"]}: '
+                        f'{", ".join(map(str, steps)) or "none is there, train it first"}')  # fmt: skip
+    section |= dict(step=step, config=config.to_dict(), digest=saver.fingerprint(step))
+    saver.close()
+  return checked(tree)
+
+
+def given(experiment: Experiment, mesh: Any) -> Given:
+  """The roles that begin as the weights of other runs, read when the run begins."""
+
+  def load() -> dict[str, Any]:
+    roles = {}
+    for role in experiment.method.loads:
+      section = experiment.config[role]
+      inner = build(checked(section.config or read_config(section.run, f'config.{role}.run')))
+      state = restored(inner, section.run, mesh, section.step if section.step >= 0 else None)
+      roles[role] = weights(inner, state, section.ema)[inner.method.averaged[0]]
+    return roles
+
+  return Given(experiment.given_shapes(), load)
 
 
 def load(workdir: str) -> tuple[Denoiser, Process, ConfigDict]:
@@ -294,24 +262,27 @@ def load(workdir: str) -> tuple[Denoiser, Process, ConfigDict]:
       denoise, process, config = diffjax.load('runs/demo')
 
   Raises:
-    ConfigError: the directory holds no run, or no checkpoint.
+    ConfigError: the directory holds no run, no checkpoint, or one of a method that trains no denoiser.
   """
-  experiment = build(read_config(workdir))
+  experiment, roles = _opened(read_config(workdir), workdir)
+  return experiment.denoiser(roles), experiment.process, experiment.config
+
+
+def generator(workdir: str, overrides: Sequence[str] = ()) -> Generator:
+  """What draws samples of a run, as its `config.sampling` says after overrides.
+
+      draw = diffjax.generator('runs/demo', ['config.sampling.steps=10'])
+      x = draw(jax.random.split(jax.random.key(0), 16), labels)
+
+  Raises:
+    ConfigError: the directory holds no run or no checkpoint, or an override does not fit.
+  """
+  experiment, roles = _opened(override(read_config(workdir), overrides), workdir)
+  return experiment.generator(roles, workdir)
+
+
+def _opened(config: ConfigDict, workdir: str) -> tuple[Experiment, dict[str, Any]]:
+  experiment = build(config)
   state = restored(experiment, workdir, sharding.make_mesh(1, 1, 1))
   # through the host: arrays that are committed to no device follow whatever mesh x lies on
-  params = jax.tree.map(lambda p: jnp.asarray(np.asarray(p)), weights(experiment, state))
-  return experiment.denoiser(params), experiment.process, experiment.config
-
-
-def _flat(tree: dict[str, Any], path: str = '') -> dict[str, Any]:
-  flat = {}
-  for key, value in tree.items():
-    flat |= _flat(value, f'{path}{key}.') if isinstance(value, dict) else {f'{path}{key}': value}
-  return flat
-
-
-def _tuples(tree: Any) -> Any:
-  """JSON's lists as the tuples they were."""
-  if isinstance(tree, dict):
-    return {k: _tuples(v) for k, v in tree.items()}
-  return tuple(_tuples(v) for v in tree) if isinstance(tree, list) else tree
+  return experiment, jax.tree.map(lambda p: jnp.asarray(np.asarray(p)), weights(experiment, state))

@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from diffjax import finite
 from diffjax.errors import InputError
 from diffjax.paths import place
-from diffjax.runs.directory import differences, write
+from diffjax.runs.record import differences, write
 
 __all__ = ['Parts', 'pixels']
 

@@ -5,6 +5,7 @@ lie the resolved config and a checksum. Saving runs in the background. What goes
 the next save tries again; what is corrupt is passed over for the one before; what belongs to another config is refused.
 """
 
+import hashlib
 import json
 import os
 import warnings
@@ -179,6 +180,22 @@ class Checkpoints:
     """The config kept with a checkpoint, the newest by default."""
     step = max(self.steps()) if step is None else step
     return self.manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))['config']
+
+  def fingerprint(self, step: int) -> str:
+    """A short text that tells this checkpoint from others, of the checksums kept with it.
+
+    Raises:
+      InputError: they cannot be read.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = dict(self.manager.item_metadata(step)['digest'] or {})
+    if not shapes:
+      raise InputError(f'workdir: the checkpoint of step {step} in {self.directory} has no checksum; allowed: one that '
+                       'was saved whole')  # fmt: skip
+    tree = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), shapes)
+    found = self.manager.restore(step, args=ocp.args.Composite(digest=ocp.args.StandardRestore(tree)))['digest']
+    words = np.concatenate([np.asarray(leaf, '<u4') for leaf in jax.tree.leaves(found)])
+    return hashlib.sha256(words.tobytes()).hexdigest()[:16]
 
   def reached_preemption(self, step: int) -> bool:
     """Whether the processes agree to stop at this step; to be asked by all of them at every step."""

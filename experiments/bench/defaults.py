@@ -103,7 +103,7 @@ def network(workdir: str, budgets: tuple[int, ...] = BUDGETS, n: int = 128) -> l
   from diffjax.runs.spread import overall
   from diffjax.train.sharding import make_mesh
 
-  what = build(directory.read_config(workdir))
+  what = build(record.read_config(workdir))
   denoise = what.guided(what.denoiser(directory.weights(what, directory.restored(what, workdir, make_mesh(1, 1, 1)))))
   labels = directory.arrays(what, 'test')[1]
   cond = None if labels is None else jnp.asarray(labels[:n])

@@ -132,7 +132,7 @@ def digits(out: Path, workdir: str, budgets: tuple[int, ...], names: list[str], 
   from diffjax.runs.spread import overall
   from diffjax.train.sharding import make_mesh
 
-  experiment = build(directory.read_config(workdir))
+  experiment = build(record.read_config(workdir))
   state = directory.restored(experiment, workdir, make_mesh(1, 1, 1))
   denoise = experiment.guided(experiment.denoiser(directory.weights(experiment, state)))
   process = experiment.process

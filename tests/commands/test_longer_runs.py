@@ -24,7 +24,7 @@ def train(workdir, steps, schedule=None, *changes):
 
 
 def state(workdir):
-  found = directory.restored(build(directory.read_config(str(workdir))), str(workdir), make_mesh())
+  found = directory.restored(build(record.read_config(str(workdir))), str(workdir), make_mesh())
   return found.replace(key=jax.random.key_data(found.key))
 
 

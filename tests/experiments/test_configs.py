@@ -78,8 +78,8 @@ def test_other_sizes_of_the_paper(name, millions):
 
 
 def test_a_config_survives_its_json(experiment, tmp_path):
-  directory.claim(str(tmp_path / 'run'), experiment.config)
-  assert directory.read_config(str(tmp_path / 'run')).to_dict() == experiment.config.to_dict()
+  record.claim(str(tmp_path / 'run'), experiment.config)
+  assert record.read_config(str(tmp_path / 'run')).to_dict() == experiment.config.to_dict()
   assert checked(experiment.config).to_dict() == experiment.config.to_dict()
 
 

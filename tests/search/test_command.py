@@ -84,12 +84,12 @@ def test_a_searched_solver_samples(method, budget, workdir, judge, tmp_path, cap
   assert main(['search', f'--workdir={workdir}', *arguments]) == 0
   before, after = capsys.readouterr().out.splitlines()[-2:]
   assert 'dpmpp_2m on uniform, 3 evaluations: error' in before and method in after and out in after
-  kept = read(out, build(directory.read_config(workdir)).process)
+  kept = read(out, build(record.read_config(workdir)).process)
   assert kept.table.nfe == 3 and method in kept.about
 
   held, error = judge
   assert not set(map(bytes, fitted[0])) & set(map(bytes, held))
-  process = build(directory.read_config(workdir)).process
+  process = build(record.read_config(workdir)).process
   own = solvers.dpmpp_2m(process, grids.uniform(process, 3))
   for line, table in ((before, own), (after, kept.table)):
     printed = float(re.search(r'error ([0-9.]+)', line)[1])
@@ -110,7 +110,7 @@ def test_a_searched_solver_samples(method, budget, workdir, judge, tmp_path, cap
 @pytest.mark.slow
 def test_the_file_of_the_configs_own_solver_gives_its_samples(workdir, tmp_path):
   """Bit for bit, through sample and evaluate."""
-  process = build(directory.read_config(workdir)).process
+  process = build(record.read_config(workdir)).process
   write(f'{tmp_path}/own.npz', solvers.dpmpp_2m(process, grids.uniform(process, 4)), process, 'own')
   for name, extra in dict(config=[], file=[f'--solver={tmp_path}/own.npz']).items():
     assert main(['sample', f'--workdir={workdir}', f'--out={tmp_path}/{name}', *extra]) == 0
