@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 FREE = ('sampling', 'evaluation', 'mesh', 'loading.workers', 'loading.prefetch', 'train.log_every', 'train.save_every',
-        'train.keep', 'train.profile', 'train.max_skipped')  # fmt: skip
+        'train.max_to_keep', 'train.profile', 'train.max_skipped')  # fmt: skip
 """What may differ between the start of a run and a command that goes on from it: nothing that moves its numbers."""
 
 CHUNK = 1024  # examples that are read at a time where only their labels are wanted
@@ -241,8 +241,10 @@ def state_of(experiment: Experiment, mesh: Any) -> Any:
   """The shapes and shardings of the run's training state on this mesh."""
   batch = batch_of(experiment, mesh)
   key, bins = jax.random.key(experiment.config.seed), time_bins(experiment.process)
-  layout = experiment.layout(mesh)
-  return abstract_state(experiment.method, experiment.init, key, batch, mesh, experiment.averages, bins, layout)[1]
+  return abstract_state(
+    experiment.method, experiment.init, key, batch, mesh, experiment.averages, time_bins=bins,
+    layout=experiment.layout(mesh),
+  )[1]  # fmt: skip
 
 
 def traced_step(experiment: Experiment, mesh: Any, options: dict[str, Any] | None = None) -> Any:
@@ -255,8 +257,10 @@ def traced_step(experiment: Experiment, mesh: Any, options: dict[str, Any] | Non
   """
   state, batch = state_of(experiment, mesh), batch_of(experiment, mesh)
   accumulate, bins = experiment.config.train.accumulate, time_bins(experiment.process)
-  layout = experiment.layout(mesh)
-  step = jit_train_step(experiment.method, state, experiment.averages, accumulate, bins, layout, options)
+  step = jit_train_step(
+    experiment.method, state, experiment.averages, accumulate=accumulate, time_bins=bins,
+    layout=experiment.layout(mesh), options=options,
+  )  # fmt: skip
   return step.trace(state, batch, active_phases(experiment.method, 0))
 
 
@@ -268,7 +272,7 @@ def restored(experiment: Experiment, workdir: str, mesh: Any, step: int | None =
   """
   from diffjax.train.checkpoint import Checkpoints  # orbax takes .2 s to import
 
-  saver = Checkpoints(place(workdir, 'workdir') / 'checkpoints', experiment.config.train.keep)
+  saver = Checkpoints(place(workdir, 'workdir') / 'checkpoints', experiment.config.train.max_to_keep)
   steps = saver.steps()
   known = step is None or step in steps
   state = saver.restore(state_of(experiment, mesh), step) if known else None

@@ -47,7 +47,8 @@ def init_state(
   key: Array,
   batch: Any,
   ema: Sequence[Average] = (),
-  bins: meters.Bins | None = None,
+  *,
+  time_bins: meters.TimeBins | None = None,
 ) -> TrainState:
   """The state before the first step, to be called inside jit so that copies are copies.
 
@@ -57,7 +58,7 @@ def init_state(
     key: a typed key.
     batch: arrays or shapes of one (micro)batch; only tells what the losses report.
     ema: the averages kept of `method.averaged`.
-    bins: t -> [0, 1] for the loss by time bin; t itself by default.
+    time_bins: t -> [0, 1] for the loss by time bin; t itself by default.
 
   Raises:
     InputError: a phase, a copy or an average of a role that nobody gives.
@@ -74,7 +75,7 @@ def init_state(
   def summary(phase: Phase, batch: Any) -> dict[str, Array]:
     size = jax.tree.leaves(batch)[0].shape[0]
     return {
-      **meters.summarise(*phase.loss(roles, batch, keys.per_sample(key, size)), bins),
+      **meters.summarise(*phase.loss(roles, batch, keys.per_sample(key, size)), time_bins),
       'grad_norm': jnp.zeros(()),
     }
 
@@ -94,7 +95,7 @@ def init_state(
 
 
 def make_train_step(
-  method: Method, ema: Sequence[Average] = (), accumulate: int = 1, bins: meters.Bins | None = None
+  method: Method, ema: Sequence[Average] = (), *, accumulate: int = 1, time_bins: meters.TimeBins | None = None
 ) -> Step:
   """Makes the pure training step of a method: each active phase moves its role.
 
@@ -104,7 +105,7 @@ def make_train_step(
     method: the roles, phases and copies that are trained.
     ema: the averages kept of `method.averaged`.
     accumulate: microbatches a step. The mean gradient is that of the whole batch, and so is every draw.
-    bins: t -> [0, 1] for the loss by time bin; t itself by default.
+    time_bins: t -> [0, 1] for the loss by time bin; t itself by default.
 
   Returns:
     signals: 'loss' of the first active phase; 'skipped_in_a_row', the steps skipped one after another up to now.
@@ -117,7 +118,7 @@ def make_train_step(
     for index in active:
       phase = method.phases[index]
       last = not any(method.phases[later].role == phase.role for later in active if later > index)
-      grads, summary = gradient(phase, roles, batch, jax.random.fold_in(now, index), accumulate, bins)
+      grads, summary = gradient(phase, roles, batch, jax.random.fold_in(now, index), accumulate, time_bins)
       summary['grad_norm'] = norm(grads)
       finite = jnp.isfinite(summary['loss']) & jnp.isfinite(summary['grad_norm'])
       moved = Moved(
@@ -154,8 +155,9 @@ def jit_train_step(
   method: Method,
   target: TrainState,
   ema: Sequence[Average] = (),
+  *,
   accumulate: int = 1,
-  bins: meters.Bins | None = None,
+  time_bins: meters.TimeBins | None = None,
   layout: Layout | None = None,
   options: dict[str, Any] | None = None,
 ) -> Any:
@@ -168,12 +170,13 @@ def jit_train_step(
     target: the state's shapes with their shardings.
     ema: the averages kept of `method.averaged`.
     accumulate: microbatches a step.
-    bins: t -> [0, 1] for the loss by time bin; t itself by default.
+    time_bins: t -> [0, 1] for the loss by time bin; t itself by default.
     layout: where features lie while the step is computed; left to XLA where None.
     options: of the compiler, in place of those of `compiler.training`.
   """
   where = jax.tree.map(lambda leaf: leaf.sharding, target)
-  mesh, move = jax.tree.leaves(where)[0].mesh, make_train_step(method, ema, accumulate, bins)
+  mesh = jax.tree.leaves(where)[0].mesh
+  move = make_train_step(method, ema, accumulate=accumulate, time_bins=time_bins)
 
   def step(state: TrainState, batch: Any, active: tuple[int, ...]) -> tuple[TrainState, dict[str, Array]]:
     with layout.activations(mesh) if layout else contextlib.nullcontext():
@@ -184,7 +187,7 @@ def jit_train_step(
 
 
 def gradient(
-  phase: Phase, roles: Mapping[str, Any], batch: Any, key: Array, accumulate: int, bins: meters.Bins | None
+  phase: Phase, roles: Mapping[str, Any], batch: Any, key: Array, accumulate: int, time_bins: meters.TimeBins | None
 ) -> tuple[Any, dict[str, Array]]:
   """The gradient of the mean loss in the phase's role, float32 sums over microbatches, and what is logged of it.
 
@@ -199,7 +202,7 @@ def gradient(
       return jnp.mean(values.astype(jnp.float32)), (values, aux)
 
     grads, (values, aux) = jax.grad(objective, has_aux=True)(roles[phase.role])
-    return grads, meters.summarise(values, aux, bins)
+    return grads, meters.summarise(values, aux, time_bins)
 
   if accumulate == 1:
     return of(batch, rows)
