@@ -78,8 +78,8 @@ def _fit(what: Any, batches: Any, mesh: Any, steps: int, workdir: Any) -> Any:
   return loop.fit(
     what.method, what.init, batches, steps=1 + steps, key=jax.random.key(what.config.seed), workdir=workdir, mesh=mesh,
     layout=what.layout(mesh), prefetch=what.config.loading.prefetch, ema=what.averages, accumulate=t.accumulate,
-    bins=runs.time_bins(what.process), log_every=1, save_every=2 + steps, limit=t.max_skipped, profile=(1, 1 + steps),
-    progress=False,
+    time_bins=runs.time_bins(what.process), log_every=1, save_every=2 + steps, max_skipped=t.max_skipped,
+    profile=(1, 1 + steps), progress=False,
   )  # fmt: skip
 
 

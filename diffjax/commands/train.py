@@ -75,9 +75,10 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   data_s = time.perf_counter() - began
   done = loop.fit(
     what.method, what.init, batches, steps=c.train.steps, key=jax.random.key(c.seed), workdir=options.workdir,
-    mesh=mesh, layout=layout, ema=what.averages, accumulate=c.train.accumulate, bins=runs.time_bins(what.process),
-    log_every=c.train.log_every, save_every=c.train.save_every, keep=c.train.keep, limit=c.train.max_skipped,
-    prefetch=c.loading.prefetch, config=json.loads(json.dumps(c.to_dict())), profile=tuple(c.train.profile) or None,
+    mesh=mesh, layout=layout, ema=what.averages, accumulate=c.train.accumulate, time_bins=runs.time_bins(what.process),
+    log_every=c.train.log_every, save_every=c.train.save_every, max_to_keep=c.train.max_to_keep,
+    max_skipped=c.train.max_skipped, prefetch=c.loading.prefetch, config=json.loads(json.dumps(c.to_dict())),
+    profile=tuple(c.train.profile) or None,
   )  # fmt: skip
   if jax.process_index() == 0 and done.steps_per_s:
     _timings(options.workdir, done, data_s)

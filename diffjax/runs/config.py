@@ -57,7 +57,7 @@ def defaults() -> ConfigDict:
   c.base = dict(run='', ema=0, step=-1, target=dict(name='none'), config=None, digest='')
   c.train = dict(
     steps=1000, batch=128, accumulate=1, optimiser=dict(name='adamw'), ema=(0.999,), log_every=50, save_every=1000,
-    keep=3, max_skipped=20, profile=(),
+    max_to_keep=3, max_skipped=20, profile=(),
   )  # fmt: skip
   c.sampling = dict(
     solver=dict(name='dpmpp_2m'), grid=dict(name='karras'), steps=20, teleport=0.0, guidance_scale=1.0, interval=(),

@@ -158,12 +158,12 @@ def batch_of(experiment: Experiment, mesh: Any) -> dict[str, Any]:
 
 def state_of(experiment: Experiment, mesh: Any) -> Any:
   """The shapes and shardings of the run's training state on this mesh."""
-  batch = batch_of(experiment, mesh)
-  key, bins = jax.random.key(experiment.config.seed), time_bins(experiment.process)
-  layout, given = experiment.layout(mesh), Given(experiment.given_shapes(), dict)
+  batch, key = batch_of(experiment, mesh), jax.random.key(experiment.config.seed)
+  given = Given(experiment.given_shapes(), dict)
   _, target = abstract_state(
-    experiment.method, experiment.init, key, batch, mesh, experiment.averages, bins, layout, given=given
-  )
+    experiment.method, experiment.init, key, batch, mesh, ema=experiment.averages,
+    time_bins=time_bins(experiment.process), layout=experiment.layout(mesh), given=given,
+  )  # fmt: skip
   return target
 
 
@@ -177,8 +177,10 @@ def traced_step(experiment: Experiment, mesh: Any, options: dict[str, Any] | Non
   """
   state, batch = state_of(experiment, mesh), batch_of(experiment, mesh)
   accumulate, bins = experiment.config.train.accumulate, time_bins(experiment.process)
-  layout = experiment.layout(mesh)
-  step = jit_train_step(experiment.method, state, experiment.averages, accumulate, bins, layout, options)
+  step = jit_train_step(
+    experiment.method, state, experiment.averages, accumulate=accumulate, time_bins=bins,
+    layout=experiment.layout(mesh), options=options,
+  )  # fmt: skip
   return step.trace(state, batch, active_phases(experiment.method, 0))
 
 
@@ -190,7 +192,7 @@ def restored(experiment: Experiment, workdir: str, mesh: Any, step: int | None =
   """
   from diffjax.train.checkpoint import Checkpoints  # orbax takes .2 s to import
 
-  saver = Checkpoints(place(workdir, 'workdir') / 'checkpoints', experiment.config.train.keep)
+  saver = Checkpoints(place(workdir, 'workdir') / 'checkpoints', experiment.config.train.max_to_keep)
   steps = saver.steps()
   known = step is None or step in steps
   state = saver.restore(state_of(experiment, mesh), step) if known else None

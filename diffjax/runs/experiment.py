@@ -331,8 +331,8 @@ def _check_loading(config: ConfigDict, net: Apply, shape: Any) -> None:
 def _check_numbers(config: ConfigDict) -> None:
   refused('seed', keys.check_seed, config.seed)
   tree: dict[str, Any] = config.to_dict()
-  for field in ('train.steps', 'train.batch', 'train.accumulate', 'train.log_every', 'train.save_every', 'train.keep',
-                'sampling.steps', 'sampling.batch', 'evaluation.n'):  # fmt: skip
+  for field in ('train.steps', 'train.batch', 'train.accumulate', 'train.log_every', 'train.save_every',
+                'train.max_to_keep', 'sampling.steps', 'sampling.batch', 'evaluation.n'):  # fmt: skip
     section, key = field.split('.')
     if tree[section][key] < 1:
       raise ConfigError(f'config.{field}: got {tree[section][key]}; allowed: a whole number of at least 1')

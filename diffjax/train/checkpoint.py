@@ -32,18 +32,18 @@ class Checkpoints:
   """The checkpoints of one run, in `directory` (a local path, gs:// and the like).
 
   Args:
-    keep: how many of the last ones stay.
+    max_to_keep: how many of the last ones stay.
     config: what the run was made from, kept in each; must be JSON.
 
   Raises:
     InputError: the directory cannot be made or written.
   """
 
-  def __init__(self, directory: str | epath.Path, keep: int = 2, config: Mapping[str, Any] | None = None):
+  def __init__(self, directory: str | epath.Path, max_to_keep: int = 2, config: Mapping[str, Any] | None = None):
     directory = expanded(directory, 'workdir')
     local = '://' not in directory  # orbax restores from absolute paths alone
     self.directory = epath.Path(os.path.abspath(directory) if local else directory)
-    self.keep = keep
+    self.max_to_keep = max_to_keep
     self.config = json.loads(json.dumps(dict(config or {})))
     self.bad: set[int] = set()
     self.failed = False
@@ -54,7 +54,7 @@ class Checkpoints:
       raise InputError(f'workdir: got {directory}; allowed: a directory that can be written ({error})') from None
 
   def _open(self) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=self.keep, cleanup_tmp_directories=True)
+    options = ocp.CheckpointManagerOptions(max_to_keep=self.max_to_keep, cleanup_tmp_directories=True)
     standard = ocp.StandardCheckpointHandler
     handlers = dict(state=standard(), digest=standard(), config=ocp.JsonCheckpointHandler())
     return ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +29,12 @@ from diffjax.train.clock import Clock
 from diffjax.train.ema import Average
 from diffjax.train.log import Log
 from diffjax.train.prefetch import Prefetch
-from diffjax.train.roles import Method, TrainState, active_phases
+from diffjax.train.roles import Given, Method, TrainState, active_phases
 from diffjax.train.rules import Layout
 from diffjax.train.step import init_state, jit_train_step
+
+if TYPE_CHECKING:
+  from diffjax.train.checkpoint import Checkpoints
 
 __all__ = ['Fit', 'NonFinite', 'abstract_state', 'fit']
 
@@ -60,9 +63,11 @@ def abstract_state(
   batch: Any,
   mesh: Mesh,
   ema: Sequence[Average] = (),
-  bins: meters.Bins | None = None,
+  *,
+  time_bins: meters.TimeBins | None = None,
   layout: Layout | None = None,
-  smallest: int = 2**14,
+  min_fsdp_size: int = 2**14,
+  given: Given | None = None,
 ) -> tuple[Callable[[], TrainState], Any]:
   """The function that makes the state, compiled when called, and the state's shapes with their shardings.
 
@@ -73,17 +78,27 @@ def abstract_state(
     batch: arrays or shapes of a whole batch, of all processes together.
     mesh: the devices.
     ema: the averages kept of `method.averaged`.
-    bins: t -> [0, 1] for the loss by time bin; t itself by default.
+    time_bins: t -> [0, 1] for the loss by time bin; t itself by default.
     layout: how weights lie on the mesh; None where only the batch is split.
-    smallest: leaves below this size are not split over fsdp.
+    min_fsdp_size: leaves below this size are not split over fsdp.
+    given: roles that begin as the weights of other runs, which are read when the state is made.
   """
+  given = Given({}, dict) if given is None else given
   rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype)), batch)
   first, second = jax.random.split(key)
-  make = lambda first, second: init_state(method, init(first), second, rows, ema, bins)  # noqa: E731
-  shapes = jax.eval_shape(make, first, second)
-  where = shardings.state_shardings(mesh, shapes, layout, smallest)
+
+  def make(first: Array, second: Array, given: Mapping[str, Any]) -> TrainState:
+    return init_state(method, {**init(first), **given}, second, rows, ema, time_bins=time_bins)
+
+  shapes = jax.eval_shape(make, first, second, dict(given.shapes))
+  where = shardings.state_shardings(mesh, shapes, layout, min_fsdp_size)
   target = jax.tree.map(lambda s, w: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=w), shapes, where)
-  return lambda: jax.jit(make, out_shardings=where, compiler_options=compiler.once())(first, second), target
+
+  def begin() -> TrainState:
+    compiled = jax.jit(make, out_shardings=where, compiler_options=compiler.once())
+    return compiled(first, second, dict(given.load()))
+
+  return begin, target
 
 
 def fit(
@@ -96,15 +111,16 @@ def fit(
   workdir: str | epath.Path | None = None,
   mesh: Mesh | None = None,
   layout: Layout | None = None,
-  smallest: int = 2**14,
+  min_fsdp_size: int = 2**14,
   ema: Sequence[Average] = (),
   accumulate: int = 1,
-  bins: meters.Bins | None = None,
+  time_bins: meters.TimeBins | None = None,
   log_every: int = 50,
   save_every: int = 1000,
-  keep: int = 2,
-  limit: int = 20,
+  max_to_keep: int = 2,
+  max_skipped: int = 20,
   prefetch: int = 0,
+  given: Given | None = None,
   config: Mapping[str, Any] | None = None,
   profile: tuple[int, int] | None = None,
   progress: bool = True,
@@ -121,56 +137,61 @@ def fit(
     mesh: where arrays live, see `diffjax.train.sharding` and `diffjax.train.rules`; all devices in
       one data axis by default.
     layout: see `mesh`.
-    smallest: see `mesh`.
+    min_fsdp_size: see `mesh`.
     ema: averages of `method.averaged`, see `diffjax.train.ema.averages`.
     accumulate: microbatches a step.
-    bins: t -> [0, 1] for the loss by time bin; t itself by default.
+    time_bins: t -> [0, 1] for the loss by time bin; t itself by default.
     log_every: steps between lines of the log.
     save_every: steps between checkpoints.
-    keep: the number of checkpoints kept.
-    limit: so many steps in a row that are not finite end the run.
+    max_to_keep: the number of checkpoints kept.
+    max_skipped: so many steps in a row that are not finite end the run.
     prefetch: batches placed on the devices before their step, by a thread.
+    given: roles that begin as the weights of other runs, which are read when this one begins.
     config: JSON, kept with each checkpoint.
     profile: (first, last) step between which a trace is written to workdir/profile.
     progress: whether to show a bar.
 
   Raises:
     InputError: a batch that the mesh does not divide, a workdir that cannot be written, another config's checkpoint.
-    NonFinite: see `limit`.
+    NonFinite: see `max_skipped`.
     SystemExit: with status 0, after a checkpoint, when the process was asked to stop (SIGTERM).
   """
   mesh = shardings.make_mesh() if mesh is None else mesh
   clock = Clock(time.perf_counter())
-  chief = jax.process_index() == 0
+  is_main_process = jax.process_index() == 0
   stream = batches(0)
   example = next(stream)
   whole = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct((x.shape[0] * jax.process_count(), *x.shape[1:]), x.dtype), example
   )
   shardings.check_batch(mesh, jax.tree.leaves(whole)[0].shape[0], accumulate)
-  make, target = abstract_state(method, init, key, whole, mesh, ema, bins, layout, smallest)
+  make, target = abstract_state(
+    method, init, key, whole, mesh, ema, time_bins=time_bins, layout=layout, min_fsdp_size=min_fsdp_size, given=given
+  )
   saver, state = None, None
   if workdir is not None:
     from diffjax.train.checkpoint import Checkpoints  # orbax takes .2 s to import
 
-    saver = Checkpoints(place(workdir, 'workdir') / 'checkpoints', keep, config)
+    saver = Checkpoints(place(workdir, 'workdir') / 'checkpoints', max_to_keep, config)
     state = saver.restore(target)
   state = make() if state is None else state
   start = int(state.step)
   if start >= steps:
-    if chief:
+    if is_main_process:
       print(f'finished: {start} of {steps} steps are done, nothing is left to do')
     if saver is not None:
       saver.close()
     return Fit(state, start, 0.0, clock.seconds)
-  if start and chief:
+  if start and is_main_process:
     print(f'going on from step {start} of {steps}')
   rows = shardings.batch_sharding(mesh)
   stream = batches(start) if start else chain([example], stream)
   stream = Prefetch(stream, lambda batch: shardings.place(batch, rows), prefetch)
-  step = jit_train_step(method, target, ema, accumulate, bins, layout)
-  log = Log(workdir if chief else None, start, steps, progress and chief)
-  run = _Run(method, step, stream, mesh, saver, log, log_every, save_every, limit, profile, workdir, clock)
+  step = jit_train_step(method, target, ema, accumulate=accumulate, time_bins=time_bins, layout=layout)
+  log = Log(workdir if is_main_process else None, start, steps, progress and is_main_process)
+  traces = None if workdir is None or profile is None else place(workdir) / 'profile'
+  when, outputs = _When(log_every, save_every, max_skipped, profile), _Outputs(log, saver, traces, clock)
+  run = _Run(method, step, stream, mesh, when, outputs)
   try:
     state = run(state, start, steps)
   except jax.errors.JaxRuntimeError:
@@ -190,15 +211,35 @@ def _cut(meter: Any, skipped: Array) -> tuple[Any, Any]:
   return (jax.tree.map(jnp.copy, meter), jnp.copy(skipped)), jax.tree.map(jnp.zeros_like, meter)
 
 
+class _When(NamedTuple):
+  """At which steps the loop does more than train."""
+
+  log_every: int
+  save_every: int
+  max_skipped: int
+  """So many steps in a row that are not finite end the run."""
+  profile: tuple[int, int] | None
+  """(first, last) step of a trace."""
+
+
+class _Outputs(NamedTuple):
+  """What the loop writes to."""
+
+  log: Log
+  saver: 'Checkpoints | None'
+  traces: epath.Path | None
+  """The folder of the trace; None traces nothing."""
+  clock: Clock
+
+
 class _Run:
   """The loop, with what it remembers between steps."""
 
-  def __init__(self, method, step, stream, mesh, saver, log, log_every, save_every, limit, profile, workdir, clock):
-    self.method, self.step, self.stream, self.saver, self.log, self.clock = method, step, stream, saver, log, clock
-    self.log_every, self.save_every, self.limit = log_every, save_every, limit
-    self.profile, self.workdir, self.tracing = profile, workdir, False
-    blank = shardings.replicated(mesh)
-    self.cut = jax.jit(_cut, out_shardings=blank)
+  def __init__(self, method: Method, step: Any, stream: Prefetch, mesh: Mesh, when: _When, outputs: _Outputs):
+    self.method, self.step, self.stream, self.when = method, step, stream, when
+    self.log, self.saver, self.traces, self.clock = outputs
+    self.tracing = False
+    self.cut = jax.jit(_cut, out_shardings=shardings.replicated(mesh))
     self.waiting: deque = deque()
     self.lines: deque = deque()
 
@@ -212,13 +253,13 @@ class _Run:
         self.waiting.append((i + 1, signals))
         if len(self.waiting) > AHEAD:
           self._retire()
-        if (i + 1) % self.log_every == 0 or i + 1 == steps:
+        if (i + 1) % self.when.log_every == 0 or i + 1 == steps:
           line, blank = self.cut(state.meter, state.skipped)
           self.lines.append((i + 1, line))
-          if (i + 1) % self.log_every == 0:  # else a longer run goes on adding from here
+          if (i + 1) % self.when.log_every == 0:  # else a longer run goes on adding from here
             state = state.replace(meter=blank)
         asked = stop.asked if jax.process_count() == 1 or self.saver is None else self.saver.reached_preemption(i + 1)
-        if asked or i + 1 == steps or (i + 1) % self.save_every == 0:
+        if asked or i + 1 == steps or (i + 1) % self.when.save_every == 0:
           self._save(state, i + 1, last=asked or i + 1 == steps)
         if asked:
           raise SystemExit(0)
@@ -229,7 +270,7 @@ class _Run:
     step, signals = self.waiting.popleft()
     in_a_row, loss = int(signals['skipped_in_a_row']), float(signals['loss'])
     self.clock.step()
-    if in_a_row >= self.limit:
+    if in_a_row >= self.when.max_skipped:
       kept = self.saver.steps() if self.saver is not None else ()
       held = f'the checkpoint of step {kept[-1]} is the last good one' if kept else 'there is no checkpoint yet'
       text = f'the loss or gradient was not finite in {in_a_row} steps in a row, up to step {step}'
@@ -253,15 +294,16 @@ class _Run:
           self.saver.wait()
 
   def _trace(self, step: int, state: TrainState) -> None:
-    if self.profile is None or self.workdir is None:
+    if self.when.profile is None or self.traces is None:
       return
-    if step == self.profile[0]:
+    first, last = self.when.profile
+    if step == first:
       jax.block_until_ready(state)
       options = jax.profiler.ProfileOptions()
       options.python_tracer_level = 0  # every Python call would cost more than what is measured
-      jax.profiler.start_trace(str(place(self.workdir) / 'profile'), profiler_options=options)
+      jax.profiler.start_trace(str(self.traces), profiler_options=options)
       self.tracing = True
-    elif self.tracing and step == self.profile[1]:
+    elif self.tracing and step == last:
       self.end_trace(state)
 
   def end_trace(self, state: Any = None) -> None:

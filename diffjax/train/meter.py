@@ -14,18 +14,18 @@ from jax import Array
 __all__ = ['blank', 'add', 'means', 'summarise']
 
 BINS = 8
-Bins = Callable[[Array], Array]
+TimeBins = Callable[[Array], Array]
 
 
-def summarise(values: Array, aux: Mapping[str, Array], bins: Bins | None = None) -> dict[str, Array]:
+def summarise(values: Array, aux: Mapping[str, Array], time_bins: TimeBins | None = None) -> dict[str, Array]:
   """What one batch adds: means of the loss and of aux, and the sum and number of aux['error'] in bins of aux['t'].
 
-  bins maps t to [0, 1], cut into eight equal parts; t itself by default.
+  time_bins maps t to [0, 1], cut into eight equal parts; t itself by default.
   """
   kept = {name: jnp.mean(value.astype(jnp.float32)) for name, value in aux.items() if name not in ('t', 'error')}
   kept['loss'] = jnp.mean(values.astype(jnp.float32))
   if 't' in aux and 'error' in aux:
-    at = aux['t'] if bins is None else bins(aux['t'])
+    at = aux['t'] if time_bins is None else time_bins(aux['t'])
     inside = jnp.clip(BINS * at, 0, BINS - 1).astype(jnp.int32)[:, None] == jnp.arange(BINS)
     kept['bin_error'] = jnp.sum(jnp.where(inside, aux['error'].astype(jnp.float32)[:, None], 0), axis=0)
     kept['bin_count'] = jnp.sum(inside, axis=0, dtype=jnp.float32)

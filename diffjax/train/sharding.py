@@ -71,7 +71,7 @@ def by_output(path: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
   return (*(None,) * (len(shape) - 1), 'model') if len(shape) > 1 else (None,) * len(shape)
 
 
-def state_shardings(mesh: Mesh, shapes: Any, axes: Axes | None = None, smallest: int = 2**14) -> Any:
+def state_shardings(mesh: Mesh, shapes: Any, axes: Axes | None = None, min_fsdp_size: int = 2**14) -> Any:
   """A sharding for every leaf of a state given by its shapes (arrays or `jax.eval_shape`'s).
 
   Args:
@@ -80,7 +80,7 @@ def state_shardings(mesh: Mesh, shapes: Any, axes: Axes | None = None, smallest:
     axes: (path, shape) -> for each axis the mesh axis it is split over, None, or 'layers', which fsdp takes last; the
       path is '/'-joined names such as 'roles/student/Dense_0/kernel'. `by_output` by default. An axis that the mesh
       does not divide stays whole.
-    smallest: leaves of fewer elements are not split over fsdp: the messages would cost more than the memory.
+    min_fsdp_size: leaves of fewer elements are not split over fsdp: the messages would cost more than the memory.
   """
 
   def rule(path: tuple, leaf: Any) -> NamedSharding:
@@ -91,7 +91,7 @@ def state_shardings(mesh: Mesh, shapes: Any, axes: Axes | None = None, smallest:
       for axis, size in zip(asked, shape, strict=True)
     ]
     free = [i for i, size in enumerate(shape) if spec[i] is None and size % mesh.shape['fsdp'] == 0]
-    if mesh.shape['fsdp'] > 1 and 'fsdp' not in spec and free and math.prod(shape) >= smallest:
+    if mesh.shape['fsdp'] > 1 and 'fsdp' not in spec and free and math.prod(shape) >= min_fsdp_size:
       spec[max(free, key=lambda i: (asked[i] != 'layers', shape[i]))] = 'fsdp'
     return NamedSharding(mesh, PartitionSpec(*spec) if any(spec) else PartitionSpec())
 

@@ -2,6 +2,7 @@
 
 keys  = per_sample(fold_in(fold_in(state.key, step), phase), B)        the draws of sample k know no mesh, no microbatch
 grad  = d/d roles[role]  mean over B of loss(roles, batch, keys)
+buffers = renew(roles, buffers, batch, key)     before the phases
 roles[role], opt[phase]  = optimiser(grad)      unless loss or |grad| is not finite: then nothing of the phase moves
 """
 
@@ -27,6 +28,7 @@ from diffjax.train.rules import Layout
 
 __all__ = ['init_state', 'jit_train_step', 'make_train_step']
 
+BUFFERS = 2**16  # the first of the numbers with which keys of buffers are folded; those below are the phases'
 Step = Callable[[TrainState, Any, tuple[int, ...]], tuple[TrainState, dict[str, Array]]]
 
 
@@ -47,7 +49,8 @@ def init_state(
   key: Array,
   batch: Any,
   ema: Sequence[Average] = (),
-  bins: meters.Bins | None = None,
+  *,
+  time_bins: meters.TimeBins | None = None,
 ) -> TrainState:
   """The state before the first step, to be called inside jit so that copies are copies.
 
@@ -57,7 +60,7 @@ def init_state(
     key: a typed key.
     batch: arrays or shapes of one (micro)batch; only tells what the losses report.
     ema: the averages kept of `method.averaged`.
-    bins: t -> [0, 1] for the loss by time bin; t itself by default.
+    time_bins: t -> [0, 1] for the loss by time bin; t itself by default.
 
   Raises:
     InputError: a phase, a copy or an average of a role that nobody gives.
@@ -66,15 +69,21 @@ def init_state(
   for role, made in method.copied.items():
     _known(roles, made.source, f'copies.{role}')
     roles[role] = jax.tree.map(jnp.copy, roles[made.source])
+  for role in method.loads:
+    _known(roles, role, 'loads')
   for phase in method.phases:
     _known(roles, phase.role, 'phase')
   for role in method.averaged:
     _known(roles, role, 'averaged')
 
+  buffers = {
+    name: buffer.init(jax.random.fold_in(key, BUFFERS + i)) for i, (name, buffer) in enumerate(method.buffers.items())
+  }
+
   def summary(phase: Phase, batch: Any) -> dict[str, Array]:
     size = jax.tree.leaves(batch)[0].shape[0]
     return {
-      **meters.summarise(*phase.loss(roles, batch, keys.per_sample(key, size)), bins),
+      **meters.summarise(*phase.loss({**roles, **buffers}, batch, keys.per_sample(key, size)), time_bins),
       'grad_norm': jnp.zeros(()),
     }
 
@@ -90,11 +99,12 @@ def init_state(
     skipped=zero,
     skipped_in_a_row=zero,
     meter=meters.blank(shapes),
+    buffers=buffers,
   )
 
 
 def make_train_step(
-  method: Method, ema: Sequence[Average] = (), accumulate: int = 1, bins: meters.Bins | None = None
+  method: Method, ema: Sequence[Average] = (), *, accumulate: int = 1, time_bins: meters.TimeBins | None = None
 ) -> Step:
   """Makes the pure training step of a method: each active phase moves its role.
 
@@ -104,7 +114,7 @@ def make_train_step(
     method: the roles, phases and copies that are trained.
     ema: the averages kept of `method.averaged`.
     accumulate: microbatches a step. The mean gradient is that of the whole batch, and so is every draw.
-    bins: t -> [0, 1] for the loss by time bin; t itself by default.
+    time_bins: t -> [0, 1] for the loss by time bin; t itself by default.
 
   Returns:
     signals: 'loss' of the first active phase; 'skipped_in_a_row', the steps skipped one after another up to now.
@@ -113,11 +123,12 @@ def make_train_step(
   def step(state: TrainState, batch: Any, active: tuple[int, ...]) -> tuple[TrainState, dict[str, Array]]:
     now = jax.random.fold_in(state.key, state.step)
     roles, opt, averages, meter = dict(state.roles), dict(state.opt), dict(state.ema), dict(state.meter)
+    buffers = _renewed(method, state, batch, now)
     all_finite, first_loss = jnp.asarray(True), None
     for index in active:
       phase = method.phases[index]
       last = not any(method.phases[later].role == phase.role for later in active if later > index)
-      grads, summary = gradient(phase, roles, batch, jax.random.fold_in(now, index), accumulate, bins)
+      grads, summary = gradient(phase, {**roles, **buffers}, batch, jax.random.fold_in(now, index), accumulate, time_bins)
       summary['grad_norm'] = norm(grads)
       finite = jnp.isfinite(summary['loss']) & jnp.isfinite(summary['grad_norm'])
       moved = Moved(
@@ -143,6 +154,7 @@ def make_train_step(
       skipped=state.skipped + jnp.where(all_finite, 0, 1),
       skipped_in_a_row=in_a_row,
       meter=meter,
+      buffers=buffers,
     )
     loss = jnp.asarray(jnp.nan) if first_loss is None else first_loss
     return state, dict(loss=loss, skipped_in_a_row=jnp.array(in_a_row))
@@ -154,8 +166,9 @@ def jit_train_step(
   method: Method,
   target: TrainState,
   ema: Sequence[Average] = (),
+  *,
   accumulate: int = 1,
-  bins: meters.Bins | None = None,
+  time_bins: meters.TimeBins | None = None,
   layout: Layout | None = None,
   options: dict[str, Any] | None = None,
 ) -> Any:
@@ -168,12 +181,13 @@ def jit_train_step(
     target: the state's shapes with their shardings.
     ema: the averages kept of `method.averaged`.
     accumulate: microbatches a step.
-    bins: t -> [0, 1] for the loss by time bin; t itself by default.
+    time_bins: t -> [0, 1] for the loss by time bin; t itself by default.
     layout: where features lie while the step is computed; left to XLA where None.
     options: of the compiler, in place of those of `compiler.training`.
   """
   where = jax.tree.map(lambda leaf: leaf.sharding, target)
-  mesh, move = jax.tree.leaves(where)[0].mesh, make_train_step(method, ema, accumulate, bins)
+  mesh = jax.tree.leaves(where)[0].mesh
+  move = make_train_step(method, ema, accumulate=accumulate, time_bins=time_bins)
 
   def step(state: TrainState, batch: Any, active: tuple[int, ...]) -> tuple[TrainState, dict[str, Array]]:
     with layout.activations(mesh) if layout else contextlib.nullcontext():
@@ -184,7 +198,7 @@ def jit_train_step(
 
 
 def gradient(
-  phase: Phase, roles: Mapping[str, Any], batch: Any, key: Array, accumulate: int, bins: meters.Bins | None
+  phase: Phase, roles: Mapping[str, Any], batch: Any, key: Array, accumulate: int, time_bins: meters.TimeBins | None
 ) -> tuple[Any, dict[str, Array]]:
   """The gradient of the mean loss in the phase's role, float32 sums over microbatches, and what is logged of it.
 
@@ -199,7 +213,7 @@ def gradient(
       return jnp.mean(values.astype(jnp.float32)), (values, aux)
 
     grads, (values, aux) = jax.grad(objective, has_aux=True)(roles[phase.role])
-    return grads, meters.summarise(values, aux, bins)
+    return grads, meters.summarise(values, aux, time_bins)
 
   if accumulate == 1:
     return of(batch, rows)
@@ -216,6 +230,17 @@ def gradient(
   (grads, summary), _ = jax.lax.scan(add, total, parts)
   grads = jax.tree.map(lambda g, s: (g / accumulate).astype(s.dtype), grads, shapes[0])
   return grads, {name: v if name.startswith('bin_') else v / accumulate for name, v in summary.items()}
+
+
+def _renewed(method: Method, state: TrainState, batch: Any, key: Array) -> dict[str, Any]:
+  """The buffers after this step's renewal; each that is not finite stays as it was."""
+  kept = dict(state.buffers)
+  for i, (name, buffer) in enumerate(method.buffers.items()):
+    new = buffer.renew(dict(state.roles), kept[name], batch, jax.random.fold_in(key, BUFFERS + i))
+    floats = [leaf for leaf in jax.tree.leaves(new) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floats] or [jnp.asarray(True)]))
+    kept[name] = jax.tree.map(partial(jnp.where, finite), new, kept[name])
+  return kept
 
 
 def norm(tree: Any) -> Array:

@@ -41,8 +41,8 @@ def first_step(config):
   batch, layout, key = directory.batch_of(what, mesh), what.layout(mesh), jax.random.key(0)
   marks = [time.perf_counter()]
   mark = lambda: marks.append(time.perf_counter())  # noqa: E731
-  make, target = abstract_state(method, what.init, key, batch, mesh, averages, bins, layout)
-  step = jit_train_step(method, target, averages, config.train.accumulate, bins, layout)
+  make, target = abstract_state(method, what.init, key, batch, mesh, averages, time_bins=bins, layout=layout)
+  step = jit_train_step(method, target, averages, accumulate=config.train.accumulate, time_bins=bins, layout=layout)
   traced = step.trace(target, batch, active_phases(method, 0))
   mark()
   lowered = traced.lower()

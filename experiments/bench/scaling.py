@@ -104,7 +104,7 @@ def _iota(shape: list[int], order: list[int]) -> np.ndarray:
   return devices.transpose(order) if order else devices
 
 
-def step_of(net: Any, mesh: Any, rows: int | None = None, smallest: int = 2**10) -> tuple[Any, Any, Any]:
+def step_of(net: Any, mesh: Any, rows: int | None = None, min_fsdp_size: int = 2**10) -> tuple[Any, Any, Any]:
   """The compiled train step of a network of 8 x 8 images with labels, what makes its state, and that state's shapes."""
   inputs = (jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
   layout = rules.layout(net.axes(*inputs))
@@ -115,7 +115,7 @@ def step_of(net: Any, mesh: Any, rows: int | None = None, smallest: int = 2**10)
   batch = {'x': jax.ShapeDtypeStruct((rows, 8, 8, 1), jnp.float32), 'cond': jax.ShapeDtypeStruct((rows,), jnp.int32)}
   init = lambda key: {'student': net.init(key, *inputs)}  # noqa: E731
   key = jax.random.key(0)
-  make, target = abstract_state(method, init, key, batch, mesh, averages, layout=layout, smallest=smallest)
+  make, target = abstract_state(method, init, key, batch, mesh, averages, layout=layout, min_fsdp_size=min_fsdp_size)
   split = lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding.batch_sharding(mesh))  # noqa: E731
   step = jit_train_step(method, target, averages, layout=layout)
   return step.lower(target, jax.tree.map(split, batch), (0,)).compile(), make, target

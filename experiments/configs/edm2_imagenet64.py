@@ -27,7 +27,7 @@ def get_config(size: str = 'S') -> ConfigDict:
       name='adam', learning_rate=PEAK[size], b2=0.99, clip=0.0, forced_norm=True,
       schedule='inverse_sqrt', decay_from=35_000, warmup=10_000_000 // batch,
     ),
-    ema=('power:.05', 'power:.1'), log_every=100, save_every=2**23 // batch * 4, keep=64,
+    ema=('power:.05', 'power:.1'), log_every=100, save_every=2**23 // batch * 4, max_to_keep=64,
   )  # fmt: skip
   c.sampling = dict(solver='heun', grid='karras', steps=32, batch=2048)
   c.evaluation = dict(n=50_000, split='validation')

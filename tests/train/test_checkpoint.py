@@ -36,11 +36,11 @@ def same(a, b):
 @pytest.fixture
 def three(tmp_path):
   """Checkpoints of steps 1, 2, 3 on disk, and a fresh view of them."""
-  writer = Checkpoints(tmp_path / 'ck', keep=3, config={'name': 'toy', 'ema': (0.9,)})
+  writer = Checkpoints(tmp_path / 'ck', max_to_keep=3, config={'name': 'toy', 'ema': (0.9,)})
   for i in (1, 2, 3):
     assert writer.save(state_of(i), i)
   assert writer.close()
-  reader = Checkpoints(tmp_path / 'ck', keep=3)
+  reader = Checkpoints(tmp_path / 'ck', max_to_keep=3)
   yield reader
   reader.close()
 
@@ -58,7 +58,7 @@ def test_round_trip(three):
 
 
 def test_only_the_last_are_kept(tmp_path):
-  saver = Checkpoints(tmp_path / 'ck', keep=2)
+  saver = Checkpoints(tmp_path / 'ck', max_to_keep=2)
   assert saver.restore(target_of(state_of(0))) is None
   for i in range(1, 5):
     saver.save(state_of(i), i)
@@ -180,7 +180,7 @@ def test_full_disk(tmp_path, monkeypatch, where):
   """Step 2 meets a full disk: a warning, step 1 stays whole, and step 3 is saved as soon as there is room."""
   import orbax.checkpoint as ocp
 
-  saver = Checkpoints(tmp_path / 'ck', keep=1)
+  saver = Checkpoints(tmp_path / 'ck', max_to_keep=1)
   assert saver.save(state_of(1), 1) and saver.wait()
   full = OSError(errno.ENOSPC, 'No space left on device')
 

@@ -106,7 +106,7 @@ def test_the_last_link_is_the_projection():
 
 def test_a_sharding_changes_nothing():
   mesh = make_mesh(data=1, fsdp=jax.device_count())
-  where = state_shardings(mesh, PARAMS, smallest=1)
+  where = state_shardings(mesh, PARAMS, min_fsdp_size=1)
   out = jax.jit(project, out_shardings=where)(jax.device_put(PARAMS, where))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), out, project(PARAMS))
 

@@ -133,7 +133,7 @@ def test_too_many_in_a_row_end_the_run(tmp_path):
       yield {'x': batch['x'] * np.float32('nan')} if i in (3, 4) or i >= 12 else batch
 
   with pytest.raises(NonFinite, match='not finite in 4 steps in a row, up to step 16; the checkpoint of step 10'):
-    run(tmp_path, steps=40, batches=poisoned, limit=4)
+    run(tmp_path, steps=40, batches=poisoned, max_skipped=4)
   rows = read_csv(tmp_path / 'metrics.csv')
   assert rows[0]['skipped'] == '2' and np.isfinite(float(rows[0]['loss']))
   good = run(tmp_path, steps=14)

@@ -20,7 +20,7 @@ for sizes in json.loads(sys.argv[1]):
   mesh = sharding.make_mesh(**sizes)
   state, batch = directory.state_of(what, mesh), directory.batch_of(what, mesh)
   key, bins, layout = jax.random.key(0), directory.time_bins(what.process), what.layout(mesh)
-  real = abstract_state(what.method, what.init, key, batch, mesh, what.averages, bins, layout)[0]()
+  real = abstract_state(what.method, what.init, key, batch, mesh, what.averages, time_bins=bins, layout=layout)[0]()
   rows = sharding.place({'x': np.zeros((32, 8, 8, 1), np.float32), 'cond': np.zeros(32, np.int32)},
                         sharding.batch_sharding(mesh))
   found = []
@@ -35,7 +35,7 @@ for sizes in json.loads(sys.argv[1]):
   whole = [plan.bytes_in_all(state), sum(leaf.nbytes for leaf in jax.tree.leaves(real))]
   print(json.dumps([found, whole]))
 quick = {'xla_backend_optimization_level': 0}
-step = jit_train_step(what.method, state, what.averages, 1, bins, layout, quick)
+step = jit_train_step(what.method, state, what.averages, time_bins=bins, layout=layout, options=quick)
 memory = step.lower(state, batch, (0,)).compile().memory_analysis()
 print(json.dumps([plan.bytes_per_device((state, batch)), memory.argument_size_in_bytes]))
 """

@@ -116,7 +116,7 @@ def test_published_exponents():
 
 
 def test_from_the_checkpoints_of_a_run(tmp_path):
-  saver = Checkpoints(tmp_path / 'ck', keep=10)
+  saver = Checkpoints(tmp_path / 'ck', max_to_keep=10)
   for step in range(10, 90, 10):
     kept = {f'power_{w:g}': {'w': jnp.full(2, monomial(step, w, 1))} for w in WIDTHS}
     saver.save({'ema': {'student': {**kept, '0.999': {'w': jnp.zeros(2)}}}, 'step': jnp.int32(step)}, step)

@@ -20,12 +20,12 @@ def mesh(data, fsdp, model):
   return AbstractMesh((data, fsdp, model), AXES)
 
 
-def laid(net, sizes, given=(), smallest=128):
+def laid(net, sizes, given=(), min_fsdp_size=128):
   """Path -> spec of the parameters, of an average and of Adam's moments, which must be the same."""
   params = jax.eval_shape(net.init, jax.random.key(0), X, T)
   state = dict(roles=dict(student=params, teacher=params), ema=params, opt=[(dict(mu=params),)])
   layout = rules.layout(net.axes(X, T), given)
-  specs = jax.tree.map(lambda s: s.spec, state_shardings(mesh(*sizes), state, layout, smallest))
+  specs = jax.tree.map(lambda s: s.spec, state_shardings(mesh(*sizes), state, layout, min_fsdp_size))
   student, *copies = (specs['roles']['student'], specs['roles']['teacher'], specs['ema'], specs['opt'][0][0]['mu'])
   assert all(jax.tree.leaves(copy) == jax.tree.leaves(student) for copy in copies)
   flat = jax.tree.leaves_with_path(student, is_leaf=lambda s: isinstance(s, jax.sharding.PartitionSpec))

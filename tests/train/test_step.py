@@ -136,7 +136,7 @@ def test_accumulation_is_the_whole_batch():
 
   def after(accumulate):
     state = jax.tree.map(jnp.asarray, start).replace(key=jax.random.key(1))
-    step = jax.jit(make_train_step(method_, (), accumulate), static_argnums=2)
+    step = jax.jit(make_train_step(method_, accumulate=accumulate), static_argnums=2)
     for i in range(3):
       state, _ = step(state, batch_at(i), (0,))
     return jax.tree.leaves((state.roles, state.meter))
