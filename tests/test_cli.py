@@ -76,7 +76,7 @@ def test_workers_and_prefetch_change_nothing(config, tmp_path, capsys):
   """Two grain workers and batches made ahead end in the arrays of a run with neither; augmentation is the run's own."""
   import jax
 
-  from diffjax.runs import directory
+  from diffjax.runs import directory, record
   from diffjax.runs.experiment import build
   from diffjax.train.sharding import make_mesh
 
@@ -265,7 +265,7 @@ def run_until_saved(command, checkpoints):
 @pytest.mark.parametrize('how', [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_bit_for_bit(how, config, tmp_path):
   """The uninterrupted run and one that was killed and started again end in the same arrays."""
-  from diffjax.runs import directory
+  from diffjax.runs import directory, record
   from diffjax.runs.experiment import build
   from diffjax.train.sharding import make_mesh
 
@@ -295,7 +295,7 @@ def test_two_processes_train_as_one(config, tmp_path):
   """Two real processes over gloo end in the arrays of one process, to 1e-5; files are written once."""
   import jax
 
-  from diffjax.runs import directory
+  from diffjax.runs import directory, record
   from diffjax.runs.experiment import build
   from diffjax.train.sharding import make_mesh
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffjax import exact, guidance, kinds, labels, nets, schedules, search, solvers, statistics
+from diffjax.methods import solved
 from diffjax.prediction import Denoiser
 from diffjax.runs import generate
 from diffjax.solvers import grids
@@ -68,7 +69,7 @@ DOORS = dict(
   path=lambda denoise, cond: solvers.trajectory(denoise, table(), X, KEY, cond),
   dopri5=lambda denoise, cond: solvers.dopri5(denoise, X, cond),
   dpm_adaptive=lambda denoise, cond: solvers.dpm_adaptive(denoise, X, cond),
-  generate=lambda denoise, cond: generate.generate(denoise, table(), (2,), 2, np.asarray(cond)),
+  generate=lambda denoise, cond: generate.generate(solved(denoise, table(), (2,)), 2, np.asarray(cond)),
   errors=lambda denoise, cond: search.errors(denoise, search.population([table()]), X, X, cond),
   decay_from=lambda denoise, cond: search.reference(denoise, X, cond),
   descend=lambda denoise, cond: search.descend([search.Target(denoise, X, X, cond)], table(), 1),

@@ -8,7 +8,7 @@ from diffjax import paths, schedules, solvers, statistics
 from diffjax.cli import main
 from diffjax.data.files import at
 from diffjax.data.records import data_home
-from diffjax.runs import directory
+from diffjax.runs import record
 from diffjax.runs.config import from_file
 from diffjax.solvers import grids, solver_file
 

@@ -8,38 +8,40 @@ from typing import Any, NamedTuple
 from diffjax.commands.start import TIMEOUT, mesh_of, start
 from diffjax.errors import InputError
 
+MADE = ('data', 'process', 'net', 'loss', 'method', 'teacher', 'base', 'train')  # what a run was made from
 __all__ = ['Trained', 'chief', 'draw', 'drawing', 'network', 'of_images', 'picture', 'sampler', 'titles', 'write_npz']
 
 
 class Trained(NamedTuple):
-  """A run to draw from: its experiment, its guided denoiser, the mesh, the weights and the step they are of.
+  """A run to draw from: its experiment, the mesh, the parameters by role, the step they are of, and what draws."""
 
-  data: the mean and deviation of its data, None where the run keeps none.
-  """
-
-  what: Any
-  denoise: Any
+  experiment: Any
   mesh: Any
-  params: Any
+  roles: dict[str, Any]
   step: int
-  data: Any
+  generator: Any = None
+
+  @property
+  def denoise(self) -> Any:
+    """The guided denoiser, where the method trains one; else raises ConfigError."""
+    return self.experiment.guided(self.experiment.denoiser(self.roles))
 
 
-def sampler(options: argparse.Namespace, overrides: Sequence[str], step: int | None = None) -> tuple[Trained, Any]:
-  """The run and its solver, that of the config or of the file `options.solver`, after overrides of how to sample."""
-  file, joined = options.solver, (options.distributed, options.timeout)
-  if file is None:
-    trained = network(options.workdir, overrides, step, *joined)
-    return trained, trained.what.solver(options.workdir)
-  from diffjax.solvers.solver_file import read
-
+def sampler(options: argparse.Namespace, overrides: Sequence[str], step: int | None = None) -> Trained:
+  """The run, to be drawn from as its config says or by the solver of the file `options.solver`."""
+  file = options.solver
   both = [o for o in overrides if o.removeprefix('--').startswith(('config.sampling.solver', 'config.sampling.grid',
                                                                     'config.sampling.steps',
                                                                     'config.sampling.teleport'))]  # fmt: skip
-  if both:
+  if file and both:
     raise InputError(f'solver: got {file} and {both[0]}; allowed: one of them, the file has its own times and steps')
-  trained = network(options.workdir, overrides, step, *joined)
-  return trained, read(file, trained.what.process, trained.what.shape).table
+  trained = network(options.workdir, overrides, step, options.distributed, options.timeout)
+  experiment, solver = trained.experiment, None
+  if file:
+    from diffjax.solvers.solver_file import read
+
+    solver = read(file, experiment.process, experiment.shape).table
+  return trained._replace(generator=experiment.generator(trained.roles, options.workdir, solver))
 
 
 def network(
@@ -51,24 +53,21 @@ def network(
 ) -> Trained:
   """The run with the weights of `step`, the newest by default, after overrides of how to sample."""
   from diffjax.runs import config as configs
-  from diffjax.runs import directory, experiment
+  from diffjax.runs import directory, record
+  from diffjax.runs.experiment import build
 
   trained = record.read_config(workdir)
-  if trained.loss.name == 'modalities':
-    raise InputError(f'workdir: {workdir} holds a network of several modalities; allowed here: one of a single one. '
-                     'Draw with diffjax.load and diffjax.nets.modes')  # fmt: skip
   config = configs.override(trained, overrides)
   before, after = trained.to_dict(), config.to_dict()
-  moved = [k for k in ('data', 'process', 'net', 'loss', 'train') if after[k] != before[k]]
+  moved = [k for k in MADE if after[k] != before[k]]
   if moved:
     raise InputError(f'config.{moved[0]}: differs from the run in {workdir}; allowed here: config.sampling, '
                      'config.evaluation, config.mesh, config.seed')  # fmt: skip
   start(config, distributed, timeout)
-  what = experiment.build(config)
+  experiment = build(config)
   mesh = mesh_of(config)
-  state = directory.restored(what, workdir, mesh, step)
-  params = directory.weights(what, state)
-  return Trained(what, what.guided(what.denoiser(params)), mesh, params, int(state.step), what.spread(workdir))
+  state = directory.restored(experiment, workdir, mesh, step)
+  return Trained(experiment, mesh, directory.weights(experiment, state), int(state.step))
 
 
 def chief() -> bool:
@@ -78,26 +77,29 @@ def chief() -> bool:
   return jax.process_index() == 0
 
 
-def draw(trained: Trained, solver: Any, n: int, labels: Any, seed: int) -> Any:
+def draw(trained: Trained, n: int, cond: Any, seed: int) -> Any:
   """Samples 0 .. n - 1 of this seed on every host; images, unlike latents, are clipped to the range of the data.
 
   Raises:
     FloatingPointError: some are not finite.
   """
+  import jax
   import numpy as np
 
   from diffjax import finite
   from diffjax.runs.generate import generate
 
-  what, denoise, mesh, *_ = trained
-  drawn = generate(denoise, solver, what.shape, n, labels, seed, what.config.sampling.batch, mesh, trained.data)
-  finite.check('samples', finite.lost(drawn))
-  return np.clip(drawn, -1, 1) if of_images(what) else drawn
+  experiment = trained.experiment
+  batch = experiment.config.sampling.batch
+  drawn = generate(trained.generator, n, cond, seed=seed, batch=batch, mesh=trained.mesh)
+  for leaf in jax.tree.leaves(drawn):
+    finite.check('samples', finite.lost(leaf))
+  return np.clip(drawn, -1, 1) if of_images(experiment) else drawn
 
 
-def of_images(what: Any) -> bool:
+def of_images(experiment: Any) -> bool:
   """Whether the samples are images with numbers from -1 to 1, not latents or points."""
-  return len(what.shape) == 3 and not what.config.data.get('latents', False)
+  return len(experiment.shape) == 3 and not experiment.config.data.get('latents', False)
 
 
 def write_npz(path: str, samples: Any, labels: Any) -> None:
@@ -113,17 +115,17 @@ def write_npz(path: str, samples: Any, labels: Any) -> None:
   write(path, buffer.getvalue())
 
 
-def drawing(what: str, make: Callable[..., None], *arguments: Any, **options: Any) -> None:
+def drawing(title: str, make: Callable[..., None], *arguments: Any, **options: Any) -> None:
   """make(...), the last thing that a command does: where it fails a line says so, and what was written stays good."""
   try:
     make(*arguments, **options)
   except Exception as error:
-    print(f'diffjax: {what}: no picture ({type(error).__name__}: {error})', file=sys.stderr, flush=True)
+    print(f'diffjax: {title}: no picture ({type(error).__name__}: {error})', file=sys.stderr, flush=True)
 
 
-def titles(what: Any, labels: Any) -> Any:
+def titles(experiment: Any, labels: Any) -> Any:
   """What stands under the picture of each label: the name of its class, or the label itself where the run has none."""
-  names = what.config.data.get('names')
+  names = experiment.config.data.get('names')
   return labels if labels is None or not names else [names[label] for label in labels]
 
 

@@ -29,32 +29,33 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Sample with the held-out labels; figures, report and pictures."""
   from diffjax.runs import directory as runs
+  from diffjax.runs import record
 
   record.read_config(options.workdir)
   began = time.perf_counter()
-  trained, solver = sampler(options, overrides)
-  what = trained.what
-  c = what.config
-  held, known = runs.held_out(what, c.evaluation.split, c.evaluation.n)
+  trained = sampler(options, overrides)
+  experiment = trained.experiment
+  c = experiment.config
+  held, known = runs.held_out(experiment, c.evaluation.split, c.evaluation.n)
   n = len(held)
-  seen = runs.reader(what, 'train')
+  seen = runs.reader(experiment, 'train')
   first = min(n, c.sampling.batch)
-  draw(trained, solver, first, None if known is None else known[:first], c.seed)  # compiles
+  draw(trained, first, None if known is None else known[:first], c.seed)  # compiles
   ready = time.perf_counter()
-  drawn = draw(trained, solver, n, known, c.seed)
+  drawn = draw(trained, n, known, c.seed)
   sampled = time.perf_counter()
   if chief():
     write_npz(f'{options.workdir}/samples.npz', drawn, known)
     seconds = dict(compile=ready - began, sample=sampled - ready)
-    _report(options, trained, solver, (drawn, known), held, seen, seconds)
-  paths = _paths(trained, solver)
+    _report(options, trained, (drawn, known), held, seen, seconds)
+  paths = _paths(trained)
   if chief():
-    _pictures(options.workdir, what, solver, drawn, known, held, paths)
+    _pictures(options.workdir, trained, drawn, known, held, paths)
   meet('evaluated')
 
 
 def _report(
-  options: argparse.Namespace, trained: Trained, solver: Any, samples: tuple, held: Any, seen: Any,
+  options: argparse.Namespace, trained: Trained, samples: tuple, held: Any, seen: Any,
   seconds: dict[str, float],
 ) -> None:  # fmt: skip
   """The figures in report.json, before any picture is drawn."""
@@ -63,37 +64,37 @@ def _report(
   from diffjax import metrics
   from diffjax.train import log
 
-  began, what, (drawn, known) = time.perf_counter(), trained.what, samples
-  features, classify = metrics.features_for(what.config.data.name, seen)
+  began, experiment, (drawn, known) = time.perf_counter(), trained.experiment, samples
+  features, classify = metrics.features_for(experiment.config.data.name, seen)
   bar = lambda name, items: log.bar(items=items, desc=name, leave=False, delay=1)  # noqa: E731
   figures = metrics.evaluate(drawn, known, (held, known), seen, features, classify, progress=bar)
   seconds = seconds | dict(evaluate=time.perf_counter() - began)
-  report = {**figures, **_circumstances(options.workdir, what, trained.denoise, solver, len(drawn), seconds)}
+  report = {**figures, **_circumstances(options.workdir, trained, len(drawn), seconds)}
   if options.solver:
     report |= dict(solver=dict(file=options.solver), grid=None, teleport=0.0)
   (epath.Path(options.workdir) / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
   _tell(options.workdir, report)
 
 
-def _paths(trained: Trained, solver: Any) -> Any:
+def _paths(trained: Trained) -> Any:
   """The ways of a few images from noise to data, see `trajectories`; None for points."""
   import numpy as np
 
   from diffjax import finite
   from diffjax.runs.generate import trajectories
 
-  what, denoise, mesh, *_ = trained
-  if len(what.shape) != 3:
+  experiment = trained.experiment
+  if len(experiment.shape) != 3 or not hasattr(trained.generator, 'path'):
     return None
-  few = np.arange(min(4, what.classes)) if what.classes else None
+  few = np.arange(min(4, experiment.classes)) if experiment.classes else None
   n = 4 if few is None else len(few)
-  x, x0 = trajectories(denoise, solver, what.shape, few, n, what.config.seed, mesh, trained.data)
+  x, x0 = trajectories(trained.generator, few, n, experiment.config.seed, trained.mesh)
   for name, points in (('trajectory', x), ('trajectory of x0', x0)):
     finite.check(name, finite.lost(points), 'points')
   return x, x0
 
 
-def _pictures(workdir: str, what: Any, solver: Any, drawn: Any, known: Any, held: Any, paths: Any) -> None:
+def _pictures(workdir: str, trained: Trained, drawn: Any, known: Any, held: Any, paths: Any) -> None:
   """samples.png, of images a row a class, and for images trajectory.png."""
   import numpy as np
 
@@ -103,15 +104,15 @@ def _pictures(workdir: str, what: Any, solver: Any, drawn: Any, known: Any, held
     drawing('samples.png', picture, f'{workdir}/samples.png', drawn, None, held=held)
     return
   order = np.arange(min(100, len(drawn))) if known is None else _by_class(known)
-  shown = None if known is None else titles(what, known[order])
+  shown = None if known is None else titles(trained.experiment, known[order])
   drawing('samples.png', picture, f'{workdir}/samples.png', drawn[order], shown)
   x, x0 = paths
   kept = np.unique(np.linspace(0, len(x) - 1, 11).round().astype(int))
-  times = np.append(np.asarray(solver.rows.t), 0.0)
+  times = np.append(trained.generator.times, 0.0)
   drawing('trajectory.png', plots.trajectory, f'{workdir}/trajectory.png', x[kept], x0[kept], times[kept])
 
 
-def _circumstances(workdir: str, what: Any, denoise: Any, solver: Any, n: int, seconds: dict[str, float]) -> dict:
+def _circumstances(workdir: str, trained: Trained, n: int, seconds: dict[str, float]) -> dict:
   """What the figures were measured with: solver, cost, speed, time spent and versions."""
   import importlib.metadata
 
@@ -119,19 +120,19 @@ def _circumstances(workdir: str, what: Any, denoise: Any, solver: Any, n: int, s
   import numpy as np
   from etils import epath
 
-  from diffjax import guidance
+  from diffjax.runs.experiment import guidance_scale
 
   path = epath.Path(workdir) / 'timings.json'
   spent = json.loads(path.read_text()) if path.exists() else {}
   install = os.environ.get('DIFFJAX_INSTALL_SECONDS')
-  evaluated = np.asarray(solver.rows.t)[np.asarray(solver.rows.evaluated)]
-  c = what.config
+  experiment, generator = trained.experiment, trained.generator
+  c = experiment.config
   packages = ('diffjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
-  data = what.spread(workdir)
+  data = experiment.spread(workdir)
   return dict(
-    nfe=solver.nfe,
-    cost=sum(guidance.cost(denoise, t) for t in evaluated),
-    scale=c.sampling.guidance_scale,
+    nfe=generator.nfe,
+    cost=generator.cost,
+    scale=guidance_scale(c.sampling),
     seed=c.seed,
     data_mean=None if data is None else float(np.mean(data.mean)),
     data_std=None if data is None else float(data.std),

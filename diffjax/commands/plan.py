@@ -31,16 +31,16 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   sizes = [abs(config.mesh[axis]) for axis in sharding.AXES]
   _pretend(options.devices or config.mesh.cpu_devices or math.prod(sizes))
   from diffjax.runs import directory as runs
-  from diffjax.runs import experiment
+  from diffjax.runs.experiment import build, count
 
-  what = experiment.build(config)
-  c, mesh = what.config, mesh_of(config)
+  experiment = build(config)
+  c, mesh = experiment.config, mesh_of(config)
   refused('train.batch', sharding.check_batch, mesh, c.train.batch, c.train.accumulate)
-  state, batch = runs.state_of(what, mesh), runs.batch_of(what, mesh)
+  state, batch = runs.state_of(experiment, mesh), runs.batch_of(experiment, mesh)
   rows = c.train.batch // mesh.shape['data'] // mesh.shape['fsdp']
   axes = ', '.join(f'{axis}={size}' for axis, size in mesh.shape.items())
   print(f'{options.config}: {mesh.size} devices, mesh {axes}; batch {c.train.batch}, {rows} examples a device\n')
-  _tell_parameters(state.roles, experiment.count(state.roles))
+  _tell_parameters(state.roles, count(state.roles))
   rest = state.replace(roles=(), opt=(), ema=())
   parts = dict(parameters=state.roles, optimiser=state.opt, averages=state.ema, batch=batch, counters=rest)
   needs = {name: plan.bytes_per_device(tree) for name, tree in parts.items()}
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   for name, tree in parts.items():
     print(f'  {name:44}{_mib(plan.bytes_in_all(tree), 14)}{_mib(needs[name])}')
   print(f'  {"sum":44}{_mib(plan.bytes_in_all(list(parts.values())), 14)}{_mib(sum(needs.values()))}')
-  traced = _trace(what, mesh)
+  traced = _trace(experiment, mesh)
   _check(options.memory, needs, c)
   if options.dry_run == 'compiled':
     needs['activations'] = _compile(traced, mesh)
@@ -85,12 +85,12 @@ def _tell_parameters(roles: Any, count: int) -> None:
     print(f'  {f"{len(tail)} smaller groups":74}{leaves:7}{_mib(whole)}{_mib(each)}')
 
 
-def _trace(what: Any, mesh: Any) -> Any:
+def _trace(experiment: Any, mesh: Any) -> Any:
   """The train step traced, with its FLOPs told."""
   from diffjax.runs import directory as runs
   from diffjax.train import compiler, flops
 
-  traced = runs.traced_step(what, mesh, compiler.once())
+  traced = runs.traced_step(experiment, mesh, compiler.once())
   work = flops.count(traced.jaxpr.jaxpr)
   print(f'\nFLOPs of a step: {work:.4g} in all, {work / mesh.size:.4g} a device where they split evenly\n'
         '  (products and convolutions as traced: rematerialised ones too, loop bodies as often as they run)',

@@ -30,6 +30,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Train a few steps beside the run, under the profiler, and tell what took the time."""
   from diffjax.runs import config as configs
   from diffjax.runs import directory as runs
+  from diffjax.runs import record
 
   if options.steps < 3:
     raise InputError(f'steps: got {options.steps}; allowed: at least 3')
@@ -41,17 +42,21 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   start(config)
   from etils import epath
 
-  from diffjax.runs import experiment
+  from diffjax.runs.experiment import build
   from diffjax.train import sharding, trace
 
-  what = experiment.build(config)
-  mesh = mesh_of(what.config)
+  experiment = build(config)
+  mesh = mesh_of(experiment.config)
   refused('train.batch', sharding.check_batch, mesh, config.train.batch, config.train.accumulate)
-  batches = runs.stream(what, runs.dataset(what, 'train'))
+  batches = runs.stream(experiment, runs.dataset(experiment, 'train'))
   kept = epath.Path(options.workdir) / 'profile'
   scratch = kept / 'run'
   try:
-    done = _fit(what, batches, mesh, options.steps, scratch)
+    # one step that compiles and `steps` more; a line of the log each, and one checkpoint at the end
+    done = runs.fit(
+      experiment, batches, mesh, scratch, steps=1 + options.steps, log_every=1, save_every=2 + options.steps,
+      profile=(1, 1 + options.steps), progress=False,
+    )  # fmt: skip
     seconds = done.seconds | dict(save=_checkpoint(done.state, scratch / 'again'))
     session = next((scratch / 'profile' / 'plugins' / 'profile').iterdir())
     target = kept / 'plugins' / 'profile' / session.name
@@ -61,26 +66,10 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     if scratch.exists():
       scratch.rmtree()
   _tell_seconds(seconds, options.steps, config.train)
-  known = trace.sources(runs.traced_step(what, mesh).lower().compile().as_text())
+  known = trace.sources(runs.traced_step(experiment, mesh).lower().compile().as_text())
   for file in target.glob('*.xplane.pb'):
     tell_operations(trace.operations(file), known, options.steps)
   print(f'trace: {target}')
-
-
-def _fit(what: Any, batches: Any, mesh: Any, steps: int, workdir: Any) -> Any:
-  """One step that compiles and `steps` more; a line of the log each, and one checkpoint at the end."""
-  import jax
-
-  from diffjax.runs import directory as runs
-  from diffjax.train import loop
-
-  t = what.config.train
-  return loop.fit(
-    what.method, what.init, batches, steps=1 + steps, key=jax.random.key(what.config.seed), workdir=workdir, mesh=mesh,
-    layout=what.layout(mesh), prefetch=what.config.loading.prefetch, ema=what.averages, accumulate=t.accumulate,
-    time_bins=runs.time_bins(what.process), log_every=1, save_every=2 + steps, max_skipped=t.max_skipped,
-    profile=(1, 1 + steps), progress=False,
-  )  # fmt: skip
 
 
 def _checkpoint(state: Any, path: Any) -> float:

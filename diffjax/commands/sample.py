@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from diffjax.commands.draw import Trained, chief, draw, drawing, of_images, picture, sampler, titles, write_npz
+from diffjax.commands.draw import MADE, Trained, chief, draw, drawing, of_images, picture, sampler, titles, write_npz
 from diffjax.commands.start import hosts, meet
 from diffjax.errors import InputError
 
@@ -44,7 +44,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Draw samples and write them with a picture, or part by part."""
   from diffjax.keys import check_seed
-  from diffjax.runs import directory as runs
+  from diffjax.runs import record
+  from diffjax.runs.experiment import guidance_scale
 
   check_seed(options.seed)
   config = record.read_config(options.workdir)
@@ -56,39 +57,39 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     ks = np.arange(options.n if options.n is not None else config.data.classes or 10 if given is None else len(given))
   out = options.out or f'{options.workdir}/{"drawn" if options.seeds is None else "seeds"}'
   out = out.removesuffix('.npz').removesuffix('.png')
-  trained, solver = sampler(options, overrides, options.step)
-  labels = _classes(options, given, trained.what.classes, ks)
-  (_few if options.seeds is None else _many)(options, trained, solver, ks, labels, out)
-  c = trained.what.config.sampling
+  trained = sampler(options, overrides, options.step)
+  labels = _classes(options, given, trained.experiment.classes, ks)
+  (_few if options.seeds is None else _many)(options, trained, ks, labels, out)
+  c = trained.experiment.config.sampling
   if chief():
     kinds = '.npz and .png' if options.seeds is None else '.npz'
     leap = f' from sigma / alpha <= {c.teleport:g} on' if c.teleport else ''
-    print(f'{len(ks)} samples, {options.solver or c.solver.name + leap}, {solver.nfe} evaluations, '
-          f'scale {c.guidance_scale:g}: {out}{kinds}')  # fmt: skip
+    print(f'{len(ks)} samples, {options.solver or c.solver.name + leap}, {trained.generator.nfe} evaluations, '
+          f'scale {guidance_scale(c):g}: {out}{kinds}')  # fmt: skip
 
 
-def _few(options: argparse.Namespace, trained: Trained, solver: Any, ks: Any, labels: Any, out: str) -> None:
-  drawn = draw(trained, solver, len(ks), labels, options.seed)
+def _few(options: argparse.Namespace, trained: Trained, ks: Any, labels: Any, out: str) -> None:
+  drawn = draw(trained, len(ks), labels, options.seed)
   if chief():
     write_npz(f'{out}.npz', drawn, labels)
-    drawing(f'{out}.png', picture, f'{out}.png', drawn, titles(trained.what, labels))
+    drawing(f'{out}.png', picture, f'{out}.png', drawn, titles(trained.experiment, labels))
 
 
-def _many(options: argparse.Namespace, trained: Trained, solver: Any, ks: Any, labels: Any, out: str) -> None:
+def _many(options: argparse.Namespace, trained: Trained, ks: Any, labels: Any, out: str) -> None:
   """Part by part, then all in one file."""
   from tqdm import tqdm
 
   from diffjax.runs.generate import drawn
   from diffjax.runs.parts import Parts
 
-  what, denoise, mesh, *_ = trained
-  parts = Parts(out, ks, labels, _made(options, trained), images=of_images(what))
-  batch = what.config.sampling.batch
+  experiment = trained.experiment
+  parts = Parts(out, ks, labels, _made(options, trained), images=of_images(experiment))
+  batch = experiment.config.sampling.batch
 
   def some(places: Any) -> Any:
     cond = None if labels is None else labels[places]
     with tqdm(total=len(places), disable=not chief(), unit='sample', desc='of this host') as bar:
-      for x in drawn(denoise, solver, what.shape, ks[places], cond, options.seed, batch, mesh, trained.data):
+      for x in drawn(trained.generator, ks[places], cond, seed=options.seed, batch=batch, mesh=trained.mesh):
         yield x
         bar.update(len(x))
 
@@ -107,23 +108,23 @@ def _made(options: argparse.Namespace, trained: Trained) -> dict[str, Any]:
   from diffjax.metrics.features import digest
   from diffjax.train.checkpoint import digest as checksums
 
-  config = trained.what.config.to_dict()
+  config = trained.experiment.config.to_dict()
   s = config['sampling']
-  weights = digest(dict(words=np.asarray(checksums(trained.params))))
+  weights = digest(dict(words=np.asarray(checksums(trained.roles))))
   if options.solver:
     how, files = dict(file=options.solver), [options.solver]
   else:
     how = {k: s[k] for k in ('solver', 'grid', 'steps', 'teleport')}
     known = solvers.with_statistics.get(s['solver']['name']), 'gaussian' if s['teleport'] else None
     files = [f'{options.workdir}/statistics/{kind}.npz' for kind in known if kind]
-  if trained.data is not None:
+  if trained.experiment.spread(options.workdir) is not None:
     files.append(f'{options.workdir}/statistics/data.npz')
   how['digests'] = [digest(dict(bytes=np.frombuffer(epath.Path(file).read_bytes(), np.uint8))) for file in files]
   return dict(
-    run={k: config[k] for k in ('data', 'process', 'net', 'loss')},
+    run={k: config[k] for k in MADE if k != 'train'},
     checkpoint=dict(step=trained.step, ema=s['ema'], weights=weights),
     solver=how,
-    guidance={k: s[k] for k in ('guidance_scale', 'interval', 'threshold')},
+    guidance={k: s[k] for k in ('guidance_scale', 'interval', 'threshold', 'guidance')},
     labels=options.labels,
     seed=options.seed,
     seeds=options.seeds,

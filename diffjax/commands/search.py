@@ -45,31 +45,33 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   out = _checked(options)
   began = time.perf_counter()
   trained = network(options.workdir, [*overrides, f'--config.sampling.steps={options.nfe}'], options.step)
-  what, process = trained.what, trained.what.process
+  experiment, process = trained.experiment, trained.experiment.process
   from diffjax import finite, search
+  from diffjax.runs.experiment import guidance_scale
   from diffjax.solvers import Table
   from diffjax.solvers.solver_file import write
 
-  if what.config.sampling.teleport:
-    raise InputError(f'config.sampling.teleport: got {what.config.sampling.teleport:g}; allowed: 0, a search goes the '
-                     'whole way')  # fmt: skip
-  before = what.solver(options.workdir)
+  if experiment.config.sampling.teleport:
+    raise InputError(f'config.sampling.teleport: got {experiment.config.sampling.teleport:g}; allowed: 0, a '
+                     'search goes the whole way')  # fmt: skip
+  before = experiment.solver(options.workdir)
   if not isinstance(before, Table) or before.stochastic:
-    raise InputError(f'config.sampling.solver: got {what.config.sampling.solver.name}; allowed: a deterministic table '
-                     'to compare with')  # fmt: skip
-  trained = _begun(trained, before)
-  what, denoise = trained.what, trained.denoise
-  seen, held = (_target(trained, before, options, part) for part in (0, 1))
+    raise InputError(f'config.sampling.solver: got {experiment.config.sampling.solver.name}; allowed: a '
+                     'deterministic table to compare with')  # fmt: skip
+  experiment, denoise = _begun(trained, before)
+  seen, held = (_target(experiment, denoise, trained.mesh, before, options, part) for part in (0, 1))
   told = f'{options.method}, {options.nfe} evaluations, {options.starts} starts, seed {options.seed}'
-  found = dict(evolution=_evolved, boss=_bellman, gradient=_descended)[options.method](what, before, seen, options)
-  chunk = _chunk(what, options)
+  found = dict(evolution=_evolved, boss=_bellman, gradient=_descended)[options.method](
+    experiment, before, seen, options
+  )
+  chunk = _chunk(experiment, options)
   errors = [
     float(search.errors(denoise, search.population([table]), held.x, held.reference, held.cond, chunk=chunk)[0])
     for table in (before, found)
   ]
   finite.check('search', finite.lost(errors[1:]), 'solvers found')
-  c = what.config.sampling
-  write(out, found, process, f'{told}, scale {c.guidance_scale:g}, of {options.workdir}')
+  c = experiment.config.sampling
+  write(out, found, process, f'{told}, scale {guidance_scale(c):g}, of {options.workdir}')
   print(f'{c.solver.name} on {c.grid.name}, {before.nfe} evaluations: error {errors[0]:.4f} on held-out starts')
   print(f'{told}: error {errors[1]:.4f}, {time.perf_counter() - began:.0f} s: {out}')
 
@@ -95,31 +97,35 @@ def _checked(options: argparse.Namespace) -> str:
   return out
 
 
-def _begun(trained: Trained, before: Any) -> Trained:
-  """The run on a process that ends where the config's grid begins, as do all grids on it."""
+def _begun(trained: Trained, before: Any) -> tuple[Any, Any]:
+  """The experiment and its guided denoiser on a process that ends where the config's grid begins, as do all on it."""
   import dataclasses
 
   import jax.numpy as jnp
 
-  process = trained.what.process.replace(t_max=jnp.asarray(before.rows.t[0], float))
-  what = dataclasses.replace(trained.what, process=process)
-  return trained._replace(what=what, denoise=what.guided(what.denoiser(trained.params)))
+  experiment = trained.experiment
+  process = experiment.process.replace(t_max=jnp.asarray(before.rows.t[0], float))
+  denoise = experiment.guided(experiment.denoiser(trained.roles).replace(process=process))
+  return dataclasses.replace(experiment, parts=dataclasses.replace(experiment.parts, process=process)), denoise
 
 
-def _target(trained: Trained, before: Any, options: argparse.Namespace, part: int) -> Any:
+def _target(experiment: Any, denoise: Any, mesh: Any, before: Any, options: argparse.Namespace, part: int) -> Any:
   """The starts of this part of the seed, labels in turn, and where they should end."""
   import jax
   import jax.numpy as jnp
   import numpy as np
 
   from diffjax import finite, search
-  from diffjax.runs.generate import starts
+  from diffjax.methods import solved
+  from diffjax.runs.generate import key_batch
   from diffjax.train import sharding
 
-  what, denoise, mesh, *_ = trained
-  first, size = part * options.starts, what.config.sampling.batch
-  x, _ = starts(denoise, before, what.shape, options.seed, first, options.starts, trained.data)
-  cond = jnp.asarray(np.arange(options.starts) % what.classes, jnp.int32) if what.classes else None
+  size = experiment.config.sampling.batch
+  ks = part * options.starts + np.arange(options.starts)
+  x, _ = solved(denoise, before, experiment.shape, experiment.spread(options.workdir)).start(
+    key_batch(options.seed, ks)
+  )
+  cond = jnp.asarray(np.arange(options.starts) % experiment.classes, jnp.int32) if experiment.classes else None
   parts = mesh.shape['data'] * mesh.shape['fsdp']
   if options.starts % parts == 0:
     x, cond = jax.device_put((x, cond), sharding.batch_sharding(mesh))
@@ -132,57 +138,57 @@ def _target(trained: Trained, before: Any, options: argparse.Namespace, part: in
   return search.Target(denoise, x, ends, cond)
 
 
-def _chunk(what: Any, options: argparse.Namespace) -> int:
+def _chunk(experiment: Any, options: argparse.Namespace) -> int:
   """Candidates side by side: as many as fill a batch of sampling, any number of small points."""
   import math
 
-  return max(1, min(64, what.config.sampling.batch * 64 // (options.starts * math.prod(what.shape))))
+  return max(1, min(64, experiment.config.sampling.batch * 64 // (options.starts * math.prod(experiment.shape))))
 
 
-def _evolved(what: Any, before: Any, seen: Any, options: argparse.Namespace) -> Any:
+def _evolved(experiment: Any, before: Any, seen: Any, options: argparse.Namespace) -> Any:
   """Evolution over `usf`, on knots evenly in lam and 0 after them."""
   from diffjax import search
   from diffjax.solvers import grids
 
   size = min(50, options.budget)
-  space = search.Space(what.process, options.nfe, grids.uniform_lam(what.process, KNOTS))
+  space = search.Space(experiment.process, options.nfe, grids.uniform_lam(experiment.process, KNOTS))
   score = lambda tables: search.errors(  # noqa: E731
-    seen.denoise, tables, seen.x, seen.reference, seen.cond, chunk=_chunk(what, options)
+    seen.denoise, tables, seen.x, seen.reference, seen.cond, chunk=_chunk(experiment, options)
   )
   found = search.evolve(space, score, size, max(1, options.budget // size), seed=options.seed, progress=_progress)
   first = float(score(search.population([before]))[0])  # the config's own table need not lie on the knots
   return found.table if found.error <= first else before
 
 
-def _bellman(what: Any, before: Any, seen: Any, options: argparse.Namespace) -> Any:
+def _bellman(experiment: Any, before: Any, seen: Any, options: argparse.Namespace) -> Any:
   """The config's solver on the times of `boss`, among knots evenly in t."""
   from diffjax import search
-  from diffjax.runs import experiment
   from diffjax.runs.config import override
+  from diffjax.runs.experiment import build
 
   few = min(128, options.starts)
   cond = None if seen.cond is None else seen.cond[:few]
   ts = search.boss(seen.denoise, seen.x[:few], options.nfe, KNOTS, cond)
   times = tuple(float(t) for t in ts)
-  config = override(what.config, [f'--config.sampling.grid={dict(name="array", times=times)!r}'])
-  return experiment.build(config).solver(options.workdir)
+  config = override(experiment.config, [f'--config.sampling.grid={dict(name="array", times=times)!r}'])
+  return build(config).solver(options.workdir)
 
 
-def _descended(what: Any, before: Any, seen: Any, options: argparse.Namespace) -> Any:
+def _descended(experiment: Any, before: Any, seen: Any, options: argparse.Namespace) -> Any:
   """Gradient descent from the config's solver, or from a published one on a published grid if that is better."""
   from diffjax import search, solvers
   from diffjax.runs.spread import overall
   from diffjax.solvers import grids
 
-  n, std = options.nfe, overall(what.spread(options.workdir))
+  n, std = options.nfe, overall(experiment.spread(options.workdir))
   told: dict[str, Any] = {} if std is None else dict(data_std=std)
-  several = [before, solvers.recommended(what.process, n, **told)]
+  several = [before, solvers.recommended(experiment.process, n, **told)]
   if n >= 4:  # the better start on a smooth network
-    ts = grids.noise_share(what.process, n, **told)
-    several.append(solvers.trig_adams(what.process, ts, order=4, final_order=2, **told))
+    ts = grids.noise_share(experiment.process, n, **told)
+    several.append(solvers.trig_adams(experiment.process, ts, order=4, final_order=2, **told))
   for grid in (grids.quadratic, grids.uniform_lam, grids.karras):
-    ts = grid(what.process, n)
-    several += [search.usf(what.process, ts, search.BASELINES[name](n)) for name in ('dpmpp_2m', 'unipc')]
+    ts = grid(experiment.process, n)
+    several += [search.usf(experiment.process, ts, search.BASELINES[name](n)) for name in ('dpmpp_2m', 'unipc')]
   return search.descend([seen], several, options.budget, batch=options.batch, progress=_progress)
 
 

@@ -39,19 +39,21 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     if getattr(options, field) < least:
       raise InputError(f'{field}: got {getattr(options, field)}; allowed: at least {least}')
   scaled = [] if options.scale is None else [f'--config.sampling.guidance_scale={options.scale}']
-  what, denoise, mesh, *_ = network(options.workdir, [*overrides, *scaled], options.step)
+  trained = network(options.workdir, [*overrides, *scaled], options.step)
+  experiment, denoise, mesh = trained.experiment, trained.denoise, trained.mesh
   import jax
 
   from diffjax import statistics
+  from diffjax.runs.experiment import guidance_scale
   from diffjax.train import log, sharding
 
   parts = mesh.shape['data'] * mesh.shape['fsdp']
   n = -(-options.n // parts) * parts
-  x0, labels, size = _examples(what, n, options.seed)
+  x0, labels, size = _examples(experiment, n, options.seed)
   place = lambda leaf: jax.device_put(leaf, sharding.batch_sharding(mesh))  # noqa: E731
-  batch = -(-what.config.sampling.batch // parts) * parts
+  batch = -(-experiment.config.sampling.batch // parts) * parts
   task = (denoise, x0, jax.random.key(options.seed), labels, options.knots, batch, place)
-  scale, of = what.config.sampling.guidance_scale, f'{n} examples at {options.knots} noise levels'
+  scale, of = guidance_scale(experiment.config.sampling), f'{n} examples at {options.knots} noise levels'
   print(f'{of}, scale {scale:g}: {_cost(denoise, n, options.knots, x0[0].size)}', flush=True)
   distinct, chief = x0[:size], jax.process_index() == 0
 
@@ -78,16 +80,16 @@ def _cost(denoise: Any, n: int, knots: int, elements: int) -> str:
   return f'{once:,} forwards (energies), {2 * once:,} forwards and {jvps * once:,} JVPs (linear)'
 
 
-def _examples(what: Any, n: int, seed: int) -> tuple[Any, Any, int]:
+def _examples(experiment: Any, n: int, seed: int) -> tuple[Any, Any, int]:
   """N training examples in random order, over again where there are fewer, their labels, and how many differ."""
   import numpy as np
 
   from diffjax.runs import directory as runs
 
-  source = runs.dataset(what, 'train')
+  source = runs.dataset(experiment, 'train')
   taken = source.take(np.random.default_rng(seed).permutation(source.size)[:n])
   again = np.resize(np.arange(len(taken['x'])), n)
-  return taken['x'][again], taken['cond'][again] if what.classes else None, len(taken['x'])
+  return taken['x'][again], taken['cond'][again] if experiment.classes else None, len(taken['x'])
 
 
 def _write(path: str, how: str, make: Any) -> None:

@@ -54,16 +54,16 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   import jax
 
   from diffjax.runs import directory as runs
-  from diffjax.runs import experiment
+  from diffjax.runs import record
+  from diffjax.runs.experiment import build
   from diffjax.runs.spread import measure
-  from diffjax.train import loop, sharding
+  from diffjax.train import sharding
 
-  what = experiment.build(config)
-  c = what.config
+  experiment = build(runs.resolved(config))
+  c = experiment.config
   mesh = mesh_of(c)
   refused('train.batch', sharding.check_batch, mesh, c.train.batch, c.train.accumulate)
-  layout = what.layout(mesh)
-  source = runs.dataset(what, 'train')
+  source = runs.dataset(experiment, 'train')
   free, told = _raised(options.workdir, c)
   c = record.claim(options.workdir, c, source.names, free)
   if told and jax.process_index() == 0:
@@ -71,20 +71,14 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   source = runs.held(source)
   if jax.process_index() == 0:
     measure(options.workdir, source)
-  batches = runs.stream(what, source)
+  batches = runs.stream(experiment, source)
   data_s = time.perf_counter() - began
-  done = loop.fit(
-    what.method, what.init, batches, steps=c.train.steps, key=jax.random.key(c.seed), workdir=options.workdir,
-    mesh=mesh, layout=layout, ema=what.averages, accumulate=c.train.accumulate, time_bins=runs.time_bins(what.process),
-    log_every=c.train.log_every, save_every=c.train.save_every, max_to_keep=c.train.max_to_keep,
-    max_skipped=c.train.max_skipped, prefetch=c.loading.prefetch, config=json.loads(json.dumps(c.to_dict())),
-    profile=tuple(c.train.profile) or None,
-  )  # fmt: skip
+  done = runs.fit(experiment, batches, mesh, options.workdir, config=json.loads(json.dumps(c.to_dict())))
   if jax.process_index() == 0 and done.steps_per_s:
     _timings(options.workdir, done, data_s)
     _plot_losses(options.workdir)
-    several = c.loss.name == 'modalities'
-    then = f'diffjax.load({options.workdir!r})' if several else f'diffjax evaluate --workdir={options.workdir}'
+    drawn = experiment.method.generator is not None
+    then = f'diffjax evaluate --workdir={options.workdir}' if drawn else f'diffjax.load({options.workdir!r})'
     print(f'trained {c.train.steps} steps, {done.steps_per_s:.1f} a second; next: {then}')
 
 
@@ -105,7 +99,7 @@ def _raised(workdir: str, config: Any) -> tuple[tuple[str, ...], str]:
   """
   from etils import epath
 
-  from diffjax.runs import directory as runs
+  from diffjax.runs import record
   from diffjax.train.optimiser import ENDLESS, SHAPE, schedule_of
 
   if not (epath.Path(workdir) / 'config.json').exists():

@@ -30,7 +30,9 @@ def recipes(name: str = '') -> dict[str, Callable]:
   try:
     found = getattr(importlib.import_module(module), recipe, None)
   except ImportError as error:
-    raise InputError(f'got {name!r}, but {module} cannot be imported ({error}); allowed: a module on the path') from None
+    raise InputError(
+      f'got {name!r}, but {module} cannot be imported ({error}); allowed: a module on the path'
+    ) from None
   if not callable(found):
     raise InputError(f'got {name!r}, but {module} has no function {recipe!r}; allowed: a recipe (parts, **options)')
   return known | {name: found}

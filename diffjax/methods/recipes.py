@@ -30,7 +30,9 @@ def denoising(parts: Parts) -> Method:
 
 
 def modalities(parts: Parts) -> Method:
-  """Denoising of several modalities, each at a time of its own; drawn jointly by a solver.   arXiv:2303.06555
+  """Denoising of several modalities, each at a time of its own; drawn jointly by a solver.
+
+  arXiv:2303.06555
 
   Raises:
     InputError: the data have one modality.

@@ -21,8 +21,8 @@ from diffjax.process import Process
 from diffjax.runs.config import ConfigDict, ConfigError, checked, override
 from diffjax.runs.experiment import Experiment, build
 from diffjax.runs.record import read_config
-from diffjax.train import sharding
-from diffjax.train.loop import abstract_state
+from diffjax.train import loop, sharding
+from diffjax.train.loop import Batches, Fit, abstract_state
 from diffjax.train.roles import Given, TrainState, active_phases
 from diffjax.train.step import jit_train_step
 
@@ -30,6 +30,7 @@ __all__ = [
   'arrays',
   'batch_of',
   'dataset',
+  'fit',
   'generator',
   'given',
   'held',
@@ -256,6 +257,19 @@ def given(experiment: Experiment, mesh: Any) -> Given:
     return roles
 
   return Given(experiment.given_shapes(), load)
+
+
+def fit(experiment: Experiment, batches: Batches, mesh: Any, workdir: Any, **options: Any) -> Fit:
+  """Trains as the config says, on this mesh, by `diffjax.train.loop.fit`; `options` of that function come first."""
+  c = experiment.config
+  said = dict(
+    steps=c.train.steps, key=jax.random.key(c.seed), workdir=workdir, mesh=mesh, layout=experiment.layout(mesh),
+    ema=experiment.averages, accumulate=c.train.accumulate, time_bins=time_bins(experiment.process),
+    log_every=c.train.log_every, save_every=c.train.save_every, max_to_keep=c.train.max_to_keep,
+    max_skipped=c.train.max_skipped, prefetch=c.loading.prefetch, given=given(experiment, mesh),
+    profile=tuple(c.train.profile) or None,
+  )  # fmt: skip
+  return loop.fit(experiment.method, experiment.init, batches, **(said | options))
 
 
 def load(workdir: str) -> tuple[Denoiser, Process, ConfigDict]:

@@ -110,7 +110,9 @@ class Experiment:
       ConfigError: the method says not how, or the solver uses statistics that are not there.
     """
     if self.method.generator is None:
-      raise ConfigError(f'config.method: got {self.config.method.name}, which draws nothing; allowed here: one that does')
+      raise ConfigError(
+        f'config.method: got {self.config.method.name}, which draws nothing; allowed here: one that does'
+      )
     sampling = Sampling(
       steps=self.config.sampling.steps,
       grid=self._times,
@@ -265,7 +267,9 @@ def guidance_specs(sampling: ConfigDict) -> list[tuple[str, dict[str, Any]]]:
   s = sampling.to_dict()
   specs = []
   if s['guidance_scale'] != 1:
-    specs.append(('sampling.guidance_scale', dict(name='cfg', scale=s['guidance_scale'], interval=s['interval'] or None)))
+    specs.append(
+      ('sampling.guidance_scale', dict(name='cfg', scale=s['guidance_scale'], interval=s['interval'] or None))
+    )
   for i, spec in enumerate(s['guidance']):
     spec = dict(name=spec) if isinstance(spec, str) else spec
     if not isinstance(spec, dict) or 'name' not in spec:
@@ -273,7 +277,9 @@ def guidance_specs(sampling: ConfigDict) -> list[tuple[str, dict[str, Any]]]:
                         'options')  # fmt: skip
     specs.append((f'sampling.guidance[{i}]', spec))
   if s['threshold'] != 'none':
-    specs.append(('sampling.threshold', dict(name=dict(static='threshold', dynamic='dynamic_threshold')[s['threshold']])))
+    specs.append(
+      ('sampling.threshold', dict(name=dict(static='threshold', dynamic='dynamic_threshold')[s['threshold']]))
+    )
   return specs
 
 

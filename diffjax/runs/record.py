@@ -12,7 +12,7 @@ from diffjax.runs.config import ConfigDict, ConfigError, checked
 __all__ = ['claim', 'differences', 'read_config', 'write']
 
 FREE = ('sampling', 'evaluation', 'mesh', 'loading.workers', 'loading.prefetch', 'train.log_every', 'train.save_every',
-        'train.keep', 'train.profile', 'train.max_skipped', 'teacher.run', 'teacher.config', 'base.run',
+        'train.max_to_keep', 'train.profile', 'train.max_skipped', 'teacher.run', 'teacher.config', 'base.run',
         'base.config')  # fmt: skip
 """What may differ between the start of a run and a command that goes on from it: nothing that moves its numbers."""
 

@@ -128,7 +128,9 @@ def make_train_step(
     for index in active:
       phase = method.phases[index]
       last = not any(method.phases[later].role == phase.role for later in active if later > index)
-      grads, summary = gradient(phase, {**roles, **buffers}, batch, jax.random.fold_in(now, index), accumulate, time_bins)
+      grads, summary = gradient(
+        phase, {**roles, **buffers}, batch, jax.random.fold_in(now, index), accumulate, time_bins
+      )
       summary['grad_norm'] = norm(grads)
       finite = jnp.isfinite(summary['loss']) & jnp.isfinite(summary['grad_norm'])
       moved = Moved(

@@ -97,9 +97,10 @@ def _laid_out(process: Process, std: float) -> Iterator[tuple[tuple[str, int], A
 
 def network(workdir: str, budgets: tuple[int, ...] = BUDGETS, n: int = 128) -> list[dict]:
   """The orders on a run's network, with its guidance and labels of the test split; lines as of `exact`."""
-  from diffjax.runs import directory
+  from diffjax.methods import solved
+  from diffjax.runs import directory, record
   from diffjax.runs.experiment import build
-  from diffjax.runs.generate import starts
+  from diffjax.runs.generate import key_batch
   from diffjax.runs.spread import overall
   from diffjax.train.sharding import make_mesh
 
@@ -109,7 +110,7 @@ def network(workdir: str, budgets: tuple[int, ...] = BUDGETS, n: int = 128) -> l
   cond = None if labels is None else jnp.asarray(labels[:n])
   told = overall(what.spread(workdir)) or 0.5
   fine = solvers.recommended(denoise.process, 200, told)
-  x, _ = starts(denoise, fine, what.shape, 0, 0, n, what.spread(workdir))
+  x, _ = solved(denoise, fine, what.shape, what.spread(workdir)).start(key_batch(0, np.arange(n)))
   ends = np.asarray(solvers.sample(denoise, fine, x, None, cond))
   lines = []
   for nfe in budgets:

@@ -34,7 +34,6 @@ from diffjax.runs.config import from_file, override
 from diffjax.runs.experiment import Experiment, build
 from diffjax.runs.generate import generate
 from diffjax.train import loop
-from diffjax.train.roles import Method
 
 __all__ = ['ROWS', 'Unskipped', 'eps_error', 'trained']
 
@@ -70,8 +69,10 @@ def trained(what: Experiment, workdir: Path, net: Any = None) -> Any:
   """The averaged weights after the config's training, of another network function where one is given."""
   c: Any = what.config
   if net is not None:
-    loss, phase = losses.denoising(what.process, net, what.kind, times.stratified()), what.method.phases[0]
-    what = dataclasses.replace(what, method=Method((dataclasses.replace(phase, loss=loss),)))
+    loss, phase = losses.denoising(what.process, net, what.parts.kind, times.stratified()), what.method.phases[0]
+    what = dataclasses.replace(
+      what, method=dataclasses.replace(what.method, phases=(dataclasses.replace(phase, loss=loss),))
+    )
   batches = directory.stream(what, directory.dataset(what, 'train'))
   done = loop.fit(
     what.method, what.init, batches, steps=c.train.steps, key=jax.random.key(c.seed), workdir=str(workdir),
@@ -97,8 +98,8 @@ def distance(what: Experiment, drawn: np.ndarray) -> float:
 def drawn(what: Experiment, params: Any) -> tuple[np.ndarray, np.ndarray | None]:
   """As many samples as there are held-out images, with their labels."""
   images, labels = directory.arrays(what, 'test')
-  denoise, seed = what.guided(what.denoiser(params)), int(what.config.to_dict()['seed'])
-  return generate(denoise, what.solver(), what.shape, len(images), labels, seed, len(images)), labels
+  seed = int(what.config.to_dict()['seed'])
+  return generate(what.generator({'student': params}), len(images), labels, seed=seed, batch=len(images)), labels
 
 
 def unet(seed: str, workdir: Path, overrides: Sequence[str]) -> dict[str, tuple[float, bool]]:

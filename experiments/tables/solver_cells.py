@@ -124,11 +124,12 @@ def solution(denoise: Any, x: np.ndarray, steps: int = 400) -> np.ndarray:
 
 def digits(out: Path, workdir: str, budgets: tuple[int, ...], names: list[str], n: int = 128) -> list[dict]:
   """The cells of a run's network: distance to its own solution, Frechet and sliced Wasserstein to held-out images."""
+  from diffjax.methods import solved
   from diffjax.metrics import protocol
   from diffjax.metrics.frechet import frechet as frechet_distance
-  from diffjax.runs import directory
+  from diffjax.runs import directory, record
   from diffjax.runs.experiment import build
-  from diffjax.runs.generate import starts
+  from diffjax.runs.generate import key_batch
   from diffjax.runs.spread import overall
   from diffjax.train.sharding import make_mesh
 
@@ -140,7 +141,7 @@ def digits(out: Path, workdir: str, budgets: tuple[int, ...], names: list[str], 
   n = min(n, len(images))
   data = experiment.spread(workdir)
   ours = lambda nfe: solvers.recommended(process, nfe, overall(data) or 0.5)  # noqa: E731
-  x, _ = starts(denoise, ours(200), experiment.shape, 0, 0, n, data)
+  x, _ = solved(denoise, ours(200), experiment.shape, data).start(key_batch(0, np.arange(n)))
   cond = None if labels is None else jnp.asarray(labels[:n])
   cells = Cells(out / 'digits.jsonl')
   ends = np.asarray(solvers.sample(denoise, ours(200), x, None, cond))

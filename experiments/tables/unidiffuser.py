@@ -58,7 +58,7 @@ def modes(workdir: str, other: str) -> dict[str, float]:
   (held, _), (seen, _) = directory.arrays(what, 'test'), directory.arrays(what, 'train')
 
   def noise(stream: int, n: int) -> dict[str, Any]:
-    return process.prior(keys.per_sample(jax.random.key(stream), n), what.rows(n))
+    return process.prior(keys.per_sample(jax.random.key(stream), n), what.parts.rows(n))
 
   def drawn(of: Any, start: Any, cond: Any = None) -> Any:
     """In batches of one size, so that one program serves a mode."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffjax.cli import main
-from diffjax.runs import directory
+from diffjax.runs import directory, record
 from diffjax.runs.experiment import build
 from diffjax.train.sharding import make_mesh
 

@@ -124,9 +124,9 @@ def broken(monkeypatch, home):
   whole = directory.weights
 
   def spoilt(*arguments):
-    params = jax.tree.map(np.array, whole(*arguments))
-    params['label']['table'][2] = np.nan
-    return params
+    roles = jax.tree.map(np.array, whole(*arguments))
+    roles['student']['label']['table'][2] = np.nan
+    return roles
 
   monkeypatch.setattr(directory, 'weights', spoilt)
 

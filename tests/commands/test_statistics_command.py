@@ -95,6 +95,7 @@ def test_sampling_is_that_of_the_library_with_these_terms(known, tmp_path):
   """The file is what the table is laid out on: the same samples from `diffjax.load` and `solvers.dpm_v3`."""
   import diffjax
   from diffjax import guidance, solvers
+  from diffjax.methods import solved
   from diffjax.runs.generate import generate
   from diffjax.solvers import grids
 
@@ -103,7 +104,7 @@ def test_sampling_is_that_of_the_library_with_these_terms(known, tmp_path):
   terms = statistics.load(f'{known}/statistics/linear.npz', statistics.ModelStatistics)
   solver = solvers.dpm_v3(process, grids.uniform(process, 4), terms, order=2)
   data = statistics.load(f'{known}/statistics/data.npz', statistics.Spread)
-  drawn = generate(guidance.cfg(denoise, 2.0), solver, (8, 8, 1), 3, np.array([3, 4, 5], np.int32), data=data)
+  drawn = generate(solved(guidance.cfg(denoise, 2.0), solver, (8, 8, 1), data), 3, np.array([3, 4, 5], np.int32))
   with np.load(tmp_path / 'v3.npz') as file:
     np.testing.assert_allclose(file['samples'], np.clip(drawn, -1, 1), atol=1e-5)
   assert jax.tree.leaves(terms)
@@ -148,6 +149,7 @@ def test_teleported_samples_are_the_solver_begun_where_the_gaussian_arrives(know
   """On times .75, .5 and .25 of t_max, sigma / alpha 2.3, 1 and .43: below 3 one evaluation is saved, below 1.5 two."""
   import diffjax
   from diffjax import guidance, solvers
+  from diffjax.methods import solved
   from diffjax.runs.generate import starts
   from diffjax.runs.spread import spread
   from diffjax.solvers import grids

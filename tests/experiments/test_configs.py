@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax.runs import directory
+from diffjax.runs import directory, record
 from diffjax.runs.config import ConfigError, checked, from_file, override
 from diffjax.runs.experiment import build, count
 
@@ -25,9 +25,9 @@ def params(experiment):
 
 def test_forward_has_the_shape_of_the_data(experiment, params):
   rows = 2
-  x, t, cond = jax.eval_shape(lambda: experiment.inputs(rows))
+  x, t, cond = jax.eval_shape(lambda: experiment.parts.inputs(rows))
   out = jax.eval_shape(experiment.net, params, x, t, cond)
-  want = experiment.rows(rows)
+  want = experiment.parts.rows(rows)
   assert jax.tree.structure(out) == jax.tree.structure(want)
   for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(want), strict=True):
     assert a.shape == b.shape and a.dtype == np.float32
@@ -73,7 +73,7 @@ def test_size(experiment, params, request):
 def test_other_sizes_of_the_paper(name, millions):
   file, argument = name.split(':')
   experiment = build(from_file(f'experiments/configs/{file}.py:{argument}'))
-  shapes = jax.eval_shape(experiment.net.init, jax.random.key(0), *experiment.inputs(1))
+  shapes = jax.eval_shape(experiment.net.init, jax.random.key(0), *experiment.parts.inputs(1))
   assert round(count(shapes) / 1e6) == millions
 
 

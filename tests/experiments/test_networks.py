@@ -8,8 +8,8 @@ from diffjax.cli import main
 from diffjax.metrics import digits
 from diffjax.nets import Apply, uvit
 from diffjax.runs.config import ConfigError, from_file, override
-from diffjax.runs.record import claim
 from diffjax.runs.experiment import build
+from diffjax.runs.record import claim
 from experiments.tables import networks, unidiffuser
 
 PAIRS = 'experiments/configs/unidiffuser_digits.py'

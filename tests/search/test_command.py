@@ -12,9 +12,10 @@ import diffjax
 from diffjax import schedules, solvers
 from diffjax.cli import main
 from diffjax.commands import search as searching
-from diffjax.runs import directory
+from diffjax.methods import solved
+from diffjax.runs import record
 from diffjax.runs.experiment import build
-from diffjax.runs.generate import starts
+from diffjax.runs.generate import key_batch
 from diffjax.search import reference
 from diffjax.solvers import grids
 from diffjax.solvers.solver_file import read, write
@@ -57,7 +58,7 @@ def judge(workdir):
   """The starts k = 32 to 63 of seed 0, and table -> its error on them in NumPy."""
   denoise, _, config = diffjax.load(workdir)
   what = build(config)
-  x, _ = starts(denoise, what.solver(workdir), (8, 8, 1), 0, 32, 32, what.spread(workdir))
+  x, _ = solved(denoise, what.solver(workdir), (8, 8, 1), what.spread(workdir)).start(key_batch(0, np.arange(32, 64)))
   labels = jnp.arange(32, dtype=jnp.int32) % 10
   wanted = np.float64(reference(denoise, x, labels))
 

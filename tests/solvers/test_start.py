@@ -9,8 +9,8 @@ import oracle
 import pytest
 
 from diffjax import exact, keys, noise_levels, schedules, solvers, statistics
-from diffjax.runs.generate import generate, trajectories
-from diffjax.runs.generate import starts as of_seed
+from diffjax.methods import solved
+from diffjax.runs.generate import generate, key_batch, trajectories
 from diffjax.solvers import grids
 from diffjax.train.sharding import make_mesh
 
@@ -91,7 +91,8 @@ def test_samples_of_a_late_grid_have_the_law_of_the_data(kind):
   process, n = getattr(schedules, kind)(), 4000
   solver = solvers.dpmpp_2m(process, late(process, 60, 0.4))
   denoise = exact.gaussian([MEAN], STD**2).denoiser(process)
-  x = generate(denoise, solver, (1,), n, seed=3, batch=n, data=statistics.Spread(np.full(1, MEAN), STD))
+  drawn = solved(denoise, solver, (1,), statistics.Spread(np.full(1, MEAN), STD))
+  x = generate(drawn, n, seed=3, batch=n)
   assert abs(x.mean() - MEAN) < 4 * STD / np.sqrt(n) + 0.005
   assert abs(x.std() - STD) < 4 * STD / np.sqrt(2 * n) + 0.005
 
@@ -102,7 +103,7 @@ def test_from_noise_of_level_11_on_edm():
   ts = np.append(np.geomspace(11.0, 0.002, 40), 0.0)
   denoise = exact.gaussian([0.0], STD**2).denoiser(process)
   for data in (None, statistics.Spread(np.zeros(1), STD)):
-    x = generate(denoise, solvers.heun(process, ts), (1,), 4000, seed=1, batch=4000, data=data)
+    x = generate(solved(denoise, solvers.heun(process, ts), (1,), data), 4000, seed=1, batch=4000)
     assert abs(x.std() - STD) < 4 * STD / np.sqrt(8000) + 0.005
 
 
@@ -111,8 +112,9 @@ def test_ways_and_searches_begin_there_too():
   process = schedules.edm()
   solver, data = solvers.ddim(process, late(process, 3)), statistics.Spread(np.full(2, MEAN), STD)
   denoise = exact.gaussian([MEAN] * 2, STD**2).denoiser(process)
-  x, _ = of_seed(denoise, solver, (2,), 5, 0, 4, data)
-  points, _ = trajectories(denoise, solver, (2,), None, 4, 5, make_mesh(1), data)
+  drawn = solved(denoise, solver, (2,), data)
+  x, _ = drawn.start(key_batch(5, np.arange(4)))
+  points, _ = trajectories(drawn, None, 4, 5, make_mesh(1))
   np.testing.assert_allclose(points[0], x, rtol=1e-6)
   assert np.abs(points[0]).max() < 20  # sigma is 2.5 there, 80 at t_max
 

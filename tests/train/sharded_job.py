@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax import guidance, kinds, nets, schedules, solvers
+from diffjax.methods import solved
 from diffjax.prediction import Denoiser
 from diffjax.runs.generate import generate
 from diffjax.solvers import grids
@@ -52,7 +53,7 @@ def images(net, params, mesh):
   process = schedules.cosine()
   denoise = guidance.cfg(Denoiser(params, process, kinds.v(), jnp.asarray(10, jnp.int32), net=net), 2.0)
   solver = solvers.dpmpp_2m(process, grids.uniform(process, 4))
-  return generate(denoise, solver, (8, 8, 1), 8, np.arange(8), mesh=mesh)
+  return generate(solved(denoise, solver, (8, 8, 1)), 8, np.arange(8), mesh=mesh)
 
 
 def host(tree):
