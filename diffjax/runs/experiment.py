@@ -286,7 +286,7 @@ def guidance_specs(sampling: ConfigDict) -> list[tuple[str, dict[str, Any]]]:
 def _check_null(denoise: Denoise, field: str, spec: dict[str, Any]) -> None:
   """Raises ConfigError where the network in `denoise` has no null condition, or never saw it in training."""
   innermost: Any = network_of(denoise)
-  scale = f'{spec.get("scale", spec["name"])}'
+  scale = f'{spec["scale"]:g}' if isinstance(spec.get('scale'), int | float) else spec['name']
   if getattr(innermost, 'null', None) is None:
     raise ConfigError(f'config.{field}: got {scale}; allowed: 1, since data.classes is 0')
   if innermost.untrained:

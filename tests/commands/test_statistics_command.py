@@ -150,14 +150,14 @@ def test_teleported_samples_are_the_solver_begun_where_the_gaussian_arrives(know
   import diffjax
   from diffjax import guidance, solvers
   from diffjax.methods import solved
-  from diffjax.runs.generate import starts
+  from diffjax.runs.generate import key_batch
   from diffjax.runs.spread import spread
   from diffjax.solvers import grids
 
   denoise, process, _ = diffjax.load(known)
   data, ts = statistics.load(f'{known}/statistics/gaussian.npz', statistics.Gaussian), grids.uniform(process, 4)
   begin = solvers.teleport(solvers.ddim(process, ts[1:]), process, data)  # at t_max, whatever the solver
-  x, _ = starts(denoise, begin, (8, 8, 1), 0, 0, 3, spread(known, (8, 8, 1)))
+  x, _ = solved(denoise, begin, (8, 8, 1), spread(known, (8, 8, 1))).start(key_batch(0, np.arange(3)))
   for level, first in ((3, 1), (1.5, 2)):
     arguments = [f'--config.sampling.teleport={level}', '--config.sampling.solver.name=dpmpp_2m', '--labels=3,4,5']
     assert main(['sample', f'--workdir={known}', f'--out={tmp_path}/leap', *arguments]) == 0
