@@ -19,26 +19,28 @@ class Attend(nn.Module):
 
   softmax(q k^T / sqrt(d)) v: queries (B, N, H, d), keys and values (B, M, H, d) -> (B, N, H, d); no weights.
 
-  `how` is 'xla' (logits and softmax in float32), 'cudnn' (the fused kernel: a GPU, bfloat16 or float16, no forward
-  mode) or any function (q, k, v, mask=None), hashable since it is part of the network. mask, boolean and broadcast
-  to (B, H, N, M), is True where a query may look. A hook of `Apply` takes the place of this call.
+  `attention_impl` is 'xla' (logits and softmax in float32), 'cudnn' (the fused kernel: a GPU, bfloat16 or float16, no
+  forward mode) or any function (q, k, v, mask=None), hashable since it is part of the network. mask, boolean and
+  broadcast to (B, H, N, M), is True where a query may look. A hook of `Apply` takes the place of this call.
   """
 
-  how: str | Callable = XLA
+  attention_impl: str | Callable = XLA
 
   @nn.compact
   def __call__(self, q, k, v, mask=None):
-    if callable(self.how):
-      return self.how(q, k, v, mask)
-    if self.how == CUDNN:
+    if callable(self.attention_impl):
+      return self.attention_impl(q, k, v, mask)
+    if self.attention_impl == CUDNN:
       half = q.dtype in (jnp.bfloat16, jnp.float16)
-      check('attention', CUDNN, half, f"'{XLA}', or dtype bfloat16 or float16 in place of {q.dtype}")
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=self.how)  # pyright: ignore
+      check('attention_impl', CUDNN, half, f"'{XLA}', or dtype bfloat16 or float16 in place of {q.dtype}")
+    implementation: Any = self.attention_impl
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)
 
 
-def check_how(how):
-  """InputError unless `how` is an implementation of `Attend`."""
-  check('attention', how, how in (XLA, CUDNN) or callable(how), f"'{XLA}', '{CUDNN}' or a function (q, k, v, mask)")
+def check_attention_impl(impl: Any) -> None:
+  """InputError unless `impl` is an implementation of `Attend`."""
+  known = impl in (XLA, CUDNN) or callable(impl)
+  check('attention_impl', impl, known, f"'{XLA}', '{CUDNN}' or a function (q, k, v, mask)")
 
 
 class MultiHead(nn.Module):
@@ -50,7 +52,7 @@ class MultiHead(nn.Module):
   """
 
   heads: int
-  how: str | Callable = XLA
+  attention_impl: str | Callable = XLA
   bias: bool = True
   initial: Any = None
   dtype: Any = jnp.float32
@@ -61,7 +63,7 @@ class MultiHead(nn.Module):
     initial = self.initial or nn.initializers.xavier_uniform()
     split = (batch, n, self.heads, channels // self.heads)
     q, k, v = (a.reshape(split) for a in QKV(self.dtype, self.bias, initial, name='qkv')(x))
-    h = Attend(self.how, name='attend')(q, k, v).reshape(batch, n, channels)
+    h = Attend(self.attention_impl, name='attend')(q, k, v).reshape(batch, n, channels)
     h = Dense(channels, ('heads', 'out'), initial, self.dtype, name='out')(h)
     tap(self, 'out', h)
     return h

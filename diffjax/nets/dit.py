@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from .apply import Apply
-from .arguments import activation_dtype, check, is_count
+from .arguments import activation_dtype, check, check_out_channels
 from .attention import MultiHead
 from .embedding import Label, cossin
 from .layers import Dense, LayerNorm, zeros
@@ -21,24 +21,39 @@ SIZES = {'S': (12, 384, 6), 'B': (12, 768, 12), 'L': (24, 1024, 16), 'XL': (28, 
 
 def dit(
   size: str = 'S',
+  *,
   patch: int = 2,
   depth: int | None = None,
   width: int | None = None,
   heads: int | None = None,
   classes: int = 0,
   out_channels: int | None = None,
-  attention: str | Callable = 'xla',
+  attention_impl: str | Callable = 'xla',
   dtype: Any = 'float32',
   remat: bool | str | None = None,
   scan: bool = False,
 ) -> Apply:
-  """`DiT` of a published size, 'S', 'B', 'L' or 'XL', with any of depth, width and heads replaced.
+  """Makes a `DiT` behind the interface of networks, of a published size or with its numbers replaced.
 
-  InputError names field, value and what is allowed; shapes are checked in `init` or the first trace.
+  Args:
+    size: a published one: 'S', 'B', 'L' or 'XL'.
+    patch: height and width of a patch.
+    depth: blocks, in place of those of `size`.
+    width: features of a token, in place of those of `size`; divisible by 4.
+    heads: attention heads, in place of those of `size`; divides the width.
+    classes: the number of classes, 0 for none.
+    out_channels: None for as many as come in; twice as many where variances are learned.
+    attention_impl: the implementation of attention, see `attention.Attend`.
+    dtype: of the activations: 'float32', 'bfloat16', 'float16' or 'float64'.
+    remat: what the backward pass computes again, see `layers.rematted`; None nothing.
+    scan: whether equal blocks are compiled once, their weights stacked (`transformer.stacked`).
+
+  Raises:
+    InputError: an argument out of its range; shapes are checked in `init` or the first trace.
   """
   depth, width, heads = dimensions(SIZES, size, depth, width, heads)
-  check_options(patch, classes, attention, remat)
-  check('out_channels', out_channels, out_channels is None or is_count(out_channels), 'a positive integer or None')
+  check_options(patch, classes, attention_impl, remat)
+  check_out_channels(out_channels)
   return Apply(
     DiT(
       depth=depth,
@@ -47,7 +62,7 @@ def dit(
       patch=patch,
       classes=classes,
       out_channels=out_channels,
-      attention=attention,
+      attention_impl=attention_impl,
       dtype=activation_dtype(dtype),
       remat=remat or None,
       scan=bool(scan),
@@ -58,7 +73,7 @@ def dit(
 class DiT(nn.Module):
   """A diffusion transformer from a noisy image and its noise level to an image of the same size.
 
-  The image a noisy image points to: (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
+  (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
 
   h = W patches(x) + fixed positions
   c = silu(Dense(D) silu Dense(D) cossin_256(t) [+ label row])
@@ -69,8 +84,8 @@ class DiT(nn.Module):
   None (the null label, classes); key is not used. With learned variances out_channels is 2C, the mean's channels first.
   InputError for an image that does not divide, or labels for a network without classes.
 
-  Weights, statistics, softmax and output are float32, other activations `dtype`. `attention` as in `Attend`, `remat` as
-  in `layers.rematted`; `scan` compiles one block and stacks the weights (`transformer.stacked`).
+  Weights, statistics, softmax and output are float32, other activations `dtype`. `attention_impl` as in `Attend`,
+  `remat` as in `layers.rematted`; `scan` compiles one block and stacks the weights (`transformer.stacked`).
   Taps: 'in', 'block_{i}/attention/out', 'block_{i}/out', 'head'; under scan 'blocks/...', (depth, B, N, D).
   Hooks: 'block_{i}/attention'.   arXiv:2212.09748
   """
@@ -81,7 +96,7 @@ class DiT(nn.Module):
   patch: int = 2
   classes: int = 0
   out_channels: int | None = None
-  attention: str | Callable = 'xla'
+  attention_impl: str | Callable = 'xla'
   dtype: Any = jnp.float32
   remat: bool | str | None = None
   scan: bool = False
@@ -95,7 +110,7 @@ class DiT(nn.Module):
     h = Dense(self.width, dtype=self.dtype, name='patch')(patchify(x, self.patch)) + jnp.asarray(places, self.dtype)
     tap(self, 'in', h)
     c = nn.silu(self._embedding(batch, t, cond))  # every block starts with silu(c): once for all
-    fields = dict(heads=self.heads, how=self.attention, dtype=self.dtype)
+    fields = dict(heads=self.heads, attention_impl=self.attention_impl, dtype=self.dtype)
     h, _ = chain(Block, fields, self.depth, 'block', h, c, remat=self.remat, scan=self.scan)
 
     shift, scale = modulation(2, self.width, self.dtype, 'ada')(c)
@@ -115,24 +130,24 @@ class DiT(nn.Module):
 class Block(nn.Module):
   """A DiT block: attention and a feed-forward net, each modulated and gated by the condition (adaLN-zero).
 
-  x += a1 Attn((1 + g1) LN x + b1);  x += a2 FeedForward((1 + g2) LN x + b2);  (b1, g1, a1, b2, g2, a2) = W0 c.
+  h += a1 Attn((1 + g1) LN h + b1);  h += a2 FeedForward((1 + g2) LN h + b2);  (b1, g1, a1, b2, g2, a2) = W0 c.
 
-  x (B, N, D); c (B, D) after its silu; W0 starts at zero.
+  h (B, N, D); `shared` is c (B, D) after its silu, `own` is not used; W0 starts at zero.
   """
 
   heads: int
-  how: str | Callable = 'xla'
+  attention_impl: str | Callable = 'xla'
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x, each, c):
-    b1, g1, a1, b2, g2, a2 = modulation(6, x.shape[-1], self.dtype, 'ada')(c)
+  def __call__(self, h, own, shared):
+    b1, g1, a1, b2, g2, a2 = modulation(6, h.shape[-1], self.dtype, 'ada')(shared)
     norm = LayerNorm(affine=False, dtype=self.dtype, name='norm')  # no weights: serves twice
-    h = MultiHead(self.heads, self.how, dtype=self.dtype, name='attention')(modulate(norm(x), b1, g1))
-    x += a1 * h
-    x += a2 * FeedForward(dtype=self.dtype, name='feed')(modulate(norm(x), b2, g2))
-    tap(self, 'out', x)
-    return x, ()
+    attention = MultiHead(self.heads, self.attention_impl, dtype=self.dtype, name='attention')
+    h += a1 * attention(modulate(norm(h), b1, g1))
+    h += a2 * FeedForward(dtype=self.dtype, name='feed')(modulate(norm(h), b2, g2))
+    tap(self, 'out', h)
+    return h, ()
 
 
 def modulation(parts: int, width: int, dtype, name: str) -> Callable:

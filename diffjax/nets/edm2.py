@@ -8,8 +8,8 @@ from flax import linen as nn
 
 from . import resample as resampling
 from .apply import Apply
-from .arguments import activation_dtype, check, check_remat, is_count
-from .attention import Attend, check_how
+from .arguments import activation_dtype, check, check_unet, check_unet_image, is_count
+from .attention import Attend, check_attention_impl
 from .layers import Dropout, ShardedLayer, rematted, zeros
 from .magnitude import MPConv, MPDense, MPFourier, MPLabel, mp_cat, mp_silu, mp_sum, unit
 from .taps import tap
@@ -23,6 +23,7 @@ CLIP = 256.0  # of activations, far from what occurs, for half precision
 
 def edm2(
   size: str = 'S',
+  *,
   width: int | None = None,
   channel_mult: tuple[int, ...] = (1, 2, 3, 4),
   blocks_per_level: int = 3,
@@ -31,38 +32,40 @@ def edm2(
   dropout: float = 0.0,
   classes: int = 0,
   out_channels: int | None = None,
-  how: str | Callable = 'xla',
+  attention_impl: str | Callable = 'xla',
   dtype: Any = 'float32',
   remat: bool | str | None = None,
 ) -> Apply:
-  """`EDM2` of a published size, 'XXS', 'XS', 'S', 'M', 'L', 'XL' or 'XXL', or of another width.
+  """Makes an `EDM2` behind the interface of networks, of a published size or of another width.
 
-  Published with dropout 0.1 from 'M' upwards and 0 below. InputError names field, value and what is allowed; that
-  `attention` lists only resolutions that occur is checked when shapes are known, in `init` or the first trace.
+  Args:
+    size: the published width: 'XXS', 'XS', 'S', 'M', 'L', 'XL' or 'XXL'.
+    width: channels at the full resolution, in place of those of `size`.
+    channel_mult: the channels of each level, the full resolution first, as multiples of `width`.
+    blocks_per_level: residual blocks a level on the way down; one more on the way up.
+    attention: heights at which the blocks attend; one that never occurs is refused when the shapes are known.
+    head_dim: features of an attention head; divides `width`.
+    dropout: the probability that an activation of a block is dropped in training; 0.1 as published from 'M' upwards.
+    classes: the number of classes, 0 for none.
+    out_channels: None for as many as come in; twice as many where variances are learned.
+    attention_impl: the implementation of attention, see `attention.Attend`.
+    dtype: of the activations: 'float32', 'bfloat16', 'float16' or 'float64'.
+    remat: what the backward pass computes again, see `layers.rematted`; None nothing.
+
+  Raises:
+    InputError: an argument out of its range.
   """
   check('size', size, size in SIZES, ', '.join(map(repr, SIZES)))
   width = SIZES[size] if width is None else width
   channel_mult, attention = tuple(channel_mult), tuple(attention)
   check('width', width, is_count(width), 'a positive integer')
-  check(
-    'channel_mult',
-    channel_mult,
-    channel_mult and all(map(is_count, channel_mult)),
-    'one positive integer multiplier a level',
-  )
-  check('blocks_per_level', blocks_per_level, is_count(blocks_per_level), 'a positive integer')
-  check('attention', attention, all(map(is_count, attention)), 'positive integers, the resolutions with attention')
-  check(
-    'head_dim',
-    head_dim,
-    is_count(head_dim) and width % head_dim == 0,
-    f'features of a head, which divide the width {width}',
-  )
-  check('dropout', dropout, 0 <= dropout < 1, '0 <= dropout < 1')
-  check('classes', classes, classes == 0 or is_count(classes), 'the number of classes, 0 for none')
-  check('out_channels', out_channels, out_channels is None or is_count(out_channels), 'a positive integer or None')
-  check_how(how)
-  check_remat(remat)
+  check_unet(
+    channel_mult=channel_mult, blocks_per_level=blocks_per_level, attention=attention, dropout=dropout,
+    classes=classes, out_channels=out_channels, remat=remat,
+  )  # fmt: skip
+  divides = is_count(head_dim) and width % head_dim == 0
+  check('head_dim', head_dim, divides, f'features of a head, which divide the width {width}')
+  check_attention_impl(attention_impl)
   return Apply(
     EDM2(
       width=width,
@@ -73,7 +76,7 @@ def edm2(
       dropout=float(dropout),
       classes=classes,
       out_channels=out_channels,
-      how=how,
+      attention_impl=attention_impl,
       dtype=activation_dtype(dtype),
       remat=remat or None,
     )
@@ -83,7 +86,7 @@ def edm2(
 class EDM2(nn.Module):
   """The magnitude-preserving U-Net of EDM2, from a noisy image and its noise level to an image of the same size.
 
-  The image a noisy image points to: (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
+  (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
 
   h   = conv [x, 1]: the channel of ones stands in for every bias
   e   = mp_silu mp_sum(W mp_fourier(t), W' label)           (null label: zeros for W' label; classes=0: no mp_sum)
@@ -99,7 +102,7 @@ class EDM2(nn.Module):
   without classes.
 
   Weights, their norms, the embedding, softmax and output are float32, other activations `dtype`. Train with weights
-  kept at unit mean square, `diffjax.train.forced`. `how` as in `Attend`; `remat` as in `layers.rematted`.
+  kept at unit mean square, `diffjax.train.forced`. `attention_impl` as in `Attend`; `remat` as in `layers.rematted`.
   Hooks: 'down{i}_{j}/attention', 'up{i}_{j}/attention', 'middle_0/attention'.
   Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head'; hooks' names + '/out'.
   arXiv:2312.02696 config G, figure 21
@@ -113,7 +116,7 @@ class EDM2(nn.Module):
   dropout: float = 0.0
   classes: int = 0
   out_channels: int | None = None
-  how: str | Callable = 'xla'
+  attention_impl: str | Callable = 'xla'
   dtype: Any = jnp.float32
   remat: bool | str | None = None
 
@@ -126,7 +129,7 @@ class EDM2(nn.Module):
 
     def block(h, name, features, encoder, attend=False, change=None):
       heads = features // self.head_dim if attend else 0
-      made = residual(features, encoder, heads, self.how, self.dropout, change, self.dtype, name=name)
+      made = residual(features, encoder, heads, self.attention_impl, self.dropout, change, self.dtype, name=name)
       return made(h, e, key)
 
     def keep(h, name):
@@ -168,11 +171,7 @@ class EDM2(nn.Module):
     return mp_silu(e)
 
   def _check_input(self, x, cond):
-    factor = 2 ** (len(self.channel_mult) - 1)
-    check('x', x.shape, x.ndim == 4, 'images (B, H, W, C)')
-    check('x', x.shape, x.shape[1] % factor == x.shape[2] % factor == 0, f'height and width divisible by {factor}')
-    occur = [x.shape[1] >> i for i in range(len(self.channel_mult))]
-    check('attention', self.attention, set(self.attention) <= set(occur), f'resolutions that occur, {occur}')
+    check_unet_image(x, self.channel_mult, self.attention)
     check('cond', 'labels', self.classes or cond is None, 'None, as the network has classes=0')
 
 
@@ -189,7 +188,7 @@ class Block(nn.Module):
   features: int
   encoder: bool
   heads: int = 0
-  how: str | Callable = 'xla'
+  attention_impl: str | Callable = 'xla'
   dropout: float = 0.0
   change: Callable | None = None
   dtype: Any = jnp.float32
@@ -205,7 +204,7 @@ class Block(nn.Module):
     y = MPConv(self.features, dtype=self.dtype, name='conv_1')(Dropout(self.dropout, name='dropout')(y, key))
     x = mp_sum(x if self.encoder else skip(x), y, RESIDUAL)
     if self.heads:
-      x = mp_sum(x, CosineAttention(self.heads, self.how, self.dtype, name='attention')(x), RESIDUAL)
+      x = mp_sum(x, CosineAttention(self.heads, self.attention_impl, self.dtype, name='attention')(x), RESIDUAL)
     return jnp.clip(x, -CLIP, CLIP)
 
 
@@ -230,7 +229,7 @@ class CosineAttention(nn.Module):
   """
 
   heads: int
-  how: str | Callable = 'xla'
+  attention_impl: str | Callable = 'xla'
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -238,7 +237,7 @@ class CosineAttention(nn.Module):
     batch, *space, channels = x.shape
     h = MPDense(3 * channels, ('in', 'heads'), self.dtype, name='qkv')(x.reshape(batch, -1, channels))
     h = unit(h.reshape(batch, -1, self.heads, channels // self.heads, 3), -2)
-    h = Attend(self.how, name='attend')(*(h[..., i] for i in range(3))).reshape(batch, -1, channels)
+    h = Attend(self.attention_impl, name='attend')(*(h[..., i] for i in range(3))).reshape(batch, -1, channels)
     h = MPDense(channels, ('heads', 'out'), self.dtype, name='out')(h)
     tap(self, 'out', h)
     return h.reshape(batch, *space, channels)

@@ -23,7 +23,7 @@ def sincos(t: jax.Array, size: int) -> jax.Array:
   bfloat16 holds 1000 t to 4 only. InputError unless size is even and at least 4.   arXiv:2006.11239
   """
   if size % 2 or size < 4:
-    raise InputError(f'size: {size} is not allowed for a sine-cosine embedding; allowed: even, at least 4')
+    raise InputError(f'size: got {size}; allowed for a sine-cosine embedding: even, at least 4')
   return waves(t, 10000.0 ** (-np.arange(size // 2) / (size // 2 - 1)))
 
 
@@ -36,7 +36,7 @@ def cossin(t: jax.Array, size: int) -> jax.Array:
   InputError unless size is even.   arXiv:2212.09748, arXiv:2209.12152
   """
   if size % 2:
-    raise InputError(f'size: {size} is not allowed for a cosine-sine embedding; allowed: even')
+    raise InputError(f'size: got {size}; allowed for a cosine-sine embedding: even')
   return jnp.roll(waves(t, 10000.0 ** (-np.arange(size // 2) / (size // 2))), size // 2, axis=-1)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from .apply import Apply
-from .arguments import activation_dtype, check, is_count
+from .arguments import activation_dtype, check, check_classes, check_out_channels, is_count
 from .embedding import Label, waves
 from .layers import Dense, zeros
 from .taps import tap
@@ -25,8 +25,8 @@ def mlp(
   """Makes an `MLP` behind the interface of networks; bad arguments are refused by name."""
   check('width', width, is_count(width), 'a positive integer')
   check('depth', depth, is_count(depth), 'a positive integer')
-  check('out_channels', out_channels, out_channels is None or is_count(out_channels), 'a positive integer or None')
-  check('classes', classes, classes == 0 or is_count(classes), 'the number of classes, 0 for none')
+  check_out_channels(out_channels)
+  check_classes(classes)
   return Apply(MLP(width, depth, out_channels, classes, activation_dtype(dtype)))
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from .arguments import check, check_remat, is_count
-from .attention import check_how
+from .arguments import check, check_classes, check_remat, is_count
+from .attention import check_attention_impl
 from .layers import Dense, rematted
 
 __all__ = ['stacked', 'unstacked']
@@ -64,15 +64,15 @@ class FeedForward(nn.Module):
 
 
 def chain(
-  block: Callable, fields: dict, depth: int, name: str, x: Any, given: Any = (), each: Any = None,
-  *, remat: Any = None, scan: bool = False,
+  block: Callable, fields: dict, depth: int, name: str, h: Any, shared: Any = (), *, own: Any = None,
+  remat: Any = None, scan: bool = False,
 ) -> tuple[Any, Any]:  # fmt: skip
   """Runs h through `depth` blocks of one class, apart or scanned; returns the last h and what each block gave out.
 
-  x, y_i <- block_i(x, each_i, given) for i = 0 .. depth - 1: the last x, and all y.
+  h, y_i <- block_i(h, own_i, shared) for i = 0 .. depth - 1: the last h, and all y.
 
   Called inside a compact method. Modules are named NAME_i; with `scan` there is one, NAMEs, compiled once, whose
-  weights have the layer as their first axis ('layers'), and `each` and y are stacked. Otherwise they are lists.
+  weights have the layer as their first axis ('layers'), and `own` and y are stacked. Otherwise they are lists.
   """
   module = rematted(block, remat, in_scan=scan)
   if scan:
@@ -84,12 +84,12 @@ def chain(
       length=depth,
       metadata_params={nn.PARTITION_NAME: 'layers'},
     )
-    return layers(**fields, name=name + 's')(x, each, given)
+    return layers(**fields, name=name + 's')(h, own, shared)
   out = []
   for i in range(depth):
-    x, y = module(**fields, name=f'{name}_{i}')(x, None if each is None else each[i], given)
+    h, y = module(**fields, name=f'{name}_{i}')(h, None if own is None else own[i], shared)
     out.append(y)
-  return x, out
+  return h, out
 
 
 def reverse(features: Any) -> Any:
@@ -137,11 +137,11 @@ def dimensions(
   return depth, width, heads
 
 
-def check_options(patch, classes, attention, remat):
-  """The arguments that every transformer takes."""
+def check_options(patch: Any, classes: Any, attention_impl: Any, remat: Any) -> None:
+  """InputError for an option of a transformer that is out of its range."""
   check('patch', patch, is_count(patch), 'a positive integer')
-  check('classes', classes, classes == 0 or is_count(classes), 'the number of classes, 0 for none')
-  check_how(attention)
+  check_classes(classes)
+  check_attention_impl(attention_impl)
   check_remat(remat)
 
 

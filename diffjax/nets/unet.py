@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from . import resample as resampling
 from .apply import Apply
-from .arguments import activation_dtype, check, check_remat, is_count
+from .arguments import activation_dtype, check, check_unet, check_unet_image, is_count
 from .attention import Attention
 from .embedding import Label, gaussian_fourier, sincos
 from .layers import Conv, Dense, Dropout, GroupNorm, rematted, zeros
@@ -21,6 +21,7 @@ EMBEDDING = ('sincos', 'fourier')
 
 def unet(
   width: int,
+  *,
   channel_mult: tuple[int, ...] = (1, 2, 2, 2),
   blocks_per_level: int = 4,
   attention: tuple[int, ...] = (16,),
@@ -34,29 +35,38 @@ def unet(
   dtype: Any = 'float32',
   remat: bool | str | None = None,
 ) -> Apply:
-  """`UNet` behind the library's interface, its arguments checked: InputError names field, value and what is allowed.
+  """Makes a `UNet` behind the interface of networks: DDPM++ by default.
 
-  The defaults are DDPM++; NCSN++ has resample='fir', embedding='fourier' and progressive=True.
-  That `attention` lists only resolutions that occur is checked when shapes are known, in `init` or the first trace.
+  NCSN++ has resample='fir', embedding='fourier' and progressive=True.
+
+  Args:
+    width: channels at the full resolution where its multiplier is 1; even, at least 4.
+    channel_mult: the channels of each level, the full resolution first, as multiples of `width`.
+    blocks_per_level: residual blocks a level on the way down; one more on the way up.
+    attention: heights at which the blocks attend; one that never occurs is refused when the shapes are known.
+    dropout: the probability that an activation of a block is dropped in training.
+    classes: the number of classes, 0 for none.
+    resample: how blocks halve and double: 'nearest' or 'fir'.
+    embedding: of time: 'sincos' or 'fourier'.
+    progressive: whether the image, halved, enters at every level; with resample='fir'.
+    out_channels: None for as many as come in; twice as many where variances are learned.
+    augment: numbers of an augmentation label, 0 for none.
+    dtype: of the activations: 'float32', 'bfloat16', 'float16' or 'float64'.
+    remat: what the backward pass computes again, see `layers.rematted`; None nothing.
+
+  Raises:
+    InputError: an argument out of its range.
   """
   channel_mult, attention = tuple(channel_mult), tuple(attention)
   check('width', width, is_count(width) and width % 2 == 0 and width >= 4, 'an even integer, at least 4')
-  check(
-    'channel_mult',
-    channel_mult,
-    channel_mult and all(map(is_count, channel_mult)),
-    'one positive integer multiplier a level',
-  )
-  check('blocks_per_level', blocks_per_level, is_count(blocks_per_level), 'a positive integer')
-  check('attention', attention, all(map(is_count, attention)), 'positive integers, the resolutions with attention')
-  check('dropout', dropout, 0 <= dropout < 1, '0 <= dropout < 1')
-  check('classes', classes, classes == 0 or is_count(classes), 'the number of classes, 0 for none')
+  check_unet(
+    channel_mult=channel_mult, blocks_per_level=blocks_per_level, attention=attention, dropout=dropout,
+    classes=classes, out_channels=out_channels, remat=remat,
+  )  # fmt: skip
   check('resample', resample, resample in RESAMPLE, ' or '.join(map(repr, RESAMPLE)))
   check('embedding', embedding, embedding in EMBEDDING, ' or '.join(map(repr, EMBEDDING)))
   check('progressive', progressive, not progressive or resample == 'fir', "False, or True with resample='fir'")
-  check('out_channels', out_channels, out_channels is None or is_count(out_channels), 'a positive integer or None')
   check('augment', augment, augment == 0 or is_count(augment), 'the numbers of an augmentation label, 0 for none')
-  check_remat(remat)
   return Apply(
     UNet(
       width=width,
@@ -79,7 +89,7 @@ def unet(
 class UNet(nn.Module):
   """A U-Net from a noisy image and its noise level to an image of the same size.
 
-  The image a noisy image points to: (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
+  (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
 
   h   = conv(x), temb = Dense(4w) silu Dense(4w) (embedded(t) [+ W augment]) [+ label row]
   down: at each level `blocks_per_level` residual blocks of channel_mult[i] * width channels, attention after every one
@@ -176,11 +186,7 @@ class UNet(nn.Module):
     return h + Label(self.classes, size, self.dtype, name='label')(label, batch) if self.classes else h
 
   def _check_input(self, x, label, augment):
-    factor = 2 ** (len(self.channel_mult) - 1)
-    check('x', x.shape, x.ndim == 4, 'images (B, H, W, C)')
-    check('x', x.shape, x.shape[1] % factor == x.shape[2] % factor == 0, f'height and width divisible by {factor}')
-    occur = [x.shape[1] >> i for i in range(len(self.channel_mult))]
-    check('attention', self.attention, set(self.attention) <= set(occur), f'resolutions that occur, {occur}')
+    check_unet_image(x, self.channel_mult, self.attention)
     check('cond', 'labels', self.classes or label is None, 'None, as the network has classes=0')
     told = 0 if augment is None else augment.shape[-1]
     check('cond', f'{told} augmentation numbers', told in (0, self.augment), f'{self.augment}, or none')

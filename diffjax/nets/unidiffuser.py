@@ -21,23 +21,37 @@ SIZES = {'release': (30, 1536, 24)}  # depth (without the middle block), width, 
 
 def unidiffuser(
   size: str = 'release',
+  *,
   patch: int = 2,
   depth: int | None = None,
   width: int | None = None,
   heads: int | None = None,
   classes: int = 0,
-  attention: str | Callable = 'xla',
+  attention_impl: str | Callable = 'xla',
   dtype: Any = 'float32',
   remat: bool | str | None = None,
   scan: bool = False,
 ) -> Apply:
-  """`UniDiffuser` of the released size, with any of depth, width and heads replaced.
+  """Makes a `UniDiffuser` behind the interface of networks, of the released size or with its numbers replaced.
 
-  InputError names field, value and what is allowed; shapes are checked in `init` or the first trace.
+  Args:
+    size: the released one: 'release'.
+    patch: height and width of a patch.
+    depth: blocks around the middle one, an even number, in place of those of `size`.
+    width: features of a token, in place of those of `size`; divisible by 4.
+    heads: attention heads, in place of those of `size`; divides the width.
+    classes: the number of classes, 0 for none.
+    attention_impl: the implementation of attention, see `attention.Attend`.
+    dtype: of the activations: 'float32', 'bfloat16', 'float16' or 'float64'.
+    remat: what the backward pass computes again, see `layers.rematted`; None nothing.
+    scan: whether equal blocks are compiled once, their weights stacked (`transformer.stacked`).
+
+  Raises:
+    InputError: an argument out of its range; shapes are checked in `init` or the first trace.
   """
   depth, width, heads = dimensions(SIZES, size, depth, width, heads)
   check('depth', depth, depth % 2 == 0, 'even, as half of the blocks come before the middle one')
-  check_options(patch, classes, attention, remat)
+  check_options(patch, classes, attention_impl, remat)
   return Apply(
     UniDiffuser(
       depth=depth,
@@ -45,7 +59,7 @@ def unidiffuser(
       heads=heads,
       patch=patch,
       classes=classes,
-      attention=attention,
+      attention_impl=attention_impl,
       dtype=activation_dtype(dtype),
       remat=remat or None,
       scan=bool(scan),
@@ -75,7 +89,7 @@ class UniDiffuser(nn.Module):
   heads: int
   patch: int = 2
   classes: int = 0
-  attention: str | Callable = 'xla'
+  attention_impl: str | Callable = 'xla'
   dtype: Any = jnp.float32
   remat: bool | str | None = None
   scan: bool = False

@@ -47,6 +47,7 @@ def torch_bias(fan_in: int) -> Callable:
 
 def uvit(
   size: str = 'S',
+  *,
   patch: int = 2,
   depth: int | None = None,
   width: int | None = None,
@@ -54,19 +55,33 @@ def uvit(
   classes: int = 0,
   text: tuple[int, int] | None = None,
   conv: bool = True,
-  attention: str | Callable = 'xla',
+  attention_impl: str | Callable = 'xla',
   dtype: Any = 'float32',
   remat: bool | str | None = None,
   scan: bool = False,
 ) -> Apply:
-  """`UViT` of a published size, 'S', 'S-deep', 'M', 'L' or 'H', with any of depth, width and heads replaced.
+  """Makes a `UViT` behind the interface of networks, of a published size or with its numbers replaced.
 
-  depth counts the blocks around the middle one. InputError names field, value and what is allowed; shapes are checked
-  in `init` or the first trace.
+  Args:
+    size: a published one: 'S', 'S-deep', 'M', 'L' or 'H'.
+    patch: height and width of a patch.
+    depth: blocks around the middle one, an even number, in place of those of `size`.
+    width: features of a token, in place of those of `size`; divisible by 4.
+    heads: attention heads, in place of those of `size`; divides the width.
+    classes: the number of classes, 0 for none.
+    text: (tokens, features) of the condition where it is a text; None with classes.
+    conv: whether a 3x3 convolution ends the network.
+    attention_impl: the implementation of attention, see `attention.Attend`.
+    dtype: of the activations: 'float32', 'bfloat16', 'float16' or 'float64'.
+    remat: what the backward pass computes again, see `layers.rematted`; None nothing.
+    scan: whether equal blocks are compiled once, their weights stacked (`transformer.stacked`).
+
+  Raises:
+    InputError: an argument out of its range; shapes are checked in `init` or the first trace.
   """
   depth, width, heads = dimensions(SIZES, size, depth, width, heads)
   check('depth', depth, depth % 2 == 0, 'even, as half of the blocks come before the middle one')
-  check_options(patch, classes, attention, remat)
+  check_options(patch, classes, attention_impl, remat)
   pair = text is None or (len(text) == 2 and all(map(is_count, text)))
   check('text', text, pair and not (text and classes), '(tokens, features) or None, and None with classes')
   return Apply(
@@ -78,7 +93,7 @@ def uvit(
       classes=classes,
       text=None if text is None else (text[0], text[1]),
       conv=bool(conv),
-      attention=attention,
+      attention_impl=attention_impl,
       dtype=activation_dtype(dtype),
       remat=remat or None,
       scan=bool(scan),
@@ -89,7 +104,7 @@ def uvit(
 class UViT(nn.Module):
   """A transformer with long skips from a noisy image and its noise level to an image of the same size.
 
-  The image a noisy image points to: (B, H, W, C) -> (B, H, W, C) float32; not zero at init, as published.
+  (B, H, W, C) -> (B, H, W, C) float32; not zero at init, as published.
 
   h = [label row, cossin_D(t), text, W patches(x)] + trained positions
   h, s_i <- Block(h),              depth/2 times, every s_i kept
@@ -102,8 +117,9 @@ class UViT(nn.Module):
   Positions are trained for one image size. InputError for an image that does not divide, or a condition the network
   does not take.
 
-  Weights, statistics, softmax and output are float32, other activations `dtype`. `attention` as in `Attend`, `remat` as
-  in `layers.rematted`; `scan` compiles one block of each half and stacks the weights (`transformer.stacked`).
+  Weights, statistics, softmax and output are float32, other activations `dtype`. `attention_impl` as in `Attend`,
+  `remat` as in `layers.rematted`; `scan` compiles one block of each half and stacks the weights
+  (`transformer.stacked`).
   Taps, all tokens each: 'in', 'in_block_{i}/out', 'middle/out', 'out_block_{i}/out', '.../attention/out', 'head'; under
   scan 'in_blocks/out' and so on, (depth/2, B, N, D). Hooks: 'in_block_{i}/attention' and so on.   arXiv:2209.12152
   """
@@ -115,7 +131,7 @@ class UViT(nn.Module):
   classes: int = 0
   text: tuple[int, int] | None = None
   conv: bool = True
-  attention: str | Callable = 'xla'
+  attention_impl: str | Callable = 'xla'
   dtype: Any = jnp.float32
   remat: bool | str | None = None
   scan: bool = False
@@ -160,11 +176,11 @@ def trunk(net: Any, tokens: dict[str, Any], post: bool = False) -> dict[str, Any
   h = jnp.concatenate([value.astype(net.dtype) for value in tokens.values()], axis=1)
   h += net.param('positions', named(normal, None, 'out'), h.shape[1:]).astype(net.dtype)
   tap(net, 'in', h)
-  fields = dict(heads=net.heads, how=net.attention, post=post, dtype=net.dtype)
+  fields = dict(heads=net.heads, attention_impl=net.attention_impl, post=post, dtype=net.dtype)
   options = dict(remat=net.remat, scan=net.scan)
   h, skips = chain(Block, fields, net.depth // 2, 'in_block', h, **options)
   h, _ = rematted(Block, net.remat)(**fields, name='middle')(h)
-  h, _ = chain(Block, fields, net.depth // 2, 'out_block', h, each=reverse(skips), **options)
+  h, _ = chain(Block, fields, net.depth // 2, 'out_block', h, own=reverse(skips), **options)
   h = LayerNorm(1e-5, dtype=net.dtype, name='norm')(h)
   tap(net, 'head', h)
   return {name: h[:, place] for name, place in places.items()}
@@ -173,33 +189,32 @@ def trunk(net: Any, tokens: dict[str, Any], post: bool = False) -> dict[str, Any
 class Block(nn.Module):
   """A U-ViT block: attention and a feed-forward net, each behind a layer norm.
 
-  x += Attn(LN x);  x += FeedForward(LN x); with `post`  x = LN(x + Attn x);  x = LN(x + FeedForward x).
+  h += Attn(LN h);  h += FeedForward(LN h); with `post`  h = LN(h + Attn h);  h = LN(h + FeedForward h).
 
-  No bias of q, k and v.
-  With a skip, (B, N, D) like x, W [x, skip] comes first, under another LN if `post`. Returns the result twice: the
-  second is what a later block is handed as its skip.
+  No bias of q, k and v. With a skip `own`, (B, N, D) like h, W [h, own] comes first, under another LN if `post`;
+  `shared` is not used. Returns the result twice: the second is what a later block is handed as its skip.
   """
 
   heads: int
-  how: str | Callable = 'xla'
+  attention_impl: str | Callable = 'xla'
   post: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x, skip=None, given=()):
+  def __call__(self, h, own=None, shared=()):
     def norm(h, name):
       return LayerNorm(1e-5, dtype=self.dtype, name=name)(h)
 
-    attention = MultiHead(self.heads, self.how, False, normal, self.dtype, name='attention')
+    attention = MultiHead(self.heads, self.attention_impl, False, normal, self.dtype, name='attention')
     feed = FeedForward(tanh=False, initial=normal, dtype=self.dtype, name='feed')
-    if skip is not None:
-      x = Dense(x.shape[-1], initial=normal, dtype=self.dtype, name='skip')(jnp.concatenate([x, skip], -1))
-      x = norm(x, 'norm_skip') if self.post else x
+    if own is not None:
+      h = Dense(h.shape[-1], initial=normal, dtype=self.dtype, name='skip')(jnp.concatenate([h, own], -1))
+      h = norm(h, 'norm_skip') if self.post else h
     if self.post:
-      x = norm(x + attention(x), 'norm_0')
-      x = norm(x + feed(x), 'norm_1')
+      h = norm(h + attention(h), 'norm_0')
+      h = norm(h + feed(h), 'norm_1')
     else:
-      x += attention(norm(x, 'norm_0'))
-      x += feed(norm(x, 'norm_1'))
-    tap(self, 'out', x)
-    return x, x
+      h += attention(norm(h, 'norm_0'))
+      h += feed(norm(h, 'norm_1'))
+    tap(self, 'out', h)
+    return h, h

@@ -100,7 +100,7 @@ def main():
   best, remat = peak() * jax.device_count(), True if options.remat == 'True' else options.remat
   plain: dict[str, Any] = dict(classes=1000, dtype='bfloat16', remat=remat)
   if options.case == 'dit':
-    net, shape = nets.dit('XL', **plain, attention=options.attention, scan=options.scan), (32, 32, 4)
+    net, shape = nets.dit('XL', **plain, attention_impl=options.attention, scan=options.scan), (32, 32, 4)
     bare = nets.dit('XL', classes=1000)
   else:
     sizes: dict[str, Any] = dict(width=192, channel_mult=(1, 2, 3, 4), blocks_per_level=3, attention=(32, 16, 8))

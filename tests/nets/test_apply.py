@@ -37,7 +37,7 @@ def test_params_are_a_plain_dictionary_of_float32():
 
 
 def test_params_do_not_depend_on_an_open_mesh(initial):
-  net = unet(8, (1,), 1, ())
+  net = unet(8, channel_mult=(1,), blocks_per_level=1, attention=())
   want = initial(net, X, T)
   with jax.set_mesh(jax.make_mesh((1,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))):
     got = initial(net, X, T)

@@ -36,7 +36,7 @@ def test_count_of_the_paper(size, patch, millions):
 
 def test_count_of_the_release():
   """DiT-XL/2 has 675,129,632 parameters, among them the 256 x 1152 fixed positions, which are none here."""
-  net = dit('XL', 2, classes=1000, out_channels=8)
+  net = dit('XL', patch=2, classes=1000, out_channels=8)
   assert count(net, jnp.zeros((1, 32, 32, 4))) == 675_129_632 - 256 * 1152
 
 
@@ -91,7 +91,7 @@ def test_more_channels_out():
   net = dit(depth=1, width=16, heads=2, out_channels=4)
   params = jax.eval_shape(net.init, jax.random.key(0), X, T)
   assert jax.eval_shape(net, params, X, T).shape == (2, 4, 4, 4)
-  with pytest.raises(ValueError, match='^out_channels: 0'):
+  with pytest.raises(ValueError, match='^out_channels: got 0'):
     dit(out_channels=0)
 
 
@@ -100,13 +100,13 @@ def test_cossin_order_and_frequencies():
   t = jnp.array([0.0, 3.5, 1000.0])
   angle = np.outer(t, 10000.0 ** -np.array([0, 0.25, 0.5, 0.75]))
   np.testing.assert_allclose(cossin(t, 8), np.concatenate([np.cos(angle), np.sin(angle)], 1), atol=2e-4)
-  with pytest.raises(ValueError, match='^size: 7'):
+  with pytest.raises(ValueError, match='^size: got 7'):
     cossin(t, 7)
 
 
 def test_cudnn_says_what_it_needs():
-  net = dit(depth=1, width=16, heads=2, attention='cudnn')
-  with pytest.raises(ValueError, match="^attention: 'cudnn'.*bfloat16.*float32"):
+  net = dit(depth=1, width=16, heads=2, attention_impl='cudnn')
+  with pytest.raises(ValueError, match="^attention_impl: got 'cudnn'.*bfloat16.*float32"):
     jax.eval_shape(net.init, jax.random.key(0), X, T)
 
 
@@ -114,8 +114,8 @@ def test_attention_of_ones_own(filled):
   """Any function (q, k, v, mask) serves; one that computes the same gives the same."""
   params = filled(dit(depth=1, width=16, heads=2), X, T)
   want = dit(depth=1, width=16, heads=2)(params, X, T)
-  np.testing.assert_allclose(dit(depth=1, width=16, heads=2, attention=by_hand)(params, X, T), want, atol=1e-5)
-  assert dit(attention=by_hand) == dit(attention=by_hand) != dit()
+  np.testing.assert_allclose(dit(depth=1, width=16, heads=2, attention_impl=by_hand)(params, X, T), want, atol=1e-5)
+  assert dit(attention_impl=by_hand) == dit(attention_impl=by_hand) != dit()
 
 
 def by_hand(q, k, v, mask=None):

@@ -224,7 +224,7 @@ def test_attention_by_another_function_and_hooked(filled):
   params = filled(net, x, t)
   run = lambda net: jax.jit(net, compiler_options=QUICK)(params, x, t, y)  # noqa: E731
   want = run(net)
-  np.testing.assert_allclose(run(edm2(**TINY, how=by_hand)), want, atol=1e-5)
+  np.testing.assert_allclose(run(edm2(**TINY, attention_impl=by_hand)), want, atol=1e-5)
   assert jnp.abs(run(dataclasses.replace(net, hooks=(('up0_*', blind),))) - want).max() > 1e-3
   names = edm2(**SMALL).hook_names(x, t)
   assert names == ('down1_0/attention', 'middle_0/attention', 'up1_0/attention', 'up1_1/attention')
@@ -251,7 +251,7 @@ def test_logical_axes():
     ('classes', dict(classes=-1)),
     ('out_channels', dict(out_channels=0)),
     ('attention', dict(attention=(0,))),
-    ('attention', dict(how='flash')),
+    ('attention_impl', dict(attention_impl='flash')),
     ('remat', dict(remat='some')),
   ],
 )

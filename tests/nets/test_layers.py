@@ -16,7 +16,7 @@ def test_sincos_order_and_range():
   np.testing.assert_allclose(e[:, :4], np.sin(np.outer(t, w)), atol=1e-4)
   np.testing.assert_allclose(e[:, 4:], np.cos(np.outer(t, w)), atol=1e-4)
   assert sincos(t.astype(jnp.bfloat16), 8).dtype == jnp.float32
-  with pytest.raises(ValueError, match='^size: 7'):
+  with pytest.raises(ValueError, match='^size: got 7'):
     sincos(t, 7)
 
 

@@ -194,7 +194,7 @@ def test_positions():
     ('heads', dict(heads=3)),
     ('patch', dict(patch=1.5)),
     ('classes', dict(classes=-1)),
-    ('attention', dict(attention='flash')),
+    ('attention_impl', dict(attention_impl='flash')),
     ('dtype', dict(dtype='int8')),
     ('remat', dict(remat='everything')),
   ],
