@@ -8,7 +8,8 @@ import pytest
 import diffjax
 from diffjax import solvers
 from diffjax.cli import main
-from diffjax.runs.generate import starts
+from diffjax.methods import solved
+from diffjax.runs.generate import key_batch
 from diffjax.runs.spread import spread
 from diffjax.solvers.solver_file import read
 
@@ -50,7 +51,7 @@ def test_sample_and_evaluate_begin_at_the_grids_first_time(workdir, tmp_path):
   with np.load(f'{tmp_path}/it.npz') as file:
     drawn = file['samples']
   solver = solvers.dpmpp_2m(process, np.array(FINE))
-  x, _ = starts(denoise, solver, (2,), 0, 0, 64, data)
+  x, _ = solved(denoise, solver, (2,), data).start(key_batch(0, np.arange(64)))
   np.testing.assert_allclose(drawn, solvers.sample(denoise, solver, x), atol=1e-4)
   assert np.sqrt(np.mean((drawn - data.mean) ** 2)) < 1.5 * data.std
   assert main(['evaluate', f'--workdir={workdir}', *late(FINE)]) == 0
