@@ -1,8 +1,8 @@
-"""What a data set is: random access to examples {'x': float32, 'cond': int32}, and the checks every example passes."""
+"""What a data set is: random access to examples {'x', 'cond' and what else there is}, and the checks they pass."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,15 +10,18 @@ import numpy as np
 
 from diffjax.errors import InputError
 
-__all__ = ['Arrays', 'DataSet', 'check', 'misnamed', 'scaled']
+__all__ = ['KINDS', 'Arrays', 'DataSet', 'check', 'misnamed', 'scaled']
+
+KINDS = ('images', 'latents', 'points', 'pairs', 'modalities', 'tokens', 'series', 'molecules')
 
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-  """A source held in memory: x (n, ...) float32, or a dict of such modalities, and cond (n,) int32 or None."""
+  """A source held in memory: x (n, ...), or a dict of such modalities, cond (n,) int32 or None, and others by name."""
 
   x: Any
   cond: np.ndarray | None = None
+  others: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return len(jax.tree.leaves(self.x)[0])
@@ -28,7 +31,7 @@ class Arrays:
     example = {'x': jax.tree.map(lambda x: x[index], self.x)}
     if self.cond is not None:
       example['cond'] = self.cond[index]
-    return example
+    return example | {name: value[index] for name, value in self.others.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,12 @@ class DataSet:
   0..classes-1 and is missing where `classes` is None. A source that has `__getitems__(indices)` is read many examples
   at a time. Several modalities are held in memory: x and `shape` are then dicts of their names. `names` are those of
   the classes, in the order of the labels, where they have any.
+
+  Attributes:
+    kind: one of KINDS, by which evaluation chooses its figures; from the shape where it is not given.
+    others: the shapes of what an example holds beside x and cond, float32: {'source': (8, 8, 1)}, x's partner.
+    vocabulary: of tokens: x is (L,) int32 in 0..vocabulary-1; None for numbers.
+    law: the exact law of x where it is known, with what it can say (`log_prob`, `entropy`, `means`, `covariances` ...).
   """
 
   name: str
@@ -48,6 +57,15 @@ class DataSet:
   shape: Any
   classes: int | None = None
   names: tuple[str, ...] | None = None
+  kind: str = ''
+  others: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+  vocabulary: int | None = None
+  law: Any = None
+
+  def __post_init__(self):
+    object.__setattr__(self, 'kind', self.kind or _kind(self.shape, self.others, self.vocabulary))
+    if self.kind not in KINDS:
+      raise InputError(f'{self.name}: kind is {self.kind!r}, allowed: {", ".join(KINDS)}')
 
   @property
   def size(self) -> int:
@@ -55,13 +73,23 @@ class DataSet:
     return len(self.source)
 
   @property
+  def keys(self) -> tuple[str, ...]:
+    """What a batch holds: 'x', 'cond' where there are classes, and the names of `others`."""
+    return ('x', *(() if self.classes is None else ('cond',)), *self.others)
+
+  @property
+  def dtype(self) -> Any:
+    """Of x: int32 for tokens, float32 for all else."""
+    return np.dtype(np.float32 if self.vocabulary is None else np.int32)
+
+  @property
   def nbytes(self) -> int:
-    """Bytes of all x together, in float32."""
-    shapes = self.shape.values() if isinstance(self.shape, dict) else [self.shape]
+    """Bytes of all x and all others together, in 32 bits each."""
+    shapes = [*(self.shape.values() if isinstance(self.shape, dict) else [self.shape]), *self.others.values()]
     return 4 * self.size * sum(map(math.prod, shapes))
 
   def take(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
-    """The examples `indices` stacked: x (b, ...) float32 and cond (b,) int32.
+    """The examples `indices` stacked: x (b, ...) float32, cond (b,) int32 and what else there is.
 
     Raises:
       InputError: for an example of another shape, not finite, out of range or with a label that does not exist.
@@ -71,31 +99,46 @@ class DataSet:
     indices = [int(i) for i in indices]
     read = getattr(self.source, '__getitems__', None)
     examples = read(indices) if read else [self.source[i] for i in indices]
+    wanted = {'x': self.shape, **self.others}
     for i, example in zip(indices, examples, strict=True):
-      if np.shape(example['x']) != self.shape:
-        raise InputError(f'{self.name}, example {i}: x has shape {np.shape(example["x"])}, must be {self.shape}')
-    batch: dict[str, np.ndarray] = {'x': np.stack([e['x'] for e in examples], dtype=np.float32)}
+      for key, shape in wanted.items():
+        if np.shape(example[key]) != shape:
+          raise InputError(f'{self.name}, example {i}: {key} has shape {np.shape(example[key])}, must be {shape}')
+    batch: dict[str, np.ndarray] = {'x': np.stack([e['x'] for e in examples], dtype=self.dtype)}
     if self.classes is not None:
       batch['cond'] = np.asarray([e['cond'] for e in examples], np.int32)
     check(self.name, batch['x'], batch.get('cond'), self.classes, indices)
-    return batch
+    return batch | {key: np.stack([e[key] for e in examples], dtype=np.float32) for key in self.others}
 
   def loaded(self, chunk: int = 1024) -> 'DataSet':
     """The same set read once into one contiguous array; itself where it is one already."""
     if isinstance(self.source, Arrays):
       return self
-    x = np.empty((self.size, *self.shape), np.float32)
-    cond = None if self.classes is None else np.empty(self.size, np.int32)
+    whole = {key: np.empty((self.size, *shape), np.float32) for key, shape in self.others.items()}
+    whole['x'] = np.empty((self.size, *self.shape), self.dtype)
+    if self.classes is not None:
+      whole['cond'] = np.empty(self.size, np.int32)
     for i in range(0, self.size, chunk):
       part = self.take(range(i, min(i + chunk, self.size)))
-      x[i : i + chunk] = part['x']
-      if cond is not None:
-        cond[i : i + chunk] = part['cond']
-    return dataclasses.replace(self, source=Arrays(x, cond))
+      for key, values in whole.items():
+        values[i : i + chunk] = part[key]
+    x, cond = whole.pop('x'), whole.pop('cond', None)
+    return dataclasses.replace(self, source=Arrays(x, cond, whole))
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """All examples in order: {'x': (n, ...), 'cond': (n,)}."""
+    """All examples in order: {'x': (n, ...), 'cond': (n,), and what else there is}."""
     return self.loaded().source[:]
+
+
+def _kind(shape: Any, others: Mapping[str, Any], vocabulary: int | None) -> str:
+  """What a set of this shape is, where it does not say."""
+  if isinstance(shape, dict):
+    return 'modalities'
+  if vocabulary is not None:
+    return 'tokens'
+  if 'source' in others:
+    return 'pairs'
+  return 'images' if len(shape) == 3 else 'points'
 
 
 def misnamed(where: str, found: Sequence[str], allowed: Sequence[str]) -> InputError:

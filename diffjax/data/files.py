@@ -68,7 +68,7 @@ def npz(split: str, path: str, classes: int | None = None, latents: bool = False
     check(str(place), x[:0], y, classes)
     y = y.astype(np.int32)
   check(str(place), x, bounded=not latents)
-  return DataSet(str(place), Arrays(x, y), x.shape[1:], classes)
+  return DataSet(str(place), Arrays(x, y), x.shape[1:], classes, kind='latents' if latents else '')
 
 
 def folder(

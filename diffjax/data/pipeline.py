@@ -36,7 +36,9 @@ def batches(
   flip: bool = False,
   augment: float = 0.0,
 ) -> 'Stream':
-  """Batches start, start + 1, ...: {'x': (batch / hosts, ...) float32, 'cond': (batch / hosts,) int32}, without end.
+  """Batches start, start + 1, ...: {'x': (batch / hosts, ...), 'cond': (batch / hosts,) int32, ...}, without end.
+
+  They hold what `dataset.keys` says.
 
   Row r of global batch i is example pi_e[p mod n], where p = i batch + r, e = p div n is the epoch and pi_e a random
   permutation that depends on (seed, e) only. So every example comes once an epoch, a batch may straddle epochs, and
@@ -46,7 +48,8 @@ def batches(
   `jax.make_array_from_process_local_data` lays out a batch sharded over processes.
 
   With `flip` an image is mirrored left to right with probability 1/2; with `augment`, a probability, it is moved as
-  `diffjax.data.augment` says and the batch has 'augment' (batch / hosts, 9), which the network must be told.
+  `diffjax.data.augment` says and the batch has 'augment' (batch / hosts, 9), which the network must be told. An image
+  that it is paired with is mirrored with it.
 
   Sets up to about 1 GB are read once into one array, larger ones record by record. Where there is more to do than to
   gather from memory, it is done ahead by `prefetch` threads in each of `workers` processes (none: in this one); close()
@@ -54,7 +57,7 @@ def batches(
 
   Raises:
     InputError: batch not a positive multiple of hosts, host outside 0..hosts-1, a negative number, augment above 1, or
-      flips of what is no image.
+      flips of what is no image, or augment of pairs.
   """
   host, hosts = shard
   if hosts < 1 or not 0 <= host < hosts:
@@ -68,6 +71,9 @@ def batches(
     raise InputError(f'augment is {augment}, must be a probability, 0 to 1')
   if (flip or augment) and len(dataset.shape) != 3:
     raise InputError(f'flip={flip}, augment={augment} need images (H, W, C), {dataset.name} has {dataset.shape}')
+  if augment and dataset.others or flip and any(len(shape) != 3 for shape in dataset.others.values()):
+    others = ', '.join(f'{key} {shape}' for key, shape in dataset.others.items())
+    raise InputError(f'flip={flip}, augment={augment} would move x alone; {dataset.name} pairs it with {others}')
   import grain
   from absl import flags
 
@@ -109,7 +115,8 @@ class Batches:
     u = uniforms(self.seed, index, self.host * rows, (self.host + 1) * rows)
     if self.flip:
       mirrored = u[:, -1] < 0.5
-      batch['x'][mirrored] = batch['x'][mirrored, :, ::-1]
+      for key in ('x', *self.dataset.others):
+        batch[key][mirrored] = batch[key][mirrored, :, ::-1]
     if self.augment:
       moves = draw(u, self.augment)
       batch |= {'x': move(batch['x'], moves), 'augment': label(moves)}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,12 +19,16 @@ __all__ = ['digits', 'load', 'synthetic']
 def load(name: str, split: str = 'train', data_dir: str | None = None, names: Sequence[str] = (), **options) -> DataSet:
   """The data set `name`, one split of it.
 
-  Names: 'digits' (needs no download), 'digits_labels' and 'digits_projection' (two modalities each), any name of
-  tensorflow_datasets ('cifar10', 'imagenet_resized/64x64'; option size), 'folder' (path, size, channels,
-  background), 'npz' (path,
-  classes, latents, factor), the toys (n, seed) and 'synthetic' (shape, n, classes). `data_dir` is where tfds sets lie,
-  by default $TFDS_DATA_DIR or ~/tensorflow_datasets. `names` states what the classes are called, in the order of their
-  labels: it names those of a set that has none, orders the class folders of 'folder', and others are refused.
+  Names: 'digits' (needs no download), any name of tensorflow_datasets ('cifar10', 'imagenet_resized/64x64'; option
+  size), 'folder' (path, size, channels, background), 'npz' (path, classes, latents, factor), the toys (n, seed),
+  'synthetic' (shape, n, classes) and those that are made or cut, of which the page of each says the law and options:
+    `pairs`         digits_labels, digits_projection; digits_edges, digits_noisy, digits_styles, digits_coarse
+    `photographs`   photographs       `moving`      moving_digits
+    `tokens`        chains, grammar, digits_levels
+    `series`        series            `spectra`     spectra           `molecules`   molecules
+  `data_dir` is where tfds sets lie, by default $TFDS_DATA_DIR or ~/tensorflow_datasets. `names` states what the classes
+  are called, in the order of their labels: it names those of a set that has none, orders the class folders of
+  'folder', and others are refused.
 
   Raises:
     InputError: unknown name or option (with the nearest), set not found or not prepared (with the command), bad data.
@@ -63,10 +68,9 @@ def own(name: str, data_dir: str | None) -> Callable:
     return partial(toys.toy, name)
   if name in files.__all__:
     return getattr(files, name)
-  if name in PAIRS:
-    from diffjax.data import pairs
-
-    return partial(getattr(pairs, name), data_dir=data_dir)
+  if name in MADE:
+    reader = getattr(importlib.import_module(f'diffjax.data.{MADE[name]}'), name)
+    return partial(reader, data_dir=data_dir) if 'data_dir' in inspect.signature(reader).parameters else reader
   return partial(digits, data_dir=data_dir) if name == 'digits' else synthetic
 
 
@@ -96,5 +100,14 @@ def tfds_set(name: str, split: str, data_dir: str | None = None, size: int | Non
 
 
 GIVEN = ('name', 'split', 'data_dir', 'names')
-PAIRS = ('digits_labels', 'digits_projection')
-OWN = ('digits', *PAIRS, 'folder', 'npz', *toys.__all__, 'synthetic')
+PAGES = dict(
+  pairs=('digits_labels', 'digits_projection', 'digits_edges', 'digits_noisy', 'digits_styles', 'digits_coarse'),
+  photographs=('photographs',),
+  moving=('moving_digits',),
+  tokens=('chains', 'grammar', 'digits_levels'),
+  series=('series',),
+  spectra=('spectra',),
+  molecules=('molecules',),
+)
+MADE = {name: page for page, names in PAGES.items() for name in names}  # pages are imported when they are used
+OWN = ('digits', *MADE, 'folder', 'npz', *toys.__all__, 'synthetic')

@@ -3,6 +3,7 @@
 import numpy as np
 
 from diffjax.data.dataset import Arrays, DataSet
+from diffjax.data.seeds import of_split
 from diffjax.errors import InputError
 
 __all__ = ['checkerboard', 'moons', 'pinwheel', 'ring8', 'swiss_roll']
@@ -15,8 +16,7 @@ def toy(name: str, split: str, n: int = 2**16, seed: int = 0) -> DataSet:
   """
   if n < 1:
     raise InputError(f'data {name!r}: n is {n}, must be at least 1')
-  rng = np.random.RandomState(np.random.SeedSequence([seed, *f'{name}/{split}'.encode()]).generate_state(4))
-  x, label = globals()[name](rng, n)
+  x, label = globals()[name](of_split(seed, name, split), n)
   cond = None if label is None else label.astype(np.int32)
   return DataSet(name, Arrays(x.astype(np.float32), cond), (2,), PARTS[name])
 

@@ -176,3 +176,36 @@ def test_another_seed_or_place_is_another_stream():
     assert order not in orders, (seed, place, orders[order])
     assert number not in numbers, (seed, place, numbers[number])
     orders[order] = numbers[number] = seed, place
+
+
+class Listed(list):
+  """A source that is read one by one."""
+
+
+@pytest.mark.parametrize('held', [True, False])
+def test_others_go_with_x(held, monkeypatch):
+  """What an example holds beside x and cond is in the batch, its own row's, mirrored with it: in memory or read."""
+  x = np.random.RandomState(0).uniform(-1, 1, (N, 4, 6, 1)).astype(np.float32)
+  label, source = np.arange(N, dtype=np.int32), x[:, ::2, ::2]
+  examples = Listed({'x': a, 'cond': c, 'source': b} for a, b, c in zip(x, source, label, strict=True))
+  data = DataSet('pairs', Arrays(x, label, {'source': source}) if held else examples, x.shape[1:], N,
+                 others={'source': source.shape[1:]})  # fmt: skip
+  assert (data.kind, data.keys) == ('pairs', ('x', 'cond', 'source')) and data.nbytes == 4 * N * (24 + 6)
+  monkeypatch.setattr(pipeline, 'IN_MEMORY', 2**30 if held else 0)
+  for key, value in dict(x=x, cond=label, source=source).items():
+    np.testing.assert_array_equal(data.arrays()[key], value)
+  plain, flipped = (take(3, data, 16, 0, flip=flip) for flip in (False, True))
+  for a, b in zip(plain, flipped, strict=True):
+    np.testing.assert_array_equal(a['source'], source[a['cond']])
+    turned = (b['x'] != a['x']).any((1, 2, 3))
+    assert turned.any() and not turned.all()
+    np.testing.assert_array_equal(b['source'][turned], a['source'][turned][:, :, ::-1])
+    np.testing.assert_array_equal(b['source'][~turned], a['source'][~turned])
+  with pytest.raises(ValueError, match=r'augment=0.1 would move x alone; pairs pairs it with source \(2, 3, 1\)'):
+    batches(data, 16, 0, augment=0.1)
+
+
+def test_an_example_whose_source_has_another_shape():
+  examples = [{'x': np.zeros(2), 'source': np.zeros(3 - i)} for i in range(2)]
+  with pytest.raises(ValueError, match=r'example 1: source has shape \(2,\), must be \(3,\)'):
+    DataSet('mine', examples, (2,), others={'source': (3,)}).take([0, 1])

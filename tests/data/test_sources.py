@@ -1,5 +1,7 @@
 """Sets by name: any prepared tfds set, and one clear line for every name, split or record that will not do."""
 
+import importlib
+import inspect
 import sys
 
 import numpy as np
@@ -7,8 +9,10 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from diffjax.data import DataSet, load
+from diffjax.data import DataSet, batches, load
+from diffjax.data.dataset import KINDS
 from diffjax.data.records import prepare
+from diffjax.data.sources import PAGES
 
 PICTURES = np.random.RandomState(0).randint(256, size=(5, 6, 6, 3)).astype(np.uint8)
 
@@ -110,7 +114,13 @@ def test_sixteen_bits_and_names(tmp_path):
   [('digts', 'digits'), ('cifr10', 'cifar10'), ('ring9', 'ring8'), ('kaggle:x', ''), ('', ''), ('a b', '')],
 )
 def test_unknown_names(tmp_path, name, near):
-  words = [repr(name), f"did you mean '{near}", 'digits, digits_labels, digits_projection, folder, npz', tmp_path]
+  words = [
+    repr(name),
+    f"did you mean '{near}",
+    'digits, digits_labels, digits_projection, digits_edges',
+    'molecules, folder, npz',
+    tmp_path,
+  ]
   refused(words, name, data_dir=str(tmp_path))
 
 
@@ -150,3 +160,59 @@ def test_a_source_of_ones_own():
   data = DataSet('mine', [{'x': np.full((2,), i)} for i in range(4)], (2,))
   np.testing.assert_array_equal(data.take([3, 1])['x'], [[3, 3], [1, 1]])
   assert data.arrays()['x'].dtype == np.float32
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_pages_of_made_sets(page, home):
+  """Each name is its page's; a set says what its batches hold, in which shapes and types, and of what kind it is."""
+  module = importlib.import_module(f'diffjax.data.{page}')
+  assert set(PAGES[page]) <= set(module.__all__)
+  for name in PAGES[page]:
+    few = dict(n=5) if 'n' in inspect.signature(getattr(module, name)).parameters else {}
+    for split in ('train', 'test'):
+      data = load(name, split, home, **few)
+      batch = next(batches(data, 3, 0))
+      assert tuple(sorted(batch)) == tuple(sorted(data.keys)) and data.kind in KINDS
+      for key, shape in data.others.items():
+        assert batch[key].shape == (3, *shape) and batch[key].dtype == np.float32
+      if isinstance(data.shape, tuple):
+        assert batch['x'].shape == (3, *data.shape) and batch['x'].dtype == data.dtype
+      assert data.classes is None or batch['cond'].max() < data.classes
+    refused(['split', "'valid'", 'train'], name, 'valid', home, **few)
+
+
+@pytest.mark.parametrize(
+  'name, options, words',
+  [
+    ('digits_noisy', dict(noise=-1), ['data.noise', '-1', 'at least 0']),
+    ('digits_coarse', dict(factor=3), ['data.factor', '3', '2, 4, 8']),
+    ('photographs', dict(size=321), ['data.size', '321', '1 to 320']),
+    ('photographs', dict(source='edges'), ['data.source', "'edges'", "'grey', 'coarse'"]),
+    ('photographs', dict(source='coarse', factor=3), ['data.factor', '3', 'divisor', '16']),
+    ('moving_digits', dict(size=8), ['data.size', '8', 'at least 9']),
+    ('moving_digits', dict(edge='stop'), ['data.edge', "'stop'", "'bounce', 'wrap'"]),
+    ('moving_digits', dict(speed=0), ['data.speed', '0', 'at least 1']),
+    ('chains', dict(rows=((1.0, 0.0),)), ['data.rows', '[2]', '3 rows of 3']),
+    ('chains', dict(start=(0.5, 0.5, 0.5)), ['data.start', 'no probabilities', 'sum 1']),
+    ('chains', dict(length=1.5), ['data.length', '1.5', 'whole numbers']),
+    ('grammar', dict(n=0), ['data.n', '0', 'at least 1']),
+    ('grammar', dict(seed=-1), ['data.seed', '-1']),
+    ('series', dict(rho=1.0), ['data.rho', '1', 'below 1']),
+    ('series', dict(periods=(3.0,)), ['data.periods', '(3.0,)', 'as many']),
+    ('series', dict(phase='none'), ['data.phase', "'none'", "'random', 'fixed'"]),
+    ('spectra', dict(frames=1), ['data.frames', '1', 'at least 2']),
+    ('molecules', dict(formulas=('water', 'salt')), ['data.formulas', 'salt', 'water, ammonia, methane']),
+  ],
+)
+def test_made_sets_refuse(home, name, options, words):
+  refused(words, name, data_dir=home, **options)
+
+
+def test_kinds(tmp_path):
+  """What a set is, where it does not say: by the shape of x, and latents where the file holds latents."""
+  np.savez(tmp_path / 'x.npz', x=np.zeros((3, 4, 4, 2), np.float32))
+  for latents, kind in ((False, 'images'), (True, 'latents')):
+    assert load('npz', path=str(tmp_path / 'x.npz'), latents=latents).kind == kind
+  assert load('ring8', n=5).kind == 'points'
+  with pytest.raises(ValueError, match="kind is 'pictures', allowed: images"):
+    DataSet('mine', [], (2,), kind='pictures')
