@@ -66,7 +66,7 @@ def _report(
   began, what, (drawn, known) = time.perf_counter(), trained.what, samples
   features, classify = metrics.features_for(what.config.data.name, seen)
   bar = lambda name, items: log.bar(items=items, desc=name, leave=False, delay=1)  # noqa: E731
-  figures = metrics.evaluate(drawn, known, (held, known), seen, features, classify, progress=bar)
+  figures = metrics.evaluate(drawn, known, (held, known), seen, features, classify=classify, progress=bar)
   seconds = seconds | dict(evaluate=time.perf_counter() - began)
   report = {**figures, **_circumstances(options.workdir, what, trained.denoise, solver, len(drawn), seconds)}
   if options.solver:

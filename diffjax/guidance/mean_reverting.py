@@ -56,7 +56,7 @@ class Around(Transform):
     if mu is None:
       raise InputError('cond: got None; allowed: mu, one a sample, or a denoiser made with a mu of its own')
     seen = from_centred(self.process, x, mu, t)
-    out = apply_net(inner.net, inner.params, inner.process, inner.kind, seen, t, cond)
+    out = apply_net(inner.net, inner.params, inner.process, inner.kind, seen, t, cond=cond)
     return predict(self.process, inner.kind, x, t, jax.tree.map(lambda out, x: out.astype(x.dtype), out, x))
 
 

@@ -109,6 +109,7 @@ def evolve(
   score: Callable[[Table], Any],
   size: int = 50,
   generations: int = 10,
+  *,
   parents: int = 10,
   rate: float = 0.1,
   seed: int = 0,

@@ -58,6 +58,7 @@ def errors(
   x: Array,
   reference: Array,
   cond: Cond = None,
+  *,
   distance: Callable[[Array, Array], Array] = rms,
   chunk: int | None = None,
 ) -> Array:

@@ -38,7 +38,7 @@ def renoise(process: Process, x: Array, s: Time, t: Time, eps: Array) -> Array:
 
 
 def churned_transfer(
-  denoise: Denoise, x: Array, t: Time, up: Time, s: Time, key_batch: KeyBatch, cond: Cond = None
+  denoise: Denoise, x: Array, t: Time, up: Time, s: Time, key_batch: KeyBatch, *, cond: Cond = None
 ) -> Array:
   """Noise from t up to `up` >= t, then one DDIM step down to s: EDM's churn without Heun.
 

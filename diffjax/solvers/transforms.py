@@ -44,6 +44,7 @@ def churn(
   build: Callable[..., Table],
   process: Process,
   ts: Any,
+  *,
   s_churn: float = 40.0,
   s_min: float = 0.0,
   s_max: float = np.inf,

@@ -40,7 +40,7 @@ def test_churn_of_heun_is_heun_s_own():
   ts = grids.karras(process, 8)
   for options in ({}, {'s_min': 0.05, 's_max': 50.0, 's_noise': 1.003}):
     want = solvers.heun(process, ts, s_churn=2.0, **options)
-    got = churn(solvers.heun, process, ts, 2.0, **options)
+    got = churn(solvers.heun, process, ts, s_churn=2.0, **options)
     np.testing.assert_allclose(got.rows.t, want.rows.t)
     np.testing.assert_array_equal(got.rows.evaluated, want.rows.evaluated)
     np.testing.assert_allclose(got.rows.weights[:, 0], want.rows.weights[:, 0], rtol=1e-9, atol=1e-12)
@@ -54,10 +54,10 @@ def test_churn_of_nothing_is_the_table(name):
   ts = grids.karras(process, 6)
   base, options = getattr(solvers, name), {'order': 1} if name == 'unipc' else {}
   for amount, bounds in ((0.0, {}), (40.0, {'s_min': 1e9})):
-    same = churn(base, process, ts, amount, **bounds, **options)
+    same = churn(base, process, ts, s_churn=amount, **bounds, **options)
     assert not same.stochastic and not same.skips
     np.testing.assert_array_equal(same.rows.weights, base(process, ts, **options).rows.weights)
-  some = churn(base, process, ts, 2.0, s_min=0.1, s_max=10.0, **options)
+  some = churn(base, process, ts, s_churn=2.0, s_min=0.1, s_max=10.0, **options)
   assert some.stochastic and some.nfe == base(process, ts, **options).nfe
 
 
@@ -71,27 +71,29 @@ def test_churn_keeps_the_line_and_the_law(name, kind):
   process, gaps = PROCESSES[kind](), []
   for n in (100, 200):
     ts = grids.karras(process, n)
-    table = churn(getattr(solvers, name), process, ts, 20.0, s_min=0.01)
+    table = churn(getattr(solvers, name), process, ts, s_churn=20.0, s_min=0.01)
     gain, noise = gaussian_law(table, process, 0.25)
     sigma = float(process.schedule(process.t_max)[1])
     alpha = float(process.schedule(process.t_max)[0])
     gaps.append(abs(gain**2 * (alpha**2 * 0.25 + sigma**2) + noise - 0.25) / 0.25)
   assert gaps[0] < 0.2 and gaps[1] < 0.6 * gaps[0], gaps
   ts = grids.karras(process, 5)
-  table = churn(solvers.ddim, process, ts, 2.0)
+  table = churn(solvers.ddim, process, ts, s_churn=2.0)
   true = np.stack(noise_levels.at(process, np.append(table.rows.t, ts[-1]))[:2], 1)
   np.testing.assert_allclose(line(table, process, ts) / true.max(), true / true.max(), atol=1e-7)
 
 
 def test_methods_that_look_back_start_over_after_churn():
   process = schedules.vp_linear()
-  table = churn(solvers.dpmpp_2m, process, grids.uniform_lam(process, 8, to_zero=False), 2.0, s_min=0.2, s_max=2.0)
+  table = churn(
+    solvers.dpmpp_2m, process, grids.uniform_lam(process, 8, to_zero=False), s_churn=2.0, s_min=0.2, s_max=2.0
+  )
   idle = np.flatnonzero(~table.rows.evaluated)
   weights = table.rows.weights
   assert len(idle) > 1 and not weights[idle, 1].any() and not weights[idle + 1, 0, 1].any()
   assert weights[1, 0, 1] and not table.rows.evaluated.all()  # not churned at the start: the second row looks back
   with pytest.raises(ValueError, match='s_churn: got -1; allowed'):
-    churn(solvers.ddim, process, [1.0, 0.5], -1)
+    churn(solvers.ddim, process, [1.0, 0.5], s_churn=-1)
 
 
 BASES = ['ddim', 'dpmpp_2m', 'unipc', 'heun', 'deis_tab']
@@ -196,7 +198,7 @@ def test_first_order_steps_in_the_pair_form_are_ddim():
 
 def test_rows_that_are_not_evaluated_keep_x():
   process = schedules.edm()
-  table = churn(solvers.ddim, process, grids.karras(process, 5), 2.0)
+  table = churn(solvers.ddim, process, grids.karras(process, 5), s_churn=2.0)
   idle = ~table.rows.evaluated
   np.testing.assert_array_equal(pair_form(table, process).rows.weights[idle], table.rows.weights[idle])
 

@@ -23,6 +23,7 @@ LEAST = 0.05  # of the variance of x_s, what free weights leave to each componen
 def gms(
   process: Process,
   ts: Any,
+  *,
   free_weight: bool = True,
   per_dimension: bool = True,
   clip: tuple[float, float] | None = None,

@@ -26,6 +26,7 @@ CORRECTORS = ('langevin', 'ald', 'none')
 def predictor_corrector(
   process: Process,
   ts: Any,
+  *,
   predictor: str = 'reverse_diffusion',
   corrector: str = 'langevin',
   steps: int = 1,

@@ -86,6 +86,7 @@ def laid_out(
 def sn_dpm(
   process: Process,
   ts: Any,
+  *,
   eta: float = 1.0,
   clip: tuple[float, float] | None = None,
   last_std: float | None = None,
@@ -116,6 +117,7 @@ def sn_dpm(
 def npr_dpm(
   process: Process,
   ts: Any,
+  *,
   eta: float = 1.0,
   clip: tuple[float, float] | None = None,
   last_std: float | None = None,

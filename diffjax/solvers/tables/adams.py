@@ -30,6 +30,7 @@ def exponential_adams(
   process: Process,
   ts: Any,
   order: int | None = None,
+  *,
   noise: bool = False,
   corrector: bool = False,
   lower_final: bool = True,

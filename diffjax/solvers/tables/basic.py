@@ -116,6 +116,7 @@ def euler_maruyama(process: Process, ts: Any) -> Table:
 def heun(
   process: Process,
   ts: Any,
+  *,
   s_churn: float = 0.0,
   s_min: float = 0.0,
   s_max: float = np.inf,

@@ -30,6 +30,7 @@ def dpm_v3(
   ts: Any,
   statistics: ModelStatistics,
   order: int | None = None,
+  *,
   corrector: bool = True,
   pseudo: bool = False,
   lower_final: bool = True,

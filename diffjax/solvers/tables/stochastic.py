@@ -22,7 +22,7 @@ __all__ = ['sde_adams', 'sde_dpm', 'sde_dpmpp_2m']
 
 
 def sde_adams(
-  process: Process, ts: Any, order: int | None = None, noise: bool = False, lower_final: bool = True
+  process: Process, ts: Any, order: int | None = None, *, noise: bool = False, lower_final: bool = True
 ) -> Table:
   """Exponential Adams method of the reverse SDE, of any order in its drift.
 

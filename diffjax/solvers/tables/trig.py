@@ -30,6 +30,7 @@ def trig_adams(
   process: Process,
   ts: Any,
   order: int | None = None,
+  *,
   data_std: float = 0.5,
   corrector: bool = True,
   final_order: int = 1,
