@@ -65,12 +65,9 @@ def usf(process: Process, ts: Any, choices: Sequence[Choice]) -> Table:
   reach = [max(i - min(nodes) + choices[i].corrector for i, nodes in enumerate(plan) if choices[i].noise == form)
            if form in {c.noise for c in choices} else 0 for form in (False, True)]  # fmt: skip
   anchors = max(i - nodes[0] + choices[i].corrector for i, nodes in enumerate(plan))
-  points = [f'x{j}' for j in range(1, anchors + 1)]
-  pasts = [[f'{m}{j}' for j in range(1, most + 1)] for m, most in zip('me', reach, strict=True)]
-  table = TableBuilder('x', *points, *pasts[0], *pasts[1])
-  known = [[getattr(table, name) for name in names] for names in pasts]
-  lags = [[table.x0, *known[0]], [table.eps, *known[1]]]  # [noise][rows back]
-  stations = [table.x, *(getattr(table, name) for name in points)]
+  table = TableBuilder('x')
+  before = table.history('x', anchors, table.x)
+  lags = [table.history('m', reach[0], table.x0), table.history('e', reach[1], table.eps)]  # [noise][rows back]
 
   def step(i: int, at: int, x: Combo, ahead: bool) -> Combo:
     """Step i written in the row of node `at`, i or i + 1, where x is the point it starts from."""
@@ -83,16 +80,14 @@ def usf(process: Process, ts: Any, choices: Sequence[Choice]) -> Table:
 
   for i in range(n):
     again = i > 0 and choices[i - 1].corrector and np.isfinite(lam[i - 1 : i + 1]).all()
-    x = step(i - 1, i, stations[i - plan[i - 1][0]], True) if again else table.x
-    here = [x, *stations[1:]]
+    x = step(i - 1, i, before[i - plan[i - 1][0]], True) if again else table.x
+    here = table.history('x', anchors, x)
     if np.isfinite(lam[i : i + 2]).all():
       after = step(i, i, here[i - plan[i][0]], False)
     else:
       ratio = sigma[i + 1] / sigma[i]
       after = ratio * x + (alpha[i + 1] - alpha[i] * ratio) * table.x0
-    kept = [pair for names, lag in zip((points, *pasts), (here, *lags), strict=True)
-            for pair in zip(names, lag, strict=False)]  # fmt: skip
-    table.row(ts[i], x=after, **dict(kept))
+    table.row(ts[i], x=after, **here.shifted(), **lags[0].shifted(), **lags[1].shifted())
   table = table.done()
   return in_data_form(table, process) if any(c.noise for c in choices) else table
 

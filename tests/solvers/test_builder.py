@@ -1,4 +1,4 @@
-"""Tapes: algebra, errors, printing, padding, element-wise and traced coefficients."""
+"""Writing tables: algebra, errors, printing, padding, element-wise and traced coefficients."""
 
 import re
 
@@ -23,6 +23,22 @@ def test_algebra_writes_the_weights():
   np.testing.assert_array_equal(table.rows.weights[1], [[1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0.5]])
   np.testing.assert_array_equal(table.rows.evaluated, [True, False])
   assert table.nfe == 1 and table.skips and table.stochastic and table.registers == ('x', 'm')
+
+
+def test_a_history_holds_the_values_of_earlier_rows():
+  """After k rows that store k-th powers, register j holds that of the row j + 1 back; none before the first."""
+  table = TableBuilder('x', 'other')
+  for i in range(4):
+    h = table.history('m', 2, 2.0**i * table.one)
+    table.row(1 - i / 4, x=h[0] + 10 * h[1] + 100 * h[2], **h.shifted())
+  assert h.names == ('m1', 'm2')
+  table = table.done()
+  assert table.registers == ('x', 'other', 'm1', 'm2')
+  state, seen = np.zeros(4), []
+  for weights in table.rows.weights:
+    state = weights[:, :4] @ state + weights[:, 6]
+    seen.append(state[0])
+  assert seen == [1, 2 + 10, 4 + 20 + 100, 8 + 40 + 200]
 
 
 def test_flags_are_off_where_nothing_needs_them():

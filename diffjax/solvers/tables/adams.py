@@ -8,7 +8,7 @@ With h = lam_s - lam_t the probability-flow ODE is solved by
 and a method replaces x0 or eps by a polynomial in l through the predictions it has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import factorial
 from typing import Any
 
@@ -86,28 +86,25 @@ def multistep(
   order = order_of(order, usual, n)
   if noise:
     warn_of_leaps('Adams method in noise form', ts, alpha, lam)
-  past = [f'm{j}' for j in range(1, order + corrector)]  # m_j: predicted j nodes back
-  names = ['base', *past] if corrector else past  # base: the corrected point one node back
-  table = TableBuilder('x', *names)
-  lags: list[Combo] = [table.eps if noise else table.x0, *(getattr(table, m) for m in past)]
+  table = TableBuilder('x', *['base'] * corrector)  # base: the corrected point one node back
+  m = table.history('m', order + corrector - 1, table.eps if noise else table.x0)
 
-  def step(i: int, x: Combo, known: list[Combo], ahead: list[Combo]) -> Combo:
+  def step(i: int, x: Combo, known: Sequence[Combo], ahead: Sequence[Combo]) -> Combo:
     """From x at node i to node i + 1; known[j] is the prediction at node i - j, ahead[0] the one at node i + 1."""
     p, h = order_at(i, order, lam, lower_final), lam[i + 1] - lam[i]
     ratio, scale = leg(alpha, sigma, i, i + 1, noise)
     nodes = np.array([(lam[i - j] - lam[i]) / h for j in range(p)] + [1.0] * len(ahead))
-    sources = known[:p] + ahead
+    sources = (*known[:p], *ahead)
     return sum((scale * w * m for w, m in zip(weights(nodes, h, noise), sources, strict=True)), ratio * x)
 
   for i in range(n):
     met = corrector and i > 0 and np.isfinite(lam[i - 1 : i + 1]).all()
-    x = step(i - 1, table.base, lags[1:], lags[:1]) if met else table.x
+    x = step(i - 1, table.base, m[1:], m[:1]) if met else table.x
     if np.isfinite(lam[i : i + 2]).all():
-      after = step(i, x, lags, [])
+      after = step(i, x, m[:], ())
     else:
       after = to_data(table, alpha, sigma, i, x)
-    kept = [x, *lags] if corrector else lags
-    table.row(ts[i], evaluated=True, x=after, **dict(zip(names, kept, strict=False)))
+    table.row(ts[i], evaluated=True, x=after, **({'base': x} if corrector else {}), **m.shifted())
   return table.done()
 
 

@@ -118,16 +118,15 @@ def adams_bashforth(process: Process, ts: Any, order: int | None, weights: Calla
   ts, alpha, sigma, lam = on_grid(process, ts)
   order = order_of(order, 4, len(ts) - 1)
   warn_of_leaps('Adams-Bashforth method in rho', ts, alpha, lam)
-  past = [f'e{j}' for j in range(1, order)]  # e_j: eps predicted j nodes back
-  table = TableBuilder('x', *past)
-  lags = [table.eps, *(getattr(table, e) for e in past)]
+  table = TableBuilder('x')
+  eps = table.history('e', order - 1, table.eps)
   for i in range(len(ts) - 1):
     after = alpha[i + 1] * table.x0 + sigma[i + 1] * table.eps
     if np.isfinite(lam[i : i + 2]).all():
       after = alpha[i + 1] / alpha[i] * table.x
-      for w, eps in zip(weights(i, min(order, i + 1)), lags, strict=False):
-        after = after + alpha[i + 1] * w * eps
-    table.row(ts[i], x=after, **dict(zip(past, lags, strict=False)))
+      for w, e in zip(weights(i, min(order, i + 1)), eps[:], strict=False):
+        after = after + alpha[i + 1] * w * e
+    table.row(ts[i], x=after, **eps.shifted())
   return table.done()
 
 

@@ -95,20 +95,20 @@ def ghvb(process: Process, ts: Any, order: float | None = None) -> Table:
     raise InputError(f'order: got {order!r}; allowed: at most the {n} steps of the grid')
   ts, alpha, sigma, lam = on_grid(process, ts)
   warn_of_leaps('ghvb', ts, alpha, lam)
-  names = [f'v{j}' for j in range(1, max(k, 2))]  # v_j: the average j nodes back
-  table = TableBuilder('x', *names)
-  past = [getattr(table, name) for name in names]
+  table, depth = TableBuilder('x'), max(k, 2) - 1
   for i in range(n):
-    v = (1 - b) * past[0] + b * table.eps if i else table.eps
-    lags = [v, *past]
+    v = table.history('v', depth, table.eps)
+    if i:
+      v = table.history('v', depth, (1 - b) * v[1] + b * table.eps)
+    order_now = min(k, i + 1)
     after = alpha[i + 1] * table.x0 + sigma[i + 1] * table.eps
     if np.isfinite(lam[i : i + 2]).all():
       ratio = alpha[i + 1] / alpha[i]
       gain = sigma[i + 1] - ratio * sigma[i]
       after = ratio * table.x
-      for c, part in zip(_ghvb_weights(min(k, i + 1), b), lags, strict=False):
+      for c, part in zip(_ghvb_weights(order_now, b), v[:order_now], strict=True):
         after = after + gain * c / b * part
-    table.row(ts[i], x=after, **dict(zip(names, lags, strict=False)))
+    table.row(ts[i], x=after, **v.shifted())
   return table.done()
 
 

@@ -49,9 +49,8 @@ def sde_adams(
   """
   ts, alpha, sigma, lam = on_grid(process, ts)
   order = order_of(order, 3, len(ts) - 1)
-  past = [f'm{j}' for j in range(1, order)]  # m_j: predicted j nodes back
-  table = TableBuilder('x', *past)
-  lags = [table.eps if noise else table.x0, *(getattr(table, m) for m in past)]
+  table = TableBuilder('x')
+  predicted = table.history('m', order - 1, table.eps if noise else table.x0)
   for i in range(len(ts) - 1):
     h = lam[i + 1] - lam[i]
     plain = np.isfinite(lam[i : i + 2]).all()
@@ -66,9 +65,9 @@ def sde_adams(
         (alpha[i + 1] / alpha[i], -sigma[i + 1]) if noise else (sigma[i + 1] / sigma[i] * np.exp(-h), alpha[i + 1])
       )
       after = ratio * table.x
-      for w, m in zip(np.linalg.solve(np.vander(nodes, increasing=True).T, moments), lags, strict=False):
+      for w, m in zip(np.linalg.solve(np.vander(nodes, increasing=True).T, moments), predicted[:p], strict=True):
         after = after + scale * w * m
-    table.row(ts[i], evaluated=True, x=after + sigma[i + 1] * z * table.z, **dict(zip(past, lags, strict=False)))
+    table.row(ts[i], evaluated=True, x=after + sigma[i + 1] * z * table.z, **predicted.shifted())
   return in_data_form(table.done(), process) if noise else table.done()
 
 
@@ -110,13 +109,14 @@ def sde_dpmpp_2m(process: Process, ts: Any, exact: bool = False, lower_final: bo
   arXiv:2211.01095 app. D
   """
   ts, alpha, sigma, lam = on_grid(process, ts)
-  table = TableBuilder('x', 'm1')  # m1: the previous prediction
+  table = TableBuilder('x')
+  m = table.history('m', 1, table.x0)
   for i in range(len(ts) - 1):
     h = lam[i + 1] - lam[i]
     gone = -np.expm1(-2 * h)
     after = sigma[i + 1] / sigma[i] * np.exp(-h) * table.x + alpha[i + 1] * gone * table.x0
     if order_at(i, 2, lam, lower_final) == 2:
-      slope = (table.x0 - table.m1) * (h / (lam[i] - lam[i - 1]))
+      slope = (m[0] - m[1]) * (h / (lam[i] - lam[i - 1]))
       after = after + alpha[i + 1] * (1 - gone / (2 * h) if exact else gone / 2) * slope
-    table.row(ts[i], x=after + sigma[i + 1] * np.sqrt(gone) * table.z, m1=table.x0)
+    table.row(ts[i], x=after + sigma[i + 1] * np.sqrt(gone) * table.z, **m.shifted())
   return table.done()
