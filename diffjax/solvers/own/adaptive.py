@@ -24,7 +24,7 @@ from diffjax.noise_levels import at
 from diffjax.prediction import Denoise
 from diffjax.process import Process, expand
 from diffjax.solvers import precision
-from diffjax.solvers.control import adapt, reach, unit_of
+from diffjax.solvers.control import Control, adapt, reach, unit_of
 
 __all__ = ['Solution', 'dopri5', 'dpm_adaptive']
 
@@ -172,7 +172,8 @@ def _dopri5(denoise, x, cond, tolerances, end, first, coupled, max_steps):
   together = (lambda error: jnp.sqrt(jnp.mean(error**2))) if coupled else None
   t = jnp.full(len(x), process.t_max, x.dtype)
   last, h = jnp.asarray(end, x.dtype), jnp.full_like(t, first)
-  x, tries, success = adapt(attempt, x, t, last, h, slope(x, t), 5, farthest, together, max_steps)
+  control = Control(5, farthest, together, max_steps)
+  x, tries, success = adapt(attempt, x, slope(x, t), control, start=t, end=last, h=h)
   return Solution(precision.rounded(x, given), 1 + 6 * tries, success)
 
 
@@ -216,9 +217,8 @@ def _dpm(denoise, x, cond, tolerances, start, end, order, coupled, max_steps):
 
   before = x / unit_of(process.schedule(process.lam_inverse(lam)), data_std, x)
   together = jnp.max if coupled else None
-  x, tries, success = adapt(
-    attempt, x, lam, last, h, before, order, partial(reach, data_std=data_std), together, max_steps
-  )
+  control = Control(order, partial(reach, data_std=data_std), together, max_steps)
+  x, tries, success = adapt(attempt, x, before, control, start=lam, end=last, h=h)
   return Solution(precision.rounded(x, given), order * tries, success)
 
 
