@@ -26,14 +26,15 @@ KNOWN = {
   'dpmpp_3m': ('exponential_adams', {'order': 3}, BASELINES['dpmpp_3m']),
   'unipc': ('unipc', {}, BASELINES['unipc']),
   'unipc3': ('unipc', {'order': 3}, BASELINES['unipc_3']),
-  'unipc_b1': ('unipc', {'b1': True}, lambda n: [Choice(min(2, n - i), False, True, 'b1') for i in range(n)]),
+  'unipc_b1': ('unipc', {'b1': True},
+               lambda n: [Choice(min(2, n - i), corrector=True, scaling='b1') for i in range(n)]),
   'adams4': ('exponential_adams', {'order': 4, 'corrector': True, 'lower_final': False},
              lambda n: [Choice(4, corrector=True)] * n),
-  'adams_noise': ('exponential_adams', {'order': 3, 'noise': True, 'lower_final': False}, BASELINES['adams_noise']),
+  'adams_noise': ('exponential_adams', {'order': 3, 'form': 'eps', 'lower_final': False}, BASELINES['adams_noise']),
   '2s': ('dpmpp_2s', {}, lambda n: stages([2] * (n // 2), {'scaling': 'b2'})),
   '2s_taylor': ('dpmpp_2s', {'taylor': True}, lambda n: stages([2] * (n // 2), {})),
   '3s': ('dpmpp_3s', {'lower_final': False}, lambda n: stages([3] * (n // 3), {})),
-  'dpm2': ('dpm_solver', {}, lambda n: stages([2] * (n // 2), {'scaling': 'b2'}, noise=True)),
+  'dpm2': ('dpm_solver', {}, lambda n: stages([2] * (n // 2), {'scaling': 'b2'}, form='eps')),
 }  # fmt: skip
 
 

@@ -16,8 +16,8 @@ NOISE = [
   ('ipndm', {}),
   ('deis_rhoab', {}),
   ('ghvb', {}),
-  ('exponential_adams', {'noise': True}),
-  ('exponential_adams', {'noise': True, 'corrector': True}),
+  ('exponential_adams', {'form': 'eps'}),
+  ('exponential_adams', {'form': 'eps', 'corrector': True}),
   ('dpmpp_2s', {}),
 ]
 
@@ -118,7 +118,7 @@ def test_leaps_of_the_noise_form_are_warned_of():
     ('ghvb', {'order': 1}),
     ('ipndm', {'order': 1}),
     ('deis_rhoab', {'order': 2}),
-    ('exponential_adams', {'order': 1, 'noise': True}),
+    ('exponential_adams', {'order': 1, 'form': 'eps'}),
   ):
     with pytest.warns(
       UserWarning, match=r'the step from t = 1 to 0.001 raises alpha 152-fold in noise form.*in_data_form'

@@ -32,7 +32,7 @@ def test_with_fixed_terms_it_is_the_exponential_method(kind):
         for lower in (True, False):
           known = statistics.linear_form(process, data)
           one = solvers.dpm_v3(process, ts, known, order, corrector=False, lower_final=lower)
-          two = solvers.exponential_adams(process, ts, order, noise=not data, lower_final=lower)
+          two = solvers.exponential_adams(process, ts, order, form='x0' if data else 'eps', lower_final=lower)
           x = start(process, 20)
           np.testing.assert_allclose(run(one, process, x), run(two, process, x), rtol=1e-9, atol=1e-9)
 

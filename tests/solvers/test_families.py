@@ -8,6 +8,7 @@ import pytest
 from oracle import ORDERS, PROCESSES, build, error, predict, run, start
 
 from diffjax import noise_levels, schedules, solvers, statistics
+from diffjax.errors import InputError
 from diffjax.solvers import grids, in_data_form
 from diffjax.solvers.tables.adams import adams_weights
 from diffjax.solvers.tables.deis import tab_weights
@@ -17,11 +18,11 @@ CASES = [(name, {}, order) for name, order in ORDERS.items() if name not in ('eu
 CASES += [
   ('dpmpp_3m', {'lower_final': False}, 3),
   ('exponential_adams', {'order': 1}, 1),
-  ('exponential_adams', {'order': 2, 'noise': True}, 2),
-  ('exponential_adams', {'order': 3, 'noise': True}, 3),
+  ('exponential_adams', {'order': 2, 'form': 'eps'}, 2),
+  ('exponential_adams', {'order': 3, 'form': 'eps'}, 3),
   ('exponential_adams', {'order': 4, 'lower_final': False}, 4),
   ('exponential_adams', {'order': 2, 'corrector': True}, 3),
-  ('exponential_adams', {'order': 3, 'corrector': True, 'noise': True, 'lower_final': False}, 4),
+  ('exponential_adams', {'order': 3, 'corrector': True, 'form': 'eps', 'lower_final': False}, 4),
   ('unipc', {'order': 2, 'b1': True}, 3),
   ('dpm_solver', {'order': 3}, 3),
   *(('dpm_solver', {'order': p, 'taylor': True}, p) for p in (2, 3)),
@@ -99,8 +100,8 @@ def test_first_order_methods_are_ddim(kind):
   ts = grids.karras(process, 7)
   want = sent(solvers.ddim(process, ts), process)
   for name, options in (
-    ('exponential_adams', {'noise': False}),
-    ('exponential_adams', {'noise': True}),
+    ('exponential_adams', {'form': 'x0'}),
+    ('exponential_adams', {'form': 'eps'}),
     ('deis_tab', {}),
     ('deis_rhoab', {}),
     ('ipndm', {}),
@@ -223,17 +224,26 @@ def test_order_is_kept_to_the_end(name):
   np.testing.assert_allclose(to_data, [1, 0, 0], atol=1e-12)
 
 
-@pytest.mark.parametrize('noise', [False, True])
-def test_adams_weights_integrate_the_polynomial(noise):
+@pytest.mark.parametrize('form', ['x0', 'eps'])
+def test_adams_weights_integrate_the_polynomial(form):
   """Against Gauss-Legendre quadrature of Lagrange's polynomials under e^{-(h - l)} and e^{h - l}."""
   at, w = np.polynomial.legendre.leggauss(40)
   at = (at + 1) / 2
   for h in (0.01, 0.3, 2.0):
     for nodes in ([0.0], [0, -1.0], [0, -0.7, -1.9, -2.2], [0, -1.3, 1.0]):
-      for j, weight in enumerate(adams_weights(np.array(nodes), h, noise)):
+      for j, weight in enumerate(adams_weights(np.array(nodes), h, form)):
         others = [r for i, r in enumerate(nodes) if i != j]
         basis = np.prod([(at - r) / (nodes[j] - r) for r in others], axis=0) if others else 1.0
-        assert weight == pytest.approx(np.sum(w / 2 * h * np.exp((h if noise else -h) * (1 - at)) * basis), rel=1e-9)
+        assert weight == pytest.approx(
+          np.sum(w / 2 * h * np.exp((h if form == 'eps' else -h) * (1 - at)) * basis), rel=1e-9
+        )
+
+
+def test_a_form_is_one_of_two():
+  process = schedules.flow()
+  for method in (solvers.exponential_adams, solvers.sde_adams):
+    with pytest.raises(InputError, match="form: got 'data'; allowed: x0, eps"):
+      method(process, grids.uniform(process, 3), form='data')
 
 
 def test_multistep_methods_are_exponential_adams():

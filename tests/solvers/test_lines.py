@@ -55,9 +55,9 @@ OPTIONS = {
   'heun': ({}, {'midpoint': 0.5}, {'s_churn': 0.0, 'midpoint': 2 / 3}),
   'dpmpp_3m': ({}, {'lower_final': False}),
   'exponential_adams': (
-    {'order': 1, 'noise': True},
+    {'order': 1, 'form': 'eps'},
     {'order': 4, 'corrector': True},
-    {'noise': True, 'corrector': True},
+    {'form': 'eps', 'corrector': True},
   ),
   'ghvb': tuple({'order': w} for w in (0.5, 1.8, 2, 3.5)),
   'ipndm': tuple({'order': p} for p in (1, 2, 3, 4)),

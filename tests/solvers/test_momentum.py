@@ -48,7 +48,7 @@ def test_published_stability_intervals(name, order, beta, published):
   assert endpoint(table) == pytest.approx(published, abs=0.01)
 
 
-BASES = [('dpmpp_2m', {}), ('dpmpp_3m', {}), ('ipndm', {}), ('deis_rhoab', {}), ('exponential_adams', {'noise': True})]
+BASES = [('dpmpp_2m', {}), ('dpmpp_3m', {}), ('ipndm', {}), ('deis_rhoab', {}), ('exponential_adams', {'form': 'eps'})]
 every = pytest.mark.parametrize('name, options', BASES, ids=[name for name, _ in BASES])
 
 

@@ -136,14 +136,14 @@ def test_marginals_become_exact_at_their_order(name, order, kind):
 
 
 @pytest.mark.parametrize('kind', ['vp_linear', 'cosine', 'flow'])
-@pytest.mark.parametrize('noise', [False, True])
-def test_exponential_adams_of_the_sde_is_of_weak_order_two_at_most(noise, kind):
+@pytest.mark.parametrize('form', ['x0', 'eps'])
+def test_exponential_adams_of_the_sde_is_of_weak_order_two_at_most(form, kind):
   """Order p in the drift, but past predictions do not know the noise between two nodes: h^2 is left of the variance."""
   process, gaps = PROCESSES[kind](), {}
   for order in (1, 2, 3):
     for n in (800, 1600):
       ts = np.linspace(0.95 * float(process.t_max), 0.02, n + 1)
-      table = solvers.sde_adams(process, ts, order=order, noise=noise)
+      table = solvers.sde_adams(process, ts, order=order, form=form)
       table = table.replace(rows=jax.tree.map(lambda leaf: leaf[:-1], table.rows))
       gain, var = gaussian_law(table, process, C2)
       alpha, sigma, _ = noise_levels.at(process, ts[[0, -2]])
@@ -170,26 +170,26 @@ def test_exponential_adams_of_the_sde_contains_the_others(kind):
   want[:, 2] = 0
   np.testing.assert_allclose(one, want, rtol=1e-9, atol=1e-12)
   ts = np.where(noise_levels.at(process, ts)[0] == 0, 0.999, ts)
-  first = solvers.sde_adams(process, ts, order=1, noise=True).rows.weights
+  first = solvers.sde_adams(process, ts, order=1, form='eps').rows.weights
   np.testing.assert_allclose(first, solvers.sde_dpm(process, ts).rows.weights, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize('noise', [False, True])
-def test_weights_of_the_sde_integrate_the_polynomial(noise):
+@pytest.mark.parametrize('form', ['x0', 'eps'])
+def test_weights_of_the_sde_integrate_the_polynomial(form):
   """2 h int e^{-2 (1 - u) h} u^p du (data) and 2 h int e^{(1 - u) h} u^p du (noise), by quadrature."""
   process, lam = schedules.vp_linear(), np.array([0.1, 0.4, 0.5, 1.3])  # alpha > sigma: in the noise form as well
   ts = noise_levels.times_of(process, lam)
   alpha, sigma, _ = noise_levels.at(process, ts)
   at, w = np.polynomial.legendre.leggauss(40)
   at, w, h = (at + 1) / 2, w / 2, lam[3] - lam[2]
-  weights = solvers.sde_adams(process, ts, order=3, noise=noise, lower_final=False).rows.weights[2, 0]
-  scale = -sigma[3] if noise else alpha[3]
-  past = weights[[4 if noise else 3, 1, 2]] / scale
+  weights = solvers.sde_adams(process, ts, order=3, form=form, lower_final=False).rows.weights[2, 0]
+  scale = -sigma[3] if form == 'eps' else alpha[3]
+  past = weights[[4 if form == 'eps' else 3, 1, 2]] / scale
   for p in range(3):
     power = np.sum(past * ((lam[2::-1] - lam[2]) / h) ** p)
-    kernel = np.exp((1 - at) * h) if noise else np.exp(-2 * (1 - at) * h)
+    kernel = np.exp((1 - at) * h) if form == 'eps' else np.exp(-2 * (1 - at) * h)
     assert power == pytest.approx(2 * h * np.sum(w * kernel * at**p), rel=1e-9)
-  std = np.sqrt(np.expm1(2 * h) if noise else -np.expm1(-2 * h)) * sigma[3]
+  std = np.sqrt(np.expm1(2 * h) if form == 'eps' else -np.expm1(-2 * h)) * sigma[3]
   assert weights[-1] == pytest.approx(std, rel=1e-12)
 
 

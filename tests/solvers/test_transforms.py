@@ -191,8 +191,8 @@ def test_first_order_steps_in_the_pair_form_are_ddim():
   ts = grids.karras(process, 6)
   want = solvers.ddim(process, ts).rows.weights
   np.testing.assert_array_equal(pair_form(solvers.ddim(process, ts), process).rows.weights, want)
-  for noise in (False, True):
-    table = pair_form(solvers.exponential_adams(process, ts, order=1, noise=noise), process)
+  for form in ('x0', 'eps'):
+    table = pair_form(solvers.exponential_adams(process, ts, order=1, form=form), process)
     np.testing.assert_allclose(table.rows.weights, want, atol=1e-12)
 
 

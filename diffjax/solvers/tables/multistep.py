@@ -8,7 +8,7 @@ from diffjax.noise_levels import on_grid
 from diffjax.process import Process
 from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.table import Table
-from diffjax.solvers.tables.adams import adams_weights, multistep, order_at, phi, to_data
+from diffjax.solvers.tables.adams import Form, adams_weights, multistep, order_at, phi, to_data
 
 __all__ = ['dpmpp_2m', 'dpmpp_3m', 'dpmpp_3m_compat', 'unipc']
 
@@ -96,20 +96,21 @@ def unipc(process: Process, ts: Any, order: int | None = None, b1: bool = False,
   Raises:
     InputError: order is not a whole number from 1 to the number of steps.
   """
-  return multistep(process, ts, order, 2, _b1_weights if b1 else _b2_weights, False, True, lower_final)
+  weights = _b1_weights if b1 else _b2_weights
+  return multistep(process, ts, order, weights, usual=2, form='x0', corrector=True, lower_final=lower_final)
 
 
-def _b1_weights(nodes: np.ndarray, h: float, noise: bool) -> np.ndarray:
+def _b1_weights(nodes: np.ndarray, h: float, form: Form) -> np.ndarray:
   return _uni_weights(nodes, h, h)
 
 
-def _b2_weights(nodes: np.ndarray, h: float, noise: bool) -> np.ndarray:
+def _b2_weights(nodes: np.ndarray, h: float, form: Form) -> np.ndarray:
   return _uni_weights(nodes, h, float(-np.expm1(-h)))
 
 
 def _uni_weights(nodes: np.ndarray, h: float, b: float) -> np.ndarray:
   """The weights b rho_j / r_j: rho = 1/2 for a single difference, as published; of more, rho solves Adams's system."""
   if len(nodes) != 2:
-    return adams_weights(nodes, h, False)
+    return adams_weights(nodes, h, 'x0')
   weight = b / 2 / nodes[1]
   return np.array([-np.expm1(-h) - weight, weight])

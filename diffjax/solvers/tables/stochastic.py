@@ -16,13 +16,13 @@ from diffjax.process import Process
 from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.data_form import in_data_form
 from diffjax.solvers.table import Table
-from diffjax.solvers.tables.adams import order_at, order_of, phi
+from diffjax.solvers.tables.adams import Form, check_form, order_at, order_of, phi
 
 __all__ = ['sde_adams', 'sde_dpm', 'sde_dpmpp_2m']
 
 
 def sde_adams(
-  process: Process, ts: Any, order: int | None = None, *, noise: bool = False, lower_final: bool = True
+  process: Process, ts: Any, order: int | None = None, *, form: Form = 'x0', lower_final: bool = True
 ) -> Table:
   """Exponential Adams method of the reverse SDE, of any order in its drift.
 
@@ -41,12 +41,14 @@ def sde_adams(
     process: the forward process.
     ts: the time grid, n + 1 strictly decreasing times.
     order: None is 3, or as many as there are steps.
-    noise: interpolate eps, in noise form; else x0, in data form.
+    form: what is interpolated: 'x0', the data form, or 'eps', the noise form.
     lower_final: let the order fall to one over the last steps.
 
   Raises:
-    InputError: order is not a whole number from 1 to the number of steps.
+    InputError: order is not a whole number from 1 to the number of steps, or another form.
   """
+  check_form(form)
+  noise = form == 'eps'
   ts, alpha, sigma, lam = on_grid(process, ts)
   order = order_of(order, 3, len(ts) - 1)
   table = TableBuilder('x')
