@@ -59,7 +59,7 @@ def test_churn_keeps_the_law():
   np.testing.assert_array_equal(rho, ts[:-1][(ts[:-1] >= 0.05) & (ts[:-1] <= 50)])
   up = churned.rows.t[np.flatnonzero(idle) + 1]
   np.testing.assert_allclose(up / rho, 1 + 20 / 64, rtol=1e-9)
-  np.testing.assert_allclose(churned.rows.weights[idle, 0, -1] ** 2, up**2 - rho**2, rtol=1e-9)
+  np.testing.assert_allclose(churned.rows.of_z[idle, 0] ** 2, up**2 - rho**2, rtol=1e-9)
   gaps = []
   for n in (128, 256):
     gain, noise = gaussian_law(solvers.heun(process, grids.karras(process, n), s_churn=20.0), process, C2)
@@ -282,7 +282,7 @@ def test_the_large_variance_in_the_coordinates_of_the_process():
   """sigma_t^2 - sigma_s^2 on EDM; the same as by default where the process is variance preserving."""
   edm, vp = schedules.edm(), schedules.vp_linear()
   ts = grids.karras(edm, 6)
-  own = solvers.ddpm_large(edm, ts, coordinates='own').rows.weights[:-1, 0, -1]
+  own = solvers.ddpm_large(edm, ts, coordinates='own').rows.of_z[:-1, 0]
   np.testing.assert_allclose(own**2, -np.diff(ts**2)[:-1], rtol=1e-10)
   ts = grids.uniform(vp, 6)
   same = (solvers.ddpm_large(vp, ts, coordinates=name).rows.weights for name in ('vp', 'own'))
