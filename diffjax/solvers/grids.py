@@ -106,6 +106,35 @@ def spliced(ts: Any, part: Any) -> np.ndarray:
   return np.concatenate([ts[ts > part[0]], part, ts[ts < part[-1]]])
 
 
+def cheapest_path(costs: Any, steps: int) -> np.ndarray:
+  """Finds the places, `steps` + 1 of them from the first to the last, between which steps have the least summed cost.
+
+  Bellman's recursion V_m(k) = min_{j < k} V_{m-1}(j) + costs[j, k].
+
+  Args:
+    costs: (K + 1, K + 1), of the step from place j to place k; only j < k is looked at.
+    steps: how many.
+
+  Raises:
+    InputError: steps is not from 1 to K.
+  """
+  costs = np.asarray(costs, np.float64)
+  last = len(costs) - 1
+  if not 1 <= steps <= last:
+    raise InputError(f'n: got {steps}; allowed: 1 to the {last} steps between the knots')
+  forward = np.where(np.triu(np.ones_like(costs, bool), 1), costs, np.inf)
+  value = np.where(np.arange(last + 1) == 0, 0.0, np.inf)
+  came = []
+  for _ in range(steps):
+    total = value[:, None] + forward
+    came.append(np.argmin(total, 0))
+    value = np.min(total, 0)
+  places = [last]
+  for before in reversed(came):
+    places.append(int(before[places[-1]]))
+  return np.array(places[::-1])
+
+
 def late(process: Process, ts: Any, level: float) -> np.ndarray:
   """The grid from its first time with sigma / alpha <= level on.
 

@@ -10,6 +10,7 @@ from diffjax.process import Process
 from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.data_form import in_data_form
 from diffjax.solvers.table import Table
+from diffjax.solvers.transforms import churned_levels
 
 __all__ = ['ddim', 'ddpm', 'ddpm_large', 'euler', 'euler_maruyama', 'heun']
 
@@ -144,27 +145,25 @@ def heun(
   Raises:
     InputError: s_churn is negative, or midpoint is outside (0, 1].
   """
-  if not s_churn >= 0:
-    raise InputError(f's_churn: got {s_churn}; allowed: a number of at least 0')
   if not 0 < midpoint <= 1:
     raise InputError(f'midpoint: got {midpoint}; allowed: a number above 0, up to 1 (Heun)')
   ts, alpha, sigma, lam = on_grid(process, ts)
   table = TableBuilder('x', 'base', 'slope')
-  most = np.exp(-at(process, [float(process.t_max)])[2][0])
+  rho, up = churned_levels(process, lam, s_churn, s_min, s_max)
   for i in range(len(ts) - 1):
     t, a, s = ts[i], alpha[i], sigma[i]
-    rho = start = np.exp(-lam[i])
-    up = min(rho * (1 + min(s_churn / (len(ts) - 1), np.sqrt(2) - 1)), most)
-    if up > rho and s_min <= rho <= s_max:
-      t, start = times_of(process, [-np.log(up)])[0], up
+    if up[i] > rho[i]:
+      t = times_of(process, [-np.log(up[i])])[0]
       a, s = (part[0] for part in at(process, [t])[:2])
-      table.row(ts[i], evaluated=False, x=a / alpha[i] * table.x + a * s_noise * np.sqrt(up**2 - rho**2) * table.z)
+      table.row(
+        ts[i], evaluated=False, x=a / alpha[i] * table.x + a * s_noise * np.sqrt(up[i] ** 2 - rho[i] ** 2) * table.z
+      )
     if not np.isfinite(lam[i : i + 2]).all():
       table.row(t, x=alpha[i + 1] * table.x0 + sigma[i + 1] * table.eps)
       continue
     u, inner, outer = ts[i + 1], alpha[i + 1], sigma[i + 1]
     if midpoint < 1:
-      u = times_of(process, [-np.log(start + midpoint * (np.exp(-lam[i + 1]) - start))])[0]
+      u = times_of(process, [-np.log(up[i] + midpoint * (np.exp(-lam[i + 1]) - up[i]))])[0]
       inner, outer = (level[0] for level in at(process, [u])[:2])
     table.row(t, x=inner * table.x0 + outer * table.eps, base=table.x, slope=table.eps)
     ratio = alpha[i + 1] / a
