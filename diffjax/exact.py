@@ -74,7 +74,7 @@ class Mixture(struct.PyTreeNode):
     return jax.nn.logsumexp(self._joint(x, alpha, sigma, cond)[0], axis=-1)
 
   def predict(self, x: Array, alpha: Any, sigma: Any, cond: Array | None = None) -> Pred:
-    """Exact E[x0 | x_t] and E[eps | x_t], consistent at every level including sigma = 0 and alpha = 0."""
+    """The exact prediction, E[x0 | x_t] and E[eps | x_t], a consistent pair at every level, its two ends included."""
     joint, y, noisy = self._joint(x, alpha, sigma, cond)
     r = jax.nn.softmax(joint, axis=-1)
     alpha, sigma = _column(alpha), _column(sigma)
@@ -85,7 +85,7 @@ class Mixture(struct.PyTreeNode):
   def moments(self, x: Array, alpha: Any, sigma: Any, cond: Array | None = None) -> dict[str, Array]:
     """The moments of the noise given x_t, exact at every level.
 
-    E[eps^2 | x_t], E[eps^3 | x_t] and Var[eps | x_t] a dimension, each (B, d), exact at every level.
+    E[eps^2 | x_t], E[eps^3 | x_t] and Var[eps | x_t] a dimension, each (B, d).
 
     Within component k, eps ~ N(sigma U (y / noisy), U diag(alpha^2 var / noisy) U^T): as 'eps2', 'eps3', 'residual2'.
     """
@@ -98,7 +98,7 @@ class Mixture(struct.PyTreeNode):
     return {name: jnp.sum(r * law, axis=1) for name, law in laws.items()}
 
   def posterior_parts(self, x: Array, alpha: Array, sigma: Array) -> tuple[Array, Array, Array]:
-    """The law of x0 given x_t = x: log responsibilities (B, K), means (B, K, d), variances (K, d) along the basis.
+    """The posterior of x0 at x: log responsibilities (B, K), means (B, K, d), variances (K, d) along the basis.
 
     For sampling and posterior moments at one level: alpha and sigma are scalars.
     """
@@ -107,7 +107,7 @@ class Mixture(struct.PyTreeNode):
     return jax.nn.log_softmax(joint, axis=-1), means, self.var * sigma**2 / noisy[0]
 
   def observe(self, matrix: Any, y: Data, noise_cov: Any) -> 'Mixture':
-    """The posterior of x0 given y = H x0 + n, n ~ N(0, R); H (m, d), y (m,), R (m, m)."""
+    """The posterior given a noisy linear observation y = H x0 + n, n ~ N(0, R); H (m, d), y (m,), R (m, m)."""
     matrix, y = jnp.asarray(matrix), jnp.asarray(y)
     weighted = jnp.linalg.solve(jnp.asarray(noise_cov), matrix)
     return self.tilt(matmul(weighted.T, y), matmul(matrix.T, weighted))[0]

@@ -134,13 +134,12 @@ def _joined(tables: list[Table]) -> Table:
 
 
 def dualfast(table: Table, process: Process, amount: float, decay: str = 'linear', tau: str = 'first') -> Table:
-  """A solver whose noise predictions lean on an earlier, noisier one: eps' = (1 + c) eps - c eps_tau.
+  """DualFast: a solver whose noise predictions lean on an earlier, noisier one.
 
-  x0' = x0 - (sigma / alpha) c (eps - eps_tau), the consistent pair; every register takes the new one. The earlier
-  prediction is kept in a register more; no evaluation more. amount = 0 is the table itself. After the abstract alone:
-  which tau and c(t) the paper has is not verified, and the best amount depends on the network's error.
-
-  (DualFast)
+  eps' = (1 + c) eps - c eps_tau, x0' = x0 - (sigma / alpha) c (eps - eps_tau), the consistent pair; every register
+  takes the new one. The earlier prediction is kept in a register more; no evaluation more. amount = 0 is the table
+  itself. After the abstract alone: which tau and c(t) the paper has is not verified, and the best amount depends on the
+  network's error.
 
   Args:
     table: the table to start from.
@@ -180,11 +179,12 @@ def dualfast(table: Table, process: Process, amount: float, decay: str = 'linear
 
 
 def pair_form(table: Table, process: Process) -> Table:
-  """The table with x = alpha x0 + sigma eps put in for x at every evaluation: all it makes of x goes through the pair.
+  """Rewrites a table so that all it makes of x goes through the predicted pair.
 
-  A first-order step becomes x_s = alpha_s x0 + sigma_s eps. On consistent predictions nothing changes; a denoiser that
-  returns another pair on purpose (`guidance.cfgpp`, or x0 clipped and eps kept) is written as its authors write it.
-  Values kept in registers, and rows that are not evaluated, stay.
+  x = alpha x0 + sigma eps is put in for x at every evaluation. A first-order step becomes x_s = alpha_s x0 + sigma_s
+  eps. On consistent predictions nothing changes; a denoiser that returns another pair on purpose (`guidance.cfgpp`, or
+  x0 clipped and eps kept) is written as its authors write it. Values kept in registers, and rows that are not
+  evaluated, stay.
   """
   weights, evaluated = np.array(table.rows.weights, np.float64), np.asarray(table.rows.evaluated)
   rows = table.rows._replace(weights=weights)

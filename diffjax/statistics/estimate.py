@@ -102,8 +102,6 @@ def linear_terms(
 ) -> ModelStatistics:
   """Estimates DPM-Solver-v3's l, s and b for every element of an example.
 
-  DPM-Solver-v3's l, s and b for every element of an example.   arXiv:2310.13268 sec. 3.1
-
       l  = E sigma diag(d eps / dx)                       minimises E |sigma d eps / dx - diag(l)|^2
       f  = (sigma eps - l x) / alpha,   f' = df / dlam along the probability-flow ODE
       s  = cov(f, f') / var(f),   b = E f' - s E f        minimise E |f' - s f - b|^2
@@ -113,7 +111,7 @@ def linear_terms(
   every level: with fresh ones l is rough in lam, and the solver pays for it. s = 0 where f does not vary, and is held
   to [-3, 3].
 
-  Args and errors as `energies`.
+  Args and errors as `energies`.   arXiv:2310.13268 sec. 3.1
   """
   process = denoise.process
   labels.check_for(denoise, cond)

@@ -46,7 +46,7 @@ WITNESS = 0.3  # of |coarse|^{5/4}; where x' = x the two estimates are equal at 
 
 
 class Solution(NamedTuple):
-  """The samples x (B, ...), the evaluations each took (B,), and whether each success the end (B,).
+  """What an adaptive solver returns: samples (B, ...), the evaluations each took (B,), and whether it reached the end.
 
   The network ran `nfe.max()` times on the whole batch; `nfe.mean()` is what the samples needed.
   """
@@ -70,7 +70,7 @@ def dopri5(
 ) -> Solution:
   """The adaptive Dormand-Prince method of orders 5 and 4 for the probability-flow ODE.
 
-  Dormand-Prince 5(4) for dx/dt = alpha' x0 + sigma' eps from t_max to `end`.   arXiv:2011.13456 sec. 4.3
+  dx/dt = alpha' x0 + sigma' eps from t_max to `end`.   arXiv:2011.13456 sec. 4.3
 
   A step is taken where the root mean square of error / (atol + rtol max |x|), x in the data's units, is at most 1; the
   next is clip(.9 error^{-1/5}, .2, 2) times as long. The error is the larger of the published estimate and one of lower

@@ -20,8 +20,9 @@ BOUNDS = ('data', 'energy')
 def analytic_dpm(
   process: Process, ts: Any, statistics: NoiseEnergy, eta: float = 1.0, bound: str = 'data', last_noise: float = np.inf
 ) -> Table:
-  """DDIM at this eta with the optimal isotropic variance: x_s = mean + std z.
+  """Analytic-DPM: DDIM at this eta with the optimal isotropic variance.
 
+      x_s   = mean + std z
       mean  = alpha_s x0 + sqrt(sigma_s^2 - std'^2) eps,   std' = eta sigma_s sqrt(1 - e^{-2h}), that of DDIM
       std^2 = std'^2 + c^2 C,   c = alpha_s - sqrt(sigma_s^2 - std'^2) alpha_t / sigma_t
       C     = (sigma_t / alpha_t)^2 (1 - Gamma_t), the mean variance of an element of x0 given x_t

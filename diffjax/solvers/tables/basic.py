@@ -38,9 +38,10 @@ def ddim(process: Process, ts: Any, eta: float = 0.0) -> Table:
 
 
 def ddpm(process: Process, ts: Any) -> Table:
-  """Ancestral sampling, the posterior q(x_s | x_t, x0) with the predicted x0: DDIM at eta = 1.
+  """DDPM: ancestral sampling with the small variance, which is DDIM at eta = 1.
 
-  Its variance is the small one of the paper; also known as SDE-DPM-Solver++(1).
+  A draw of the posterior q(x_s | x_t, x0) with the predicted x0. Its variance is the small one of the paper; also known
+  as SDE-DPM-Solver++(1).
 
   arXiv:2006.11239
   """
@@ -48,7 +49,7 @@ def ddpm(process: Process, ts: Any) -> Table:
 
 
 def ddpm_large(process: Process, ts: Any, coordinates: str = 'vp') -> Table:
-  """Ancestral sampling with the large variance, that of x_t given x_s; no noise into sigma = 0.
+  """DDPM with the large variance, that of a forward step; no noise into sigma = 0.
 
   x_s = alpha_s x0 + (alpha_t / alpha_s) (sigma_s^2 / sigma_t) eps + std z, std = size_s / size_t sigma_t sqrt(1 -
   e^{-2h}), h = lam_s - lam_t.
@@ -81,7 +82,7 @@ def ddpm_large(process: Process, ts: Any, coordinates: str = 'vp') -> Table:
 def euler(process: Process, ts: Any) -> Table:
   """Euler's method for the probability-flow ODE in t, of first order.
 
-  Euler's step of the probability-flow ODE in t: x_s = x_t + (s - t) (alpha'_t x0 + sigma'_t eps). First order.
+  x_s = x_t + (s - t) (alpha'_t x0 + sigma'_t eps).
 
   On rectified flow this is DDIM; elsewhere DDIM, which is Euler's step in sigma / alpha, is the better method.
   """
@@ -96,10 +97,10 @@ def euler(process: Process, ts: Any) -> Table:
 def euler_maruyama(process: Process, ts: Any) -> Table:
   """The Euler-Maruyama method for the reverse SDE in t.
 
-  Euler's step of the reverse SDE, the last one without noise.   arXiv:2011.13456 app. G
-
   x_s = x_t + (s - t) (f x - g^2 score) + g sqrt(t - s) z. In terms of (x0, eps): f x = f alpha x0 + f sigma eps, and
-  score = -eps / sigma. Weak order one.
+  score = -eps / sigma. Weak order one; the last step has no noise.
+
+  arXiv:2011.13456 app. G
   """
   ts, alpha, sigma, _ = on_grid(process, ts)
   d_alpha, d_sigma = on_host(Process.rates, process, ts[:-1])
@@ -126,10 +127,10 @@ def heun(
 ) -> Table:
   """Heun's method in sigma / alpha, EDM's sampler: second order, two evaluations a step, with noise (churn) if wanted.
 
-  Heun's step in sigma / alpha, two evaluations; a step that touches infinite lam is DDIM.   arXiv:2206.00364
+  x_s = (alpha_s / alpha_t) x_t + (sigma_s - alpha_s sigma_t / alpha_t) (eps_t + eps_s) / 2. A step that touches
+  infinite lam is DDIM. Of n steps down to 0 it needs 2 n - 1 evaluations. Returned `in_data_form`.
 
-  x_s = (alpha_s / alpha_t) x_t + (sigma_s - alpha_s sigma_t / alpha_t) (eps_t + eps_s) / 2. Second order. Of n steps
-  down to 0 it needs 2 n - 1 evaluations. Returned `in_data_form`.
+  arXiv:2206.00364 Alg. 1-3
 
   Args:
     process: the forward process.

@@ -17,11 +17,11 @@ transforms = ('heavy_ball', 'nesterov')
 
 
 def heavy_ball(table: Table, beta: float = 0.8) -> Table:
-  """Polyak's heavy ball on a table: its direction p replaced by v = (1 - beta) v + beta p.
+  """Polyak's heavy ball on a table: its direction p replaced by a running mean v of directions.
 
-  A row x' = R x + c p, p the normalised combination of predictions, becomes x' = R x + c v; v starts as the first p.
-  Rows without a weight on x (a first step from alpha = 0, a last one to sigma = 0) stay as they are. beta = 1 is the
-  table itself; below, stability widens and the order falls to one.
+  v = (1 - beta) v + beta p. A row x' = R x + c p, p the normalised combination of predictions, becomes x' = R x + c v;
+  v starts as the first p. Rows without a weight on x (a first step from alpha = 0, a last one to sigma = 0) stay as
+  they are. beta = 1 is the table itself; below, stability widens and the order falls to one.
 
   arXiv:2307.11118
 
@@ -32,7 +32,9 @@ def heavy_ball(table: Table, beta: float = 0.8) -> Table:
 
 
 def nesterov(table: Table, beta: float = 0.8) -> Table:
-  """Nesterov's form of `heavy_ball`: x' = R x + c [(1 - beta) v + beta p] with the v just updated.
+  """Nesterov's form of `heavy_ball`, which looks ahead by the direction just updated.
+
+  x' = R x + c [(1 - beta) v + beta p] with the v just updated.
 
   arXiv:2307.11118
 
@@ -74,11 +76,11 @@ def _with_momentum(table: Table, beta: float, nesterov: bool) -> Table:
 
 
 def ghvb(process: Process, ts: Any, order: float | None = None) -> Table:
-  """Generalised heavy ball: v = (1 - b) v + b eps, transfer by a combination of the last k v.
+  """GHVB, the generalised heavy ball: transfer by a combination of the last k averages v of eps.
 
-  x_s = (alpha_s / alpha_t) x_t + alpha_s (rho_s - rho_t) sum_j c_j(b) v_j / b. Order k - 1 + b: k = floor + 1 and b the
-  fraction, between Adams-Bashforth of orders k - 1 and k in accuracy and in stability; a whole order k has b = 1 and
-  is `ipndm`. Fewer v at the start. None is order 2.5, or as many as there are steps.
+  v = (1 - b) v + b eps, x_s = (alpha_s / alpha_t) x_t + alpha_s (rho_s - rho_t) sum_j c_j(b) v_j / b. Order k - 1 + b:
+  k = floor + 1 and b the fraction, between Adams-Bashforth of orders k - 1 and k in accuracy and in stability; a whole
+  order k has b = 1 and is `ipndm`. Fewer v at the start. None is order 2.5, or as many as there are steps.
 
   arXiv:2307.11118
 
