@@ -48,8 +48,8 @@ def test_choices_are_the_published_method(name, kind):
     ts[0] = 0.999
   wanted, options, choices = KNOWN[name]
   x = X * float(process.schedule(ts[0])[1])
-  a = oracle.run(getattr(solvers, wanted)(process, ts, **options), process, x)
-  b = oracle.run(usf(process, ts, choices(6)), process, x)
+  a = oracle.run_table(getattr(solvers, wanted)(process, ts, **options), process, x)
+  b = oracle.run_table(usf(process, ts, choices(6)), process, x)
   np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(x).max())
 
 
@@ -60,8 +60,8 @@ def test_ends_of_infinite_lam_are_first_order(name, kind):
   process = oracle.PROCESSES[kind]()
   ts = grids.uniform(process, 6)
   wanted, options, choices = KNOWN[name]
-  a = oracle.run(getattr(solvers, wanted)(process, ts, **options), process, X)
-  np.testing.assert_allclose(a, oracle.run(usf(process, ts, choices(6)), process, X), rtol=0, atol=1e-12)
+  a = oracle.run_table(getattr(solvers, wanted)(process, ts, **options), process, X)
+  np.testing.assert_allclose(a, oracle.run_table(usf(process, ts, choices(6)), process, X), rtol=0, atol=1e-12)
 
 
 def test_any_choices_stay_on_the_line():
@@ -92,7 +92,7 @@ def test_low_differences_are_divided_differences():
   def last(table):
     state = np.zeros((len(table.registers), 1))
     for weights, value in zip(np.asarray(table.rows.weights), lam[:3] ** 2, strict=True):
-      state = oracle.row(weights, state, [value], [0.0])[0]
+      state = oracle.apply_row(weights, state, [value], [0.0])[0]
     return state[0, 0]
 
   phi_2 = (1 - np.exp(-h)) / h  # phi_1(-h)

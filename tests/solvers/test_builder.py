@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import build, gm_a, times
+from oracle import build, gm_a, legal_grid
 
 from diffjax import schedules, solvers
 from diffjax.solvers import TableBuilder, grids, pad, sample
@@ -65,7 +65,7 @@ def test_errors():
 def test_printing_shows_every_coefficient():
   process = schedules.vp_linear()
   for name in solvers.tables.__all__:
-    table = build(name, process, times(name, process, 4))
+    table = build(name, process, legal_grid(name, process, 4))
     text = str(table)
     assert f'{len(table.rows.t)} rows, {table.nfe} evaluations, registers {", ".join(table.registers)}' in text
     columns = (*table.registers, 'x0', 'eps', '1', 'z')
@@ -89,7 +89,7 @@ def test_printing_marks_rows_without_evaluation_and_element_wise_weights():
 @pytest.mark.parametrize('name', solvers.tables.__all__)
 def test_padding_changes_nothing(name):
   process = schedules.vp_linear()
-  table = build(name, process, times(name, process, 5))
+  table = build(name, process, legal_grid(name, process, 5))
   denoise, x = gm_a().denoiser(process), jax.random.normal(jax.random.key(0), (4, 2))
   wide = pad(table, 20, 6)
   assert wide.nfe == table.nfe

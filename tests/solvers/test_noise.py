@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import PROCESSES, build, gaussian_law, m1, times
+from oracle import PROCESSES, build, gaussian_law, legal_grid, m1
 
 from diffjax import keys, noise_levels, schedules, solvers
 from diffjax.exact import gaussian
@@ -106,7 +106,7 @@ def test_published_variances_of_five_uniform_steps():
 def test_measured_moments_are_those_of_the_recursion(name, kind):
   """Within 4 standard errors, from the prior."""
   process, n = PROCESSES[kind](), 20000
-  ts = times(name, process, 12, 'quadratic')
+  ts = legal_grid(name, process, 12, 'quadratic')
   table = build(name, process, ts)
   x = process.prior(keys.per_sample(jax.random.key(1), n), jnp.zeros((n, 1)))
   got = np.asarray(sample(gaussian([0.0], C2).denoiser(process), table, x, jax.random.key(11)), np.float64)

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from oracle import PROCESSES, gaussian_law, gm_a, line, predict, run, start
+from oracle import PROCESSES, gaussian_law, gm_a, line, predict, prior_points, run_table
 
 from diffjax import noise_levels, schedules, solvers
 from diffjax.solvers import churn, denoise_to_zero, dualfast, grids, pair_form, sample
@@ -123,7 +123,7 @@ def test_dualfast_written_out(name, decay, tau):
   """The base run on eps' = (1 + c) eps - c eps_tau and x0' = (x - sigma eps') / alpha."""
   process, n, amount = schedules.vp_linear(), 5, 0.3
   ts = grids.uniform(process, n, to_zero=False)
-  base, x = getattr(solvers, name)(process, ts), start(process, 6)
+  base, x = getattr(solvers, name)(process, ts), prior_points(process, 6)
   seen = []
 
   def leaning(x, alpha, sigma):
@@ -134,15 +134,17 @@ def test_dualfast_written_out(name, decay, tau):
     eps = (1 + c) * eps - c * (seen[0] if tau == 'first' else seen[max(i - 1, 0)])
     return (x - sigma * eps) / alpha, eps
 
-  want = run(base, process, x, leaning)
-  np.testing.assert_allclose(run(dualfast(base, process, amount, decay, tau), process, x), want, rtol=1e-9, atol=1e-9)
+  want = run_table(base, process, x, leaning)
+  np.testing.assert_allclose(
+    run_table(dualfast(base, process, amount, decay, tau), process, x), want, rtol=1e-9, atol=1e-9
+  )
 
 
 def test_dualfast_calibrated_on_a_wrong_network():
   """eps + .1 tanh(W x) (1 - t) on GM-A: the best of a signed grid of c is at most 1.02 of c = 0 on other starts."""
   process = schedules.vp_linear()
   matrix = np.random.default_rng(1).standard_normal((2, 2))
-  x = start(process, 1024)
+  x = prior_points(process, 1024)
   for n in (5, 10):
     ts = grids.uniform(process, n, to_zero=False)
     t_of = {float(a): t for a, t in zip(noise_levels.at(process, ts)[0], ts, strict=True)}
@@ -152,11 +154,11 @@ def test_dualfast_calibrated_on_a_wrong_network():
       return (x - sigma * eps) / alpha, eps
 
     fine = grids.uniform_lam(process, 200, to_zero=False)
-    true = run(solvers.heun(process, fine), process, x)
+    true = run_table(solvers.heun(process, fine), process, x)
     base = solvers.ddim(process, ts)
 
     def error(c, part, base=base, wrong=wrong, true=true):
-      gap = run(dualfast(base, process, c), process, x[part], wrong) - true[part]
+      gap = run_table(dualfast(base, process, c), process, x[part], wrong) - true[part]
       return np.sqrt(np.mean(np.sum(gap**2, -1)))
 
     tuning, held = slice(0, 512), slice(512, None)
@@ -182,8 +184,8 @@ def test_the_pair_form_is_the_same_on_consistent_predictions(name):
     base = getattr(solvers, name)(process, grids.karras(process, 6))
     table = pair_form(base, process)
     assert not table.rows.weights[:, :, 0].any() and table.nfe == base.nfe
-    x = start(process, 16)
-    np.testing.assert_allclose(run(table, process, x), run(base, process, x), rtol=1e-9, atol=1e-9)
+    x = prior_points(process, 16)
+    np.testing.assert_allclose(run_table(table, process, x), run_table(base, process, x), rtol=1e-9, atol=1e-9)
 
 
 def test_first_order_steps_in_the_pair_form_are_ddim():
