@@ -5,7 +5,7 @@ and under an exponential-quadratic reward. One Gaussian is a mixture of one.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ class Mixture(struct.PyTreeNode):
     return jax.nn.logsumexp(self._joint(x, alpha, sigma, cond)[0], axis=-1)
 
   def predict(self, x: Array, alpha: Any, sigma: Any, cond: Array | None = None) -> Pred:
-    """Exact E[x0 | x_t] and E[eps | x_t], consistent at every level including sigma = 0 and alpha = 0."""
+    """The exact prediction, E[x0 | x_t] and E[eps | x_t], a consistent pair at every level, its two ends included."""
     joint, y, noisy = self._joint(x, alpha, sigma, cond)
     r = jax.nn.softmax(joint, axis=-1)
     alpha, sigma = _column(alpha), _column(sigma)
@@ -85,7 +85,7 @@ class Mixture(struct.PyTreeNode):
   def moments(self, x: Array, alpha: Any, sigma: Any, cond: Array | None = None) -> dict[str, Array]:
     """The moments of the noise given x_t, exact at every level.
 
-    E[eps^2 | x_t], E[eps^3 | x_t] and Var[eps | x_t] a dimension, each (B, d), exact at every level.
+    E[eps^2 | x_t], E[eps^3 | x_t] and Var[eps | x_t] a dimension, each (B, d).
 
     Within component k, eps ~ N(sigma U (y / noisy), U diag(alpha^2 var / noisy) U^T): as 'eps2', 'eps3', 'residual2'.
     """
@@ -98,7 +98,7 @@ class Mixture(struct.PyTreeNode):
     return {name: jnp.sum(r * law, axis=1) for name, law in laws.items()}
 
   def posterior_parts(self, x: Array, alpha: Array, sigma: Array) -> tuple[Array, Array, Array]:
-    """The law of x0 given x_t = x: log responsibilities (B, K), means (B, K, d), variances (K, d) along the basis.
+    """The posterior of x0 at x: log responsibilities (B, K), means (B, K, d), variances (K, d) along the basis.
 
     For sampling and posterior moments at one level: alpha and sigma are scalars.
     """
@@ -107,7 +107,7 @@ class Mixture(struct.PyTreeNode):
     return jax.nn.log_softmax(joint, axis=-1), means, self.var * sigma**2 / noisy[0]
 
   def observe(self, matrix: Any, y: Data, noise_cov: Any) -> 'Mixture':
-    """The posterior of x0 given y = H x0 + n, n ~ N(0, R); H (m, d), y (m,), R (m, m)."""
+    """The posterior given a noisy linear observation y = H x0 + n, n ~ N(0, R); H (m, d), y (m,), R (m, m)."""
     matrix, y = jnp.asarray(matrix), jnp.asarray(y)
     weighted = jnp.linalg.solve(jnp.asarray(noise_cov), matrix)
     return self.tilt(matmul(weighted.T, y), matmul(matrix.T, weighted))[0]
@@ -255,14 +255,41 @@ def ring8(radius: float = 2.0, std: float = 0.15) -> Mixture:
 
 
 def gaussian_flow(target: Mixture, process: Process, x: Array, t: Time, s: Time) -> Array:
-  """The probability-flow ODE of one Gaussian solved exactly from x_t to x_s.
+  """The probability-flow ODE of one Gaussian solved exactly from x_t (B, d) to x_s; s = 0 allowed.
 
-  x_s = alpha_s m + U diag( sqrt[(alpha_s^2 var + sigma_s^2) / (alpha_t^2 var + sigma_t^2)] ) U^T (x_t - alpha_t m).
+  Raises:
+    InputError: the target has several components.
   """
   if target.means.shape[0] != 1:
     raise InputError(f'target: got {target.means.shape[0]} components; allowed: one, as a mixture has no closed flow')
+  return flow_along(process, Axes(target.means[0], target.basis[0], target.var[0]), jnp.asarray(x), t, s)
+
+
+class Axes(NamedTuple):
+  """A Gaussian by its mean, orthonormal columns (d, r), and the variance (r,) along each; none across them."""
+
+  mean: Array
+  basis: Array
+  var: Array
+
+
+def flow_along(process: Process, axes: Any, x: Array, t: Time, s: Time) -> Array:
+  """The probability-flow ODE of a Gaussian of few axes solved exactly, from x_t (B, ...) to x_s; s = 0 allowed.
+
+  x_s = alpha_s m + (sigma_s / sigma_t) y + U diag(q - sigma_s / sigma_t) U^T y with y = x_t - alpha_t m and
+  q = sqrt[(alpha_s^2 v + sigma_s^2) / (alpha_t^2 v + sigma_t^2)].
+
+  Args:
+    process: the forward process.
+    axes: `mean`, the shape of one example, `basis` U and `var` v, as of `Axes` or `statistics.Gaussian`.
+    x: (B, ...) at the time t.
+    t: where x is.
+    s: where it goes, either way.
+  """
   alpha, sigma = process.schedule(jnp.asarray(t))
   alpha_s, sigma_s = process.schedule(jnp.asarray(s))
-  u, var, m = target.basis[0], target.var[0], target.means[0]
-  gain = jnp.sqrt((alpha_s**2 * var + sigma_s**2) / (alpha**2 * var + sigma**2))
-  return alpha_s * m + matmul(matmul(x - alpha * m, u) * gain, u.T)
+  mean, basis, var = (jnp.asarray(leaf, x.dtype) for leaf in (axes.mean, axes.basis, axes.var))
+  rest = sigma_s / sigma
+  gain = jnp.sqrt((alpha_s**2 * var + sigma_s**2) / (alpha**2 * var + sigma**2)) - rest
+  y = (x - alpha * mean).reshape(len(x), -1)
+  return (alpha_s * mean + (rest * y + matmul(matmul(y, basis) * gain, basis.T)).reshape(x.shape)).astype(x.dtype)

@@ -21,6 +21,8 @@ __all__ = ['x0', 'eps', 'v', 'velocity', 'score', 'edm']
 
 
 class Form(NamedTuple):
+  """A kind at one time, see the top of the page: each pair its two coefficients, each () or (B,)."""
+
   target: tuple[Array, Array]
   x0: tuple[Array, Array]
   eps: tuple[Array, Array]
@@ -93,7 +95,9 @@ def _eps(process: Process, t: Array) -> tuple:
 
 
 def score() -> Kind:
-  """The score of the noised data, grad log p_t(x) = -eps / sigma.
+  """The score of the noised data, the gradient of its log-density.
+
+  grad log p_t(x) = -eps / sigma.
 
   arXiv:2011.13456
   """
@@ -107,7 +111,9 @@ def _score(process: Process, t: Array) -> tuple:
 
 
 def v() -> Kind:
-  """The v-prediction, alpha eps - sigma x0.
+  """The v-prediction, which turns from noise to data with the noise level.
+
+  v = alpha eps - sigma x0.
 
   arXiv:2202.00512
   """
@@ -121,7 +127,9 @@ def _v(process: Process, t: Array) -> tuple:
 
 
 def velocity() -> Kind:
-  """The velocity of the probability-flow ODE, dx/dt = alpha' x0 + sigma' eps.
+  """The velocity of the probability-flow ODE.
+
+  dx/dt = alpha' x0 + sigma' eps.
 
   arXiv:2210.02747
   """

@@ -92,7 +92,7 @@ class Denoiser(struct.PyTreeNode):
   def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     if cond is None and self.null is not None:
       check_null(self)
-    out = apply_net(self.net, self.params, self.process, self.kind, x, t, cond)
+    out = apply_net(self.net, self.params, self.process, self.kind, x, t, cond=cond)
     out = jax.tree.map(lambda out, x: out.astype(x.dtype), out, x)
     return predict(self.process, self.kind, x, t, out)
 
@@ -102,7 +102,7 @@ class Denoiser(struct.PyTreeNode):
 
 
 def apply_net(
-  net: Net, params: Params, process: Process, kind: Kind, x: Data, t: Time, cond: Cond, key: Any = None
+  net: Net, params: Params, process: Process, kind: Kind, x: Data, t: Time, *, cond: Cond = None, key: Any = None
 ) -> Any:
   """The network's raw output at x_t: its input scaled, its time (B,) in the coordinate of the kind."""
   size = jax.tree.leaves(x)[0].shape[0]

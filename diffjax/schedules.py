@@ -135,7 +135,7 @@ def _ve_inverse(low: Array, high: Array, lam: Array) -> Array:
 def edm(sigma_min: Number = 0.002, sigma_max: Number = 80.0) -> Process:
   """EDM's process, whose time is the noise level.
 
-  Time is the noise level: alpha = 1, sigma = t on [0, sigma_max].   arXiv:2206.00364
+  alpha = 1, sigma = t on [0, sigma_max].   arXiv:2206.00364
   """
   _positive(sigma_min=sigma_min)
   _rising('sigma_min', 'sigma_max', sigma_min, sigma_max)

@@ -74,8 +74,8 @@ DOORS = dict(
   decay_from=lambda denoise, cond: search.reference(denoise, X, cond),
   descend=lambda denoise, cond: search.descend([search.Target(denoise, X, X, cond)], table(), 1),
   boss=lambda denoise, cond: search.boss(denoise, X, 2, 4, cond),
-  energies=lambda denoise, cond: statistics.energies(denoise, X, KEY, cond, 3),
-  linear_terms=lambda denoise, cond: statistics.linear_terms(denoise, X, KEY, cond, 3),
+  energies=lambda denoise, cond: statistics.energies(denoise, X, KEY, cond, knots=3),
+  linear_terms=lambda denoise, cond: statistics.linear_terms(denoise, X, KEY, cond, knots=3),
 )
 
 

@@ -158,10 +158,10 @@ def spy(params, x, t, cond, key):
 def test_network_sees_scaled_input_and_its_clock():
   x, t = jnp.ones((2, 3)), jnp.asarray([0.25, 0.5])
   flow, edm = schedules.flow(), schedules.edm()
-  np.testing.assert_allclose(apply_net(spy, 0.0, flow, kinds.v(), x, t, None)[:, 0], 1000 * t)
-  np.testing.assert_allclose(apply_net(spy, 0.0, flow, kinds.v(), x, 0.25, None)[:, 0], [250, 250])
-  np.testing.assert_allclose(apply_net(spy, 0.0, edm, kinds.v(), x, t, None)[:, 0], np.log(t) / 4, rtol=1e-6)
-  told = apply_net(spy, 1.0, flow, kinds.edm(0.5), x, t, None)[:, 0]
+  np.testing.assert_allclose(apply_net(spy, 0.0, flow, kinds.v(), x, t)[:, 0], 1000 * t)
+  np.testing.assert_allclose(apply_net(spy, 0.0, flow, kinds.v(), x, 0.25)[:, 0], [250, 250])
+  np.testing.assert_allclose(apply_net(spy, 0.0, edm, kinds.v(), x, t)[:, 0], np.log(t) / 4, rtol=1e-6)
+  told = apply_net(spy, 1.0, flow, kinds.edm(0.5), x, t)[:, 0]
   np.testing.assert_allclose(
     told, -np.log((1 - t) / t) / 4 + 1 / np.sqrt(0.25 * (1 - t) ** 2 + t**2), rtol=1e-6, atol=1e-6
   )

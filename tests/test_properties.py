@@ -217,7 +217,7 @@ SOLVERS = {
   'unipc': solver('unipc'),
 }
 TABLE_TRANSFORMS = {
-  'churn': rewritten(lambda process, ts: solvers.churn(solvers.dpmpp_2m, process, ts, 1.0)),
+  'churn': rewritten(lambda process, ts: solvers.churn(solvers.dpmpp_2m, process, ts, s_churn=1.0)),
   'denoise_to_zero': rewritten(
     lambda process, ts: solvers.denoise_to_zero(solvers.dpmpp_2m(process, ts), process, ts[-1])
   ),

@@ -67,7 +67,7 @@ def _report(
   began, experiment, (drawn, known) = time.perf_counter(), trained.experiment, samples
   features, classify = metrics.features_for(experiment.config.data.name, seen)
   bar = lambda name, items: log.bar(items=items, desc=name, leave=False, delay=1)  # noqa: E731
-  figures = metrics.evaluate(drawn, known, (held, known), seen, features, classify, progress=bar)
+  figures = metrics.evaluate(drawn, known, (held, known), seen, features, classify=classify, progress=bar)
   seconds = seconds | dict(evaluate=time.perf_counter() - began)
   report = {**figures, **_circumstances(options.workdir, trained, len(drawn), seconds)}
   if options.solver:

@@ -52,7 +52,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   x0, labels, size = _examples(experiment, n, options.seed)
   place = lambda leaf: jax.device_put(leaf, sharding.batch_sharding(mesh))  # noqa: E731
   batch = -(-experiment.config.sampling.batch // parts) * parts
-  task = (denoise, x0, jax.random.key(options.seed), labels, options.knots, batch, place)
+  task = (denoise, x0, jax.random.key(options.seed), labels)
+  asked = dict(knots=options.knots, batch=batch, place=place)
   scale, of = guidance_scale(experiment.config.sampling), f'{n} examples at {options.knots} noise levels'
   print(f'{of}, scale {scale:g}: {_cost(denoise, n, options.knots, x0[0].size)}', flush=True)
   distinct, chief = x0[:size], jax.process_index() == 0
@@ -62,8 +63,16 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
   for name, how, make in (
     ('gaussian', f'{len(distinct)} examples', lambda: statistics.gaussian(distinct, min(AXES, x0[0].size))),
-    ('energies', f'{of}, scale {scale:g}', lambda: statistics.energies(*task, bar('energies')).replace(scale=scale)),
-    ('linear', f'{of}, scale {scale:g}', lambda: statistics.linear_terms(*task, bar('linear')).replace(scale=scale)),
+    (
+      'energies',
+      f'{of}, scale {scale:g}',
+      lambda: statistics.energies(*task, progress=bar('energies'), **asked).replace(scale=scale),
+    ),
+    (
+      'linear',
+      f'{of}, scale {scale:g}',
+      lambda: statistics.linear_terms(*task, progress=bar('linear'), **asked).replace(scale=scale),
+    ),
   ):
     _write(f'{options.workdir}/statistics/{name}.npz', how, make)
 

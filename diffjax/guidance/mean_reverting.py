@@ -26,9 +26,9 @@ __all__ = ['mean_reverting', 'initial_noise', 'to_centred', 'from_centred']
 
 
 def mean_reverting(denoise: Denoiser, mu: Data = None) -> 'Around':
-  """Makes a network of a mean-reverting process, which sees x, a denoiser of the centred y = x - (1 - alpha) mu.
+  """Makes a network of a mean-reverting process, which sees x, a denoiser of the centred variable y.
 
-  The denoiser of y whose network sees x = y + (1 - alpha) mu; its output is read as one of this kind at y.
+  y = x - (1 - alpha) mu; the network's output is read as one of this kind at y.
 
   x0 and eps are those of the network at x, and y = alpha x0 + sigma eps: consistent. Wrap the network first, and
   guidance or thresholds around it.
@@ -56,7 +56,7 @@ class Around(Transform):
     if mu is None:
       raise InputError('cond: got None; allowed: mu, one a sample, or a denoiser made with a mu of its own')
     seen = from_centred(self.process, x, mu, t)
-    out = apply_net(inner.net, inner.params, inner.process, inner.kind, seen, t, cond)
+    out = apply_net(inner.net, inner.params, inner.process, inner.kind, seen, t, cond=cond)
     return predict(self.process, inner.kind, x, t, jax.tree.map(lambda out, x: out.astype(x.dtype), out, x))
 
 
@@ -69,12 +69,12 @@ def initial_noise(process: Process, mu: Data, key_batch: KeyBatch) -> Any:
 
 
 def to_centred(process: Process, x: Data, mu: Data, t: Time) -> Any:
-  """Centres x: y = x - (1 - alpha(t)) mu; t () or (B,)."""
+  """Centres x at time t, () or (B,): y = x - (1 - alpha(t)) mu."""
   return over_time(lambda t, x, mu: x - _pull(process, t, x) * mu, t, x, mu)
 
 
 def from_centred(process: Process, y: Data, mu: Data, t: Time) -> Any:
-  """Takes y back to x = y + (1 - alpha(t)) mu; at t = 0 it is y."""
+  """Undoes `to_centred`: x = y + (1 - alpha(t)) mu; at t = 0 it is y."""
   return over_time(lambda t, y, mu: y + _pull(process, t, y) * mu, t, y, mu)
 
 

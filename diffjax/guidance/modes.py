@@ -53,10 +53,10 @@ def conditional(denoise: Denoise, names: str | tuple[str, ...], noise: dict[str,
 
 
 def joint(denoise: Denoise, scale: Any, noise: dict[str, Any]) -> 'GuidedJoint':
-  """All modalities at one time, away from their independence: m^m + scale (e^m - m^m).
+  """All modalities at one time, guided away from their independence.
 
-  e is the joint prediction, m^m that of the m-th marginal, the others being `noise` at t_max. Scale 1 is the joint
-  itself, which needs no wrapper: `denoise(x, t)`. Costs 1 + M evaluations, in one batched call.
+  m^m + scale (e^m - m^m): e is the joint prediction, m^m that of the m-th marginal, the others being `noise` at t_max.
+  Scale 1 is the joint itself, which needs no wrapper: `denoise(x, t)`. Costs 1 + M evaluations, in one batched call.
 
   Raises:
     InputError: less than two modalities, or the network was not trained at the ends of time.

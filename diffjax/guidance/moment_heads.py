@@ -62,7 +62,7 @@ class WithMoments(struct.PyTreeNode):
 
   def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     pred = self.denoise(x, t, cond, memory)
-    heads = blocks(self.names, apply_net(self.net, self.params, self.process, self.kind, x, t, cond), x)
+    heads = blocks(self.names, apply_net(self.net, self.params, self.process, self.kind, x, t, cond=cond), x)
     aux = pred.aux if isinstance(pred.aux, dict) else {}
     return pred._replace(aux=aux | {'eps': pred.eps} | heads)
 

@@ -26,12 +26,12 @@ def denoising(
   process: Process,
   net: Net,
   kind: str | Kind = 'v',
+  *,
   times: TimeLaw | None = None,
   weight: Callable | None = None,
   drop_cond: float = 0.0,
   null: Cond = None,
   uncertainty: bool = False,
-  *,
   role: str = 'student',
 ) -> Loss:
   """The weighted squared error of the network's output against its target at a random noise level.
@@ -75,7 +75,7 @@ def denoising(
       cond = _without(cond, null, keys.bernoulli(k_drop, drop_cond))
     if 'augment' in batch:
       cond = {'label': cond, 'augment': batch['augment']}
-    out = apply_net(net, roles[role], process, kind, process.perturb(x0, eps, t), t, cond, k_net)
+    out = apply_net(net, roles[role], process, kind, process.perturb(x0, eps, t), t, cond=cond, key=k_net)
     error = mean_square(out, target(process, kind, x0, eps, t))
     values, aux = weight(process, kind, t, times.density(process, t)) * error, {'t': t, 'error': error}
     if uncertainty:

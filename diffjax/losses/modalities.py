@@ -72,7 +72,7 @@ def modalities(
       t[name] = jnp.where(end < ends, 0, inside[name])
       noisy = process.perturb(x0[name], eps[name], inside[name])
       x[name] = jax.tree.map(partial(_where, end < ends), x0[name], noisy)
-    out = apply_net(net, roles[role], process, kind, x, t, batch.get('cond'), k_net)
+    out = apply_net(net, roles[role], process, kind, x, t, cond=batch.get('cond'), key=k_net)
     total, aux = jnp.zeros(()), {}
     for name, at in inside.items():  # rates and goals may be infinite at t = 0: a time inside stands for it, unjudged
       error = mean_square(out[name], target(process, kind, x0[name], eps[name], at))

@@ -67,7 +67,7 @@ def moments(
     t, cond = times(process, k_t), batch.get('cond')
     eps = keys.normal(k_eps, x0)
     x = process.perturb(x0, eps, t)
-    told = blocks(names, apply_net(net, roles[role], process, kind, x, t, cond, k_net), x)
+    told = blocks(names, apply_net(net, roles[role], process, kind, x, t, cond=cond, key=k_net), x)
     errors = {}
     for name in names:
       error = eps

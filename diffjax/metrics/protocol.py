@@ -96,6 +96,7 @@ def measure(
   held_out: Labelled,
   train: Labelled | Reader,
   features: Features,
+  *,
   classify: Callable[[np.ndarray], np.ndarray] | None = None,
   subsets: int = 20,
   draws: int = 100,
@@ -141,7 +142,7 @@ def measure(
   stand_ins = [matched(rng, train_labels, labels) for _ in range(subsets)]
   floors = np.mean([distances(x, pool[index], strata) for index in progress('floors', stand_ins)], axis=0)
   told = partial(progress, 'intervals')
-  sds = half_samples(distances, x, y, strata, draws, seed, told) if draws else None
+  sds = half_samples(distances, x, y, strata, draws=draws, seed=seed, progress=told) if draws else None
   metric = partial(Metric, n=len(x), m=len(y), features=features.id)
   result = {
     name: metric(float(v), float(f), None if sds is None else interval(v, sds[i]))
@@ -187,6 +188,7 @@ def evaluate(
   held_out: Labelled,
   train: Labelled | Reader,
   features: Features,
+  *,
   classify: Callable[[np.ndarray], np.ndarray] | None = None,
   subsets: int = 20,
   draws: int = 100,
@@ -198,7 +200,18 @@ def evaluate(
   The floors of near_copies, nearer_to_train and label_consistency are those of held-out images and named _heldout.
   kernel_distance_p is the permutation p-value, within classes. Arguments and errors as in `measure`.
   """
-  metrics = measure(samples, labels, held_out, train, features, classify, subsets, draws, seed, progress)
+  metrics = measure(
+    samples,
+    labels,
+    held_out,
+    train,
+    features,
+    classify=classify,
+    subsets=subsets,
+    draws=draws,
+    seed=seed,
+    progress=progress,
+  )
   report: dict[str, Any] = dict(n=len(held_out[0]), m=len(samples), features=features.id)
   for name, metric in metrics.items():
     fields = metric.as_dict()

@@ -65,6 +65,7 @@ def half_samples(
   reference: np.ndarray,
   samples: np.ndarray,
   labels: tuple[np.ndarray, np.ndarray] | None = None,
+  *,
   draws: int = 100,
   seed: int = 0,
   progress: Callable[[Any], Any] = iter,

@@ -1,6 +1,6 @@
 """Search for solvers: many tables in one program, evolution, dynamic programming and gradient descent over them."""
 
-from diffjax.search.boss import boss, shortest, step_costs
+from diffjax.search.boss import boss, step_costs
 from diffjax.search.descend import Target, descend
 from diffjax.search.evolve import Found, Space, evolve
 from diffjax.search.free import Free, free
@@ -23,7 +23,6 @@ __all__ = [
   'population',
   'reference',
   'rms',
-  'shortest',
   'step_costs',
   'usf',
 ]

@@ -12,12 +12,11 @@ from jax import Array
 
 from diffjax import noise_levels
 from diffjax.contracts import Cond
-from diffjax.errors import InputError
 from diffjax.prediction import Denoise, complete
 from diffjax.process import Process
 from diffjax.solvers import euler, grids, trajectory
 
-__all__ = ['boss', 'shortest', 'step_costs']
+__all__ = ['boss', 'step_costs']
 
 
 def boss(denoise: Denoise, x: Array, n: int, knots: Any = 100, cond: Cond = None) -> np.ndarray:
@@ -35,7 +34,7 @@ def boss(denoise: Denoise, x: Array, n: int, knots: Any = 100, cond: Cond = None
   """
   process = denoise.process
   ts = grids.uniform(process, knots) if isinstance(knots, int) else noise_levels.checked(process, knots)
-  return ts[shortest(step_costs(denoise, x, ts, cond), n)]
+  return ts[grids.cheapest_path(step_costs(denoise, x, ts, cond), n)]
 
 
 def step_costs(denoise: Denoise, x: Array, ts: Any, cond: Cond = None) -> np.ndarray:
@@ -67,28 +66,3 @@ def _gaps(process: Process, points: Array, x0: Array, ts: Array) -> Array:
     return jax.lax.map(miss, (ts, points))
 
   return jax.lax.map(row, (points[:-1], x0, ts[:-1]))
-
-
-def shortest(costs: Any, n: int) -> np.ndarray:
-  """The nodes (n + 1,) of the cheapest path of exactly n steps from the first to the last; costs (K + 1, K + 1).
-
-  Bellman's recursion V_m(k) = min_{j < k} V_{m-1}(j) + c_jk.
-
-  Raises:
-    InputError: n is not from 1 to K.
-  """
-  costs = np.asarray(costs, np.float64)
-  last = len(costs) - 1
-  if not 1 <= n <= last:
-    raise InputError(f'n: got {n}; allowed: 1 to the {last} steps between the knots')
-  value = np.where(np.arange(last + 1) == 0, 0.0, np.inf)
-  came = []
-  forward = np.where(np.triu(np.ones_like(costs, bool), 1), costs, np.inf)
-  for _ in range(n):
-    total = value[:, None] + forward
-    came.append(np.argmin(total, 0))
-    value = np.min(total, 0)
-  nodes = [last]
-  for before in reversed(came):
-    nodes.append(int(before[nodes[-1]]))
-  return np.array(nodes[::-1])

@@ -44,6 +44,7 @@ def descend(
   targets: Sequence[Target],
   tables: Table | Sequence[Table],
   steps: int = 800,
+  *,
   rate: float = 0.01,
   batch: int | None = None,
   move: Sequence[str] = MOVES,

@@ -14,6 +14,7 @@ from diffjax.process import Process
 from diffjax.search.population import population
 from diffjax.search.unified import BASELINES, Choice, usf
 from diffjax.solvers import Table, grids
+from diffjax.solvers.tables.adams import FORMS, Form
 
 __all__ = ['Found', 'Space', 'evolve']
 
@@ -37,7 +38,7 @@ class Space(NamedTuple):
   Attributes:
     knots: decreasing times; a grid is the first, the last and n - 1 of those between.
     builder: (process, ts) -> Table, to search times alone; None searches the choices of `usf` too.
-    orders, forms, correctors, scalings: allowed values of a choice; forms and correctors are booleans.
+    orders, forms, correctors, scalings: allowed values of a choice.
   """
 
   process: Process
@@ -45,7 +46,7 @@ class Space(NamedTuple):
   knots: Any
   builder: Callable[[Process, Any], Table] | None = None
   orders: tuple[int, ...] = (1, 2, 3)
-  forms: tuple[bool, ...] = (False, True)
+  forms: tuple[Form, ...] = FORMS
   correctors: tuple[bool, ...] = (False, True)
   scalings: tuple[str, ...] = ('exact', 'b2')
 
@@ -95,7 +96,7 @@ class Space(NamedTuple):
   def _choice(self, rng: np.random.Generator, of: Choice | None = None) -> Choice:
     """A choice drawn at random, or `of` with one of its entries drawn anew."""
     options: dict[str, Sequence] = dict(
-      order=self.orders, noise=self.forms, corrector=self.correctors, scaling=self.scalings
+      order=self.orders, form=self.forms, corrector=self.correctors, scaling=self.scalings
     )
     drawn = {field: values[int(rng.integers(len(values)))] for field, values in options.items()}
     if of is None:
@@ -109,6 +110,7 @@ def evolve(
   score: Callable[[Table], Any],
   size: int = 50,
   generations: int = 10,
+  *,
   parents: int = 10,
   rate: float = 0.1,
   seed: int = 0,

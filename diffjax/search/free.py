@@ -99,7 +99,7 @@ def free(process: Process, table: Table) -> Free:
     raise InputError('table: got one that draws noise, is element-wise or does not evaluate at falling times; allowed: '
                      'the others')  # fmt: skip
   alpha, sigma, lam = noise_levels.at(process, ts)
-  points, n = _points(weights, evaluated, alpha, sigma), len(ts)
+  points, n = _points(table.rows, alpha, sigma), len(ts)
   last = np.array([points[-1, 0] * alpha[0] + points[-1, 1:].sum(), points[-1, 0] * sigma[0]])
   levels = np.append(alpha, last[0]), np.append(sigma, last[1])
   look = np.zeros((n, n - 1))
@@ -120,18 +120,19 @@ def free(process: Process, table: Table) -> Free:
   return Free(process, *(jnp.asarray(v, float) for v in numbers))
 
 
-def _points(weights: np.ndarray, evaluated: np.ndarray, alpha: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+def _points(rows: Rows, alpha: np.ndarray, sigma: np.ndarray) -> np.ndarray:
   """(n + 1, 1 + n): the points evaluated and the end, as coefficients of x_T and of the n predictions of x0."""
-  n, q = int(evaluated.sum()), weights.shape[1]
+  n, q = int(np.sum(rows.evaluated)), rows.weights.shape[1]
   state: Any = np.zeros((q, 1 + n))
   state[0, 0] = 1
   points, i = [], 0
-  for row, alive in zip(weights, evaluated, strict=True):
+  columns = (np.asarray(part, np.float64) for part in (rows.weights[:, :, :q], rows.of_x0, rows.of_eps))
+  for of_registers, of_x0, of_eps, evaluated in zip(*columns, rows.evaluated, strict=True):
     clean, eps = np.zeros(1 + n), np.zeros(1 + n)
-    if alive:
+    if evaluated:
       points.append(state[0])
       clean[1 + i] = 1
       eps = (state[0] - alpha[i] * clean) / sigma[i]
       i += 1
-    state = row[:, :q] @ state + np.outer(row[:, q], clean) + np.outer(row[:, q + 1], eps)
+    state = of_registers @ state + np.outer(of_x0, clean) + np.outer(of_eps, eps)
   return np.array([*points, state[0]])

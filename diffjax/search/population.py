@@ -58,12 +58,13 @@ def errors(
   x: Array,
   reference: Array,
   cond: Cond = None,
+  *,
   distance: Callable[[Array, Array], Array] = rms,
   chunk: int | None = None,
 ) -> Array:
-  """The error of each table of a population, (P,), in one program for all of its size.
+  """The error of each table of a population, (P,), by one program for all populations of its size.
 
-  distance(sample from x, reference) of each table of a population, (P,), in one program for all of its size.
+  That is distance(sample from x, reference).
 
   Args:
     denoise: what is asked for predictions.

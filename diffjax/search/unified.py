@@ -18,7 +18,7 @@ from diffjax.process import Process
 from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.data_form import in_data_form
 from diffjax.solvers.table import Table
-from diffjax.solvers.tables.adams import adams_weights, leg, phi
+from diffjax.solvers.tables.adams import FORMS, Form, adams_weights, leg, phi
 
 __all__ = ['BASELINES', 'Choice', 'usf']
 
@@ -30,7 +30,7 @@ class Choice(NamedTuple):
 
   Attributes:
     order: predictions that the polynomial goes through, 1 to 4.
-    noise: eps is interpolated, in noise form; else x0, in data form.
+    form: what is interpolated: 'x0', the data form, or 'eps', the noise form.
     corrector: once the node it leads to is evaluated, the step is made again with that prediction too.
     scaling: the weight of a single difference: the exact one, or half of h (b1) or of |1 - e^{-+h}| (b2), as in UniPC.
     low: each derivative by the fewest nodes that give it, instead of all of them.
@@ -38,7 +38,7 @@ class Choice(NamedTuple):
   """
 
   order: int = 1
-  noise: bool = False
+  form: Form = 'x0'
   corrector: bool = False
   scaling: str = 'exact'
   low: bool = False
@@ -62,39 +62,34 @@ def usf(process: Process, ts: Any, choices: Sequence[Choice]) -> Table:
   _check(choices, n)
   plan = [_nodes(i, choices[i], lam) for i in range(n)]  # of each step: the nodes it uses, the one it starts from first
   # a corrector looks at the plan of the step before from one node on
-  reach = [max(i - min(nodes) + choices[i].corrector for i, nodes in enumerate(plan) if choices[i].noise == form)
-           if form in {c.noise for c in choices} else 0 for form in (False, True)]  # fmt: skip
+  reach = [max(i - min(nodes) + choices[i].corrector for i, nodes in enumerate(plan) if choices[i].form == form)
+           if form in {c.form for c in choices} else 0 for form in FORMS]  # fmt: skip
   anchors = max(i - nodes[0] + choices[i].corrector for i, nodes in enumerate(plan))
-  points = [f'x{j}' for j in range(1, anchors + 1)]
-  pasts = [[f'{m}{j}' for j in range(1, most + 1)] for m, most in zip('me', reach, strict=True)]
-  table = TableBuilder('x', *points, *pasts[0], *pasts[1])
-  known = [[getattr(table, name) for name in names] for names in pasts]
-  lags = [[table.x0, *known[0]], [table.eps, *known[1]]]  # [noise][rows back]
-  stations = [table.x, *(getattr(table, name) for name in points)]
+  table = TableBuilder('x')
+  before = table.history('x', anchors, table.x)
+  lags = {'x0': table.history('m', reach[0], table.x0), 'eps': table.history('e', reach[1], table.eps)}
 
   def step(i: int, at: int, x: Combo, ahead: bool) -> Combo:
     """Step i written in the row of node `at`, i or i + 1, where x is the point it starts from."""
     c, (start, *_) = choices[i], plan[i]
     h = lam[i + 1] - lam[start]
     used = [*plan[i], *([i + 1] if ahead else [])]
-    ratio, scale = leg(alpha, sigma, start, i + 1, c.noise)
+    ratio, scale = leg(alpha, sigma, start, i + 1, c.form)
     weights = _weights((lam[used] - lam[start]) / h, h, c)
-    return sum((scale * w * lags[c.noise][at - j] for w, j in zip(weights, used, strict=True)), ratio * x)
+    return sum((scale * w * lags[c.form][at - j] for w, j in zip(weights, used, strict=True)), ratio * x)
 
   for i in range(n):
     again = i > 0 and choices[i - 1].corrector and np.isfinite(lam[i - 1 : i + 1]).all()
-    x = step(i - 1, i, stations[i - plan[i - 1][0]], True) if again else table.x
-    here = [x, *stations[1:]]
+    x = step(i - 1, i, before[i - plan[i - 1][0]], True) if again else table.x
+    here = table.history('x', anchors, x)
     if np.isfinite(lam[i : i + 2]).all():
       after = step(i, i, here[i - plan[i][0]], False)
     else:
       ratio = sigma[i + 1] / sigma[i]
       after = ratio * x + (alpha[i + 1] - alpha[i] * ratio) * table.x0
-    kept = [pair for names, lag in zip((points, *pasts), (here, *lags), strict=True)
-            for pair in zip(names, lag, strict=False)]  # fmt: skip
-    table.row(ts[i], x=after, **dict(kept))
+    table.row(ts[i], x=after, **here.shifted(), **lags['x0'].shifted(), **lags['eps'].shifted())
   table = table.done()
-  return in_data_form(table, process) if any(c.noise for c in choices) else table
+  return in_data_form(table, process) if any(c.form == 'eps' for c in choices) else table
 
 
 def _nodes(i: int, c: Choice, lam: np.ndarray) -> list[int]:
@@ -109,12 +104,12 @@ def _nodes(i: int, c: Choice, lam: np.ndarray) -> list[int]:
 def _weights(nodes: np.ndarray, h: float, c: Choice) -> np.ndarray:
   """The weights of the predictions at these nodes, in units of h with the start at 0."""
   if len(nodes) == 2 and c.scaling != 'exact':
-    whole = float(np.expm1(h) if c.noise else -np.expm1(-h))
+    whole = float(np.expm1(h) if c.form == 'eps' else -np.expm1(-h))
     weight = (h if c.scaling == 'b1' else whole) / 2 / nodes[1]
     return np.array([whole - weight, weight])
   if not c.low or len(nodes) < 3:
-    return adams_weights(nodes, h, c.noise)
-  sign, total = 1 if c.noise else -1, np.zeros(len(nodes))
+    return adams_weights(nodes, h, c.form)
+  sign, total = 1 if c.form == 'eps' else -1, np.zeros(len(nodes))
   for k in range(len(nodes)):  # h phi_{k+1} k! m[nodes_0 .. nodes_k], a divided difference
     for j in range(k + 1):
       total[j] += h * phi(k + 1, sign * h) * factorials[k] / np.prod(nodes[j] - np.delete(nodes[: k + 1], j))
@@ -128,8 +123,8 @@ def _check(choices: Sequence[Choice], n: int) -> None:
   if len(choices) != n:
     raise InputError(f'choices: got {len(choices)} for {n} steps; allowed: one a step')
   for i, c in enumerate(choices):
-    for field, value, allowed in (('order', c.order, (1, 2, 3, 4)), ('scaling', c.scaling, SCALINGS),
-                                  ('back', c.back, (0, 1, 2, 3))):  # fmt: skip
+    for field, value, allowed in (('order', c.order, (1, 2, 3, 4)), ('form', c.form, FORMS),
+                                  ('scaling', c.scaling, SCALINGS), ('back', c.back, (0, 1, 2, 3))):  # fmt: skip
       if value not in allowed:
         raise InputError(f'choices[{i}].{field}: got {value!r}; allowed: {", ".join(map(str, allowed))}')
 
@@ -144,6 +139,6 @@ BASELINES = {
   'dpmpp_3m': lambda n: _falling(3, n),
   'unipc': lambda n: _falling(2, n, scaling='b2', corrector=True),
   'unipc_3': lambda n: _falling(3, n, scaling='b2', corrector=True),
-  'adams_noise': lambda n: [Choice(3, noise=True)] * n,
+  'adams_noise': lambda n: [Choice(3, form='eps')] * n,
 }
 """Published methods as choices for n steps."""

@@ -1,5 +1,6 @@
 """Writing a table the way a paper writes its algorithm: rows of named registers."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from diffjax.contracts import Time
 from diffjax.errors import InputError
 from diffjax.solvers.table import Rows, Table
 
-__all__ = ['TableBuilder', 'Combo']
+__all__ = ['TableBuilder', 'Combo', 'History']
 
 
 class Combo:
@@ -71,6 +72,18 @@ class TableBuilder:
       raise InputError(f'register: got {sorted(unknown)}; allowed: {", ".join(self._registers)}')
     self._rows.append((t, after, evaluated))
 
+  def history(self, name: str, depth: int, now: Combo) -> 'History':
+    """The value `now` of this row with those of up to `depth` rows before it, from the registers name1, name2, ...
+
+    The registers are added to the table where it has none of these names yet.
+    """
+    names = tuple(f'{name}{j}' for j in range(1, depth + 1))
+    for register in names:
+      if register not in self._registers:
+        self._registers = (*self._registers, register)
+        setattr(self, register, Combo({register: 1.0}))
+    return History(names, (now, *(getattr(self, register) for register in names)))
+
   def done(self) -> Table:
     """The table.
 
@@ -91,6 +104,26 @@ class TableBuilder:
     stochastic = any('z' in combo.terms for _, after, _ in self._rows for combo in after.values())
     rows = Rows(t, weights, evaluated, np.arange(len(evaluated), dtype=np.int32))
     return Table(rows, self._registers, stochastic=stochastic, skips=not evaluated.all())
+
+
+@dataclass(frozen=True)
+class History:
+  """A quantity at the row being written and at the rows before it: h[j] is its value j rows back, h[0] the one now.
+
+  Attributes:
+    names: the registers that hold the earlier values, the latest first.
+    values: the value now, then the registers.
+  """
+
+  names: tuple[str, ...]
+  values: tuple[Combo, ...]
+
+  def __getitem__(self, rows_back: Any) -> Any:
+    return self.values[rows_back]
+
+  def shifted(self) -> dict[str, Combo]:
+    """What a row assigns so that the next one can look back: each value goes one register on, the oldest is dropped."""
+    return dict(zip(self.names, self.values, strict=False))
 
 
 def _of(combo: Combo, name: str) -> Any:

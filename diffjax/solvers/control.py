@@ -11,7 +11,7 @@ lam by at most LEAP, since data have structure finer than their deviation.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,43 +37,68 @@ def reach(lam: Array, data_std: Any) -> Array:
   return jnp.where(rho < 1, jnp.minimum(turned, lam + LEAP), turned)
 
 
+class Control(NamedTuple):
+  """How an adaptive solver chooses its steps: the next is clip(.9 error^{-1/order}, shrink, grow) times as long.
+
+  Attributes:
+    order: the order of the error in the length of the step.
+    farthest: s -> the point that no step from s goes beyond.
+    together: makes one error of those of the batch; None leaves every sample its own.
+    max_steps: attempts after which a sample is given up.
+    shrink: the least factor from a step to the next.
+    grow: the greatest.
+  """
+
+  order: int
+  farthest: Callable[[Array], Array]
+  together: Callable[[Array], Array] | None
+  max_steps: int
+  shrink: float = SHRINK
+  grow: float = GROWTH
+
+
 def adapt(
   attempt: Callable[[Array, Array, Array, Array], tuple[Array, Array, Array]],
   x: Array,
+  kept: Array,
+  control: Control,
+  *,
   start: Array,
   end: Array,
   h: Array,
-  kept: Array,
-  order: int,
-  farthest: Callable[[Array], Array],
-  together: Callable[[Array], Array] | None,
-  limit: int,
 ) -> tuple[Array, Array, Array]:
-  """Steps from `start` (B,) to `end` with attempt(x, s, h, kept) -> (new x, scaled error, new kept).
+  """Steps from `start` (B,) to `end`; returns x, the attempts of each sample, and whether it reached the end.
 
-  No step goes beyond farthest(s). `together` makes one error of those of the batch; None leaves every sample its own.
-  Returns x, the attempts of each sample, and whether it reached the end.
+  Args:
+    attempt: (x, s, h, kept) -> the new x, its scaled error (a step is taken where the root mean square is at most 1),
+      and what the next attempt is handed.
+    x: the samples (B, ...) at `start`.
+    kept: what the first attempt is handed, like x.
+    control: how steps are chosen.
+    start: where each sample is (B,), in the variable that is stepped in.
+    end: where all of them go, ().
+    h: the first step (B,).
   """
   close = 8 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(end), jnp.abs(start))
   tiny = jnp.finfo(x.dtype).tiny
 
   def going(carry: tuple) -> Array:
     _, s, _, _, tries = carry
-    return jnp.any((jnp.abs(end - s) > close) & (tries < limit))
+    return jnp.any((jnp.abs(end - s) > close) & (tries < control.max_steps))
 
   def body(carry: tuple) -> tuple:
     x, s, h, kept, tries = carry
-    on = (jnp.abs(end - s) > close) & (tries < limit)
-    step = jnp.sign(h) * jnp.minimum(jnp.abs(h), jnp.abs(farthest(s) - s))
+    on = (jnp.abs(end - s) > close) & (tries < control.max_steps)
+    step = jnp.sign(h) * jnp.minimum(jnp.abs(h), jnp.abs(control.farthest(s) - s))
     last = jnp.abs(step) >= jnp.abs(end - s)
     step = jnp.where(last, end - s, step)
     new, scaled, new_kept = attempt(x, s, step, kept)
     error = jnp.sqrt(jnp.mean(scaled**2, axis=tuple(range(1, x.ndim))))
-    if together is not None:
-      error = jnp.full_like(error, together(error))
+    if control.together is not None:
+      error = jnp.full_like(error, control.together(error))
     error = jnp.where(jnp.isfinite(error), error, jnp.inf)  # a step that overflowed is tried shorter
     good = on & (error <= 1)
-    factor = jnp.clip(0.9 * jnp.maximum(error, tiny) ** (-1 / order), SHRINK, GROWTH)
+    factor = jnp.clip(0.9 * jnp.maximum(error, tiny) ** (-1 / control.order), control.shrink, control.grow)
     x = jnp.where(expand(good, x), new, x)
     kept = jnp.where(expand(good, x), new_kept, kept)
     s = jnp.where(good, jnp.where(last, end, s + step), s)

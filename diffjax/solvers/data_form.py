@@ -36,13 +36,14 @@ def in_data_form(table: Table, process: Process) -> Table:
   far, read = np.append(alpha < sigma, False), _read(weights)
   back = _identity(q, elements)  # registers of the table = back @ registers of the new one
   out = np.zeros_like(weights)
+  x0, eps = q, q + 1  # their columns, as in `Rows`
   for i, row in enumerate(weights):
     new = row.copy()
     new[:, :q] = np.einsum('jk...,kl...->jl...', row[:, :q], back)
     if evaluated[i] and far[i]:
-      new[:, 0] += row[:, q + 1] / sigma[i]
-      new[:, q] -= row[:, q + 1] * (alpha[i] / sigma[i])
-      new[:, q + 1] = 0.0
+      new[:, 0] += row[:, eps] / sigma[i]
+      new[:, x0] -= row[:, eps] * (alpha[i] / sigma[i])
+      new[:, eps] = 0.0
     along = new[:, 0].copy()
     back, last = _identity(q, elements), 0
     for j in range(1, q):

@@ -36,7 +36,7 @@ def quadratic(process: Process, n: int, to_zero: bool = True) -> np.ndarray:
 def cosine(process: Process, n: int, to_zero: bool = True) -> np.ndarray:
   """Times denser at both ends.
 
-  t = end + (t_max - end) sin^2(pi/2 u), u evenly from 1 to 0: denser at both ends.
+  t = end + (t_max - end) sin^2(pi/2 u), u evenly from 1 to 0.
   """
   end = 0.0 if to_zero else float(process.t_min)
   return end + (float(process.t_max) - end) * np.sin(np.linspace(np.pi / 2, 0, _count(n) + 1)) ** 2
@@ -51,7 +51,9 @@ def uniform_lam(process: Process, n: int, to_zero: bool = True) -> np.ndarray:
 
 
 def karras(process: Process, n: int, to_zero: bool = True, rho: float = 7.0) -> np.ndarray:
-  """Evenly spaced in (sigma / alpha)^{1/rho}.
+  """EDM's grid, denser near the data.
+
+  Evenly spaced in (sigma / alpha)^{1/rho}.
 
   arXiv:2206.00364 eq. 5
   """
@@ -64,9 +66,7 @@ def noise_share(
   """Times even in a power of the noise's share of x_t, the same noise levels on every process, none of them infinite.
 
   Even in u^{1/power}, where u = sigma / (alpha data_std + sigma) is the noise's share of x_t, 1 at t_max, 0 at 0.
-
-  The same noise levels on every process, none of them infinite. power 1 on rectified flow with data_std 1 is `uniform`,
-  and another data_std is the shifted grid of arXiv:2403.03206.
+  power 1 on rectified flow with data_std 1 is `uniform`, and another data_std is the shifted grid of arXiv:2403.03206.
 
   Raises:
     InputError: data_std or power is not positive.
@@ -106,8 +106,37 @@ def spliced(ts: Any, part: Any) -> np.ndarray:
   return np.concatenate([ts[ts > part[0]], part, ts[ts < part[-1]]])
 
 
+def cheapest_path(costs: Any, steps: int) -> np.ndarray:
+  """Finds the places, `steps` + 1 of them from the first to the last, between which steps have the least summed cost.
+
+  Bellman's recursion V_m(k) = min_{j < k} V_{m-1}(j) + costs[j, k].
+
+  Args:
+    costs: (K + 1, K + 1), of the step from place j to place k; only j < k is looked at.
+    steps: how many.
+
+  Raises:
+    InputError: steps is not from 1 to K.
+  """
+  costs = np.asarray(costs, np.float64)
+  last = len(costs) - 1
+  if not 1 <= steps <= last:
+    raise InputError(f'n: got {steps}; allowed: 1 to the {last} steps between the knots')
+  forward = np.where(np.triu(np.ones_like(costs, bool), 1), costs, np.inf)
+  value = np.where(np.arange(last + 1) == 0, 0.0, np.inf)
+  came = []
+  for _ in range(steps):
+    total = value[:, None] + forward
+    came.append(np.argmin(total, 0))
+    value = np.min(total, 0)
+  places = [last]
+  for before in reversed(came):
+    places.append(int(before[places[-1]]))
+  return np.array(places[::-1])
+
+
 def late(process: Process, ts: Any, level: float) -> np.ndarray:
-  """The grid from its first time with sigma / alpha <= level on.
+  """Cuts off the noisy end of a grid: it begins at its first time with sigma / alpha <= level.
 
   Raises:
     InputError: no time would be left out, or no step left.

@@ -16,7 +16,9 @@ Time = Array | float
 
 
 def transfer(process: Process, x: Array, x0: Array, t: Time, s: Time) -> Array:
-  """The DDIM step x_s = alpha_s x0 + sigma_s eps with eps = (x_t - alpha_t x0) / sigma_t.
+  """The DDIM step from t to s, with the eps that x and x0 give.
+
+  x_s = alpha_s x0 + sigma_s eps with eps = (x_t - alpha_t x0) / sigma_t.
 
   x, x0 (B, ...); t, s () or (B,), either order; exact when x0 is constant along the path.
 
@@ -28,7 +30,7 @@ def transfer(process: Process, x: Array, x0: Array, t: Time, s: Time) -> Array:
 def renoise(process: Process, x: Array, s: Time, t: Time, eps: Array) -> Array:
   """Adds noise from s to t > s: a draw of x_t given x_s.
 
-  Forward from s to t > s: x_t = (alpha_t / alpha_s) x_s + sqrt(sigma_t^2 - (alpha_t sigma_s / alpha_s)^2) eps.
+  x_t = (alpha_t / alpha_s) x_s + sqrt(sigma_t^2 - (alpha_t sigma_s / alpha_s)^2) eps.
 
   With h = lam_s - lam_t the deviation is sigma_t sqrt(1 - e^{-2h}).
   """
@@ -38,9 +40,9 @@ def renoise(process: Process, x: Array, s: Time, t: Time, eps: Array) -> Array:
 
 
 def churned_transfer(
-  denoise: Denoise, x: Array, t: Time, up: Time, s: Time, key_batch: KeyBatch, cond: Cond = None
+  denoise: Denoise, x: Array, t: Time, up: Time, s: Time, key_batch: KeyBatch, *, cond: Cond = None
 ) -> Array:
-  """Noise from t up to `up` >= t, then one DDIM step down to s: EDM's churn without Heun.
+  """EDM's churn without Heun: noise from t up to `up` >= t, then one DDIM step down to s.
 
   arXiv:2206.00364
   """

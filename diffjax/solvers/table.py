@@ -25,12 +25,44 @@ __all__ = ['Rows', 'Table', 'pad']
 
 
 class Rows(NamedTuple):
-  """n rows: times t (n,), weights (n, q, q + 4[, ...]), evaluated (n,), stream (n,) of the noise."""
+  """n rows, or one of them, then without the n in front.
+
+  Attributes:
+    t: times (n,).
+    weights: (n, q, q + 4[, ...]): of each new register, in the old ones, then x0, eps, 1 and z, which are also there
+      by name, (n, q[, ...]).
+    evaluated: (n,), whether the row evaluates the denoiser.
+    stream: (n,), the number of its noise.
+  """
 
   t: Time
   weights: Any
   evaluated: Any
   stream: Any
+
+  @property
+  def of_x0(self) -> Any:
+    """What each register takes of the prediction's x0."""
+    return self._column(-4)
+
+  @property
+  def of_eps(self) -> Any:
+    """What each register takes of the prediction's eps."""
+    return self._column(-3)
+
+  @property
+  def constant(self) -> Any:
+    """What is added to each register."""
+    return self._column(-2)
+
+  @property
+  def of_z(self) -> Any:
+    """The standard deviation of the noise in each register."""
+    return self._column(-1)
+
+  def _column(self, place: int) -> Any:
+    before = np.ndim(self.t) + 1  # the axes of rows and of new registers; those of elements come after
+    return self.weights[(*[slice(None)] * before, self.weights.shape[before] + place)]
 
 
 class Table(struct.PyTreeNode):
@@ -63,19 +95,17 @@ class Table(struct.PyTreeNode):
 
   def transition(self, state: tuple, pred: Pred, row: Rows) -> tuple[tuple, tuple]:
     """The Gaussian law of the next registers: means, and standard deviations that share one z."""
-    q = len(self.registers)
     sources = (*state, pred.x0, pred.eps)
     means, stds = [], []
-    for i in range(q):
-      weights = row.weights[i]
+    for weights, constant, std in zip(row.weights, row.constant, row.of_z, strict=True):
 
-      def combine(*leaves: Array, weights: Array = weights) -> Array:
+      def combine(*leaves: Array, weights: Array = weights, constant: Array = constant) -> Array:
         w = weights.astype(leaves[0].dtype)
         total = sum(w[j] * leaf for j, leaf in enumerate(leaves))  # multiply-adds: a dot would round to TF32 or bf16
-        return total + w[q + 2]
+        return total + constant.astype(leaves[0].dtype)
 
       means.append(jax.tree.map(combine, *sources))
-      stds.append(jax.tree.map(lambda x, w=weights: w[q + 3].astype(x.dtype), state[0]))
+      stds.append(jax.tree.map(lambda x, std=std: std.astype(x.dtype), state[0]))
     return tuple(means), tuple(stds)
 
   def update(

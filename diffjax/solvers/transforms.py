@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from diffjax.errors import InputError
-from diffjax.noise_levels import at, checked, on_grid, times_of
+from diffjax.noise_levels import at, on_grid, times_of
 from diffjax.process import Process
 from diffjax.solvers.table import Rows, Table
 
@@ -30,13 +30,16 @@ def denoise_to_zero(table: Table, process: Process, t: float | None = None) -> T
     raise InputError(f't: got {t:.6g}; allowed: the last time of the grid, where sigma > 0, at most {times.min():.6g}')
   weights = np.asarray(table.rows.weights, np.float64)
   q = weights.shape[1]
-  last = np.zeros((1, *weights.shape[1:]))
-  last[0, 0, q] = 1.0
+  evaluated, stream = np.asarray(table.rows.evaluated), np.asarray(table.rows.stream)
+  rows = Rows(
+    np.append(times, t),
+    np.concatenate([weights, np.zeros((1, *weights.shape[1:]))]),
+    np.append(evaluated, True),
+    np.append(stream, stream.max() + 1).astype(np.int32),
+  )
+  rows.of_x0[-1, 0] = 1.0
   for j in range(1, q):
-    last[0, j, j] = 1.0
-  evaluated, ids = np.asarray(table.rows.evaluated), np.asarray(table.rows.stream)
-  rows = Rows(np.append(times, t), np.concatenate([weights, last]), np.append(evaluated, True),
-              np.append(ids, ids.max() + 1).astype(np.int32))  # fmt: skip
+    rows.weights[-1, j, j] = 1.0
   return table.replace(rows=rows)
 
 
@@ -44,6 +47,7 @@ def churn(
   build: Callable[..., Table],
   process: Process,
   ts: Any,
+  *,
   s_churn: float = 40.0,
   s_min: float = 0.0,
   s_max: float = np.inf,
@@ -72,15 +76,10 @@ def churn(
   Raises:
     InputError: s_churn is negative, or what the builder refuses.
   """
-  if not s_churn >= 0:
-    raise InputError(f's_churn: got {s_churn}; allowed: a number of at least 0')
-  ts = checked(process, ts)
+  ts, alpha, _, lam = on_grid(process, ts)
   n = len(ts) - 1
-  _, alpha, _, lam = on_grid(process, ts)
-  most = np.exp(-at(process, [float(process.t_max)])[2][0])
-  rho = np.exp(-lam[:n])
-  up = np.minimum(rho * (1 + min(s_churn / n, np.sqrt(2) - 1)), most)
-  churned = (up > rho) & (s_min <= rho) & (rho <= s_max)
+  rho, up = churned_levels(process, lam, s_churn, s_min, s_max)
+  churned = up > rho
   starts = [i for i in range(n) if i == 0 or churned[i]]
   parts = []
   for first, last in zip(starts, [*starts[1:], n], strict=True):
@@ -96,12 +95,31 @@ def churn(
   return _joined(parts)
 
 
+def churned_levels(
+  process: Process, lam: np.ndarray, s_churn: float, s_min: float, s_max: float
+) -> tuple[np.ndarray, np.ndarray]:
+  """The levels sigma / alpha (n,) of the steps' starts, and those they are raised to by EDM's churn.
+
+  arXiv:2206.00364 Alg. 2
+
+  Raises:
+    InputError: s_churn is negative.
+  """
+  if not s_churn >= 0:
+    raise InputError(f's_churn: got {s_churn}; allowed: a number of at least 0')
+  rho = np.exp(-lam[:-1])
+  most = np.exp(-at(process, [float(process.t_max)])[2][0])
+  up = np.minimum(rho * (1 + min(s_churn / len(rho), np.sqrt(2) - 1)), most)
+  return rho, np.where((up > rho) & (s_min <= rho) & (rho <= s_max), up, rho)
+
+
 def _after(table: Table, t: float, keep: float, std: float) -> Table:
   """The table behind a row that is not evaluated: x' = keep x + std z, the other registers 0."""
   old = table.rows
   first = np.zeros((1, *old.weights.shape[1:]))
-  first[0, 0, 0], first[0, 0, -1] = keep, std
+  first[0, 0, 0] = keep
   rows = Rows(np.append(t, old.t), np.concatenate([first, old.weights]), np.append(False, old.evaluated), old.stream)
+  rows.of_z[0, 0] = std
   return table.replace(rows=rows, stochastic=True, skips=True)
 
 
@@ -116,13 +134,12 @@ def _joined(tables: list[Table]) -> Table:
 
 
 def dualfast(table: Table, process: Process, amount: float, decay: str = 'linear', tau: str = 'first') -> Table:
-  """A solver whose noise predictions lean on an earlier, noisier one: eps' = (1 + c) eps - c eps_tau.
+  """DualFast: a solver whose noise predictions lean on an earlier, noisier one.
 
-  x0' = x0 - (sigma / alpha) c (eps - eps_tau), the consistent pair; every register takes the new one. The earlier
-  prediction is kept in a register more; no evaluation more. amount = 0 is the table itself. After the abstract alone:
-  which tau and c(t) the paper has is not verified, and the best amount depends on the network's error.
-
-  (DualFast)
+  eps' = (1 + c) eps - c eps_tau, x0' = x0 - (sigma / alpha) c (eps - eps_tau), the consistent pair; every register
+  takes the new one. The earlier prediction is kept in a register more; no evaluation more. amount = 0 is the table
+  itself. After the abstract alone: which tau and c(t) the paper has is not verified, and the best amount depends on the
+  network's error.
 
   Args:
     table: the table to start from.
@@ -151,28 +168,30 @@ def dualfast(table: Table, process: Process, amount: float, decay: str = 'linear
   out = np.zeros((n, q + 1, q + 5, *weights.shape[3:]))
   out[:, :q, keep] = weights
   over = (slice(None), *(None,) * (weights.ndim - 2))  # a number a row against (n, q[, ...])
-  lean = c[over] * (weights[:, :, q + 1] - weights[:, :, q] * ratio[over])
-  out[:, :q, q + 2] += lean
-  out[:, :q, q] -= lean
+  old, rows = table.rows._replace(weights=weights), table.rows._replace(weights=out)
+  lean = c[over] * (old.of_eps - old.of_x0 * ratio[over])
+  rows.of_eps[:, :q] += lean
+  out[:, :q, q] -= lean  # q: the new register
   pin = evaluated & (place == 0) if tau == 'first' else evaluated
-  out[pin, q, q + 2] = 1.0
+  rows.of_eps[pin, q] = 1.0
   out[~pin, q, q] = 1.0
-  return table.replace(rows=table.rows._replace(weights=out), registers=(*table.registers, 'pinned'))
+  return table.replace(rows=rows, registers=(*table.registers, 'pinned'))
 
 
 def pair_form(table: Table, process: Process) -> Table:
-  """The table with x = alpha x0 + sigma eps put in for x at every evaluation: all it makes of x goes through the pair.
+  """Rewrites a table so that all it makes of x goes through the predicted pair.
 
-  A first-order step becomes x_s = alpha_s x0 + sigma_s eps. On consistent predictions nothing changes; a denoiser that
-  returns another pair on purpose (`guidance.cfgpp`, or x0 clipped and eps kept) is written as its authors write it.
-  Values kept in registers, and rows that are not evaluated, stay.
+  x = alpha x0 + sigma eps is put in for x at every evaluation. A first-order step becomes x_s = alpha_s x0 + sigma_s
+  eps. On consistent predictions nothing changes; a denoiser that returns another pair on purpose (`guidance.cfgpp`, or
+  x0 clipped and eps kept) is written as its authors write it. Values kept in registers, and rows that are not
+  evaluated, stay.
   """
   weights, evaluated = np.array(table.rows.weights, np.float64), np.asarray(table.rows.evaluated)
-  q = weights.shape[1]
+  rows = table.rows._replace(weights=weights)
   alpha, sigma, _ = at(process, np.asarray(table.rows.t)[evaluated])
   over = (slice(None), *(None,) * (weights.ndim - 2))
   share = weights[evaluated, :, 0]
-  weights[evaluated, :, q] += share * alpha[over]
-  weights[evaluated, :, q + 1] += share * sigma[over]
+  rows.of_x0[evaluated] += share * alpha[over]
+  rows.of_eps[evaluated] += share * sigma[over]
   weights[evaluated, :, 0] = 0.0
-  return table.replace(rows=table.rows._replace(weights=weights))
+  return table.replace(rows=rows)

@@ -33,6 +33,7 @@ def energies(
   x0: Data,
   key: Array,
   cond: Cond = None,
+  *,
   knots: int = 120,
   batch: int = 256,
   place: Place = jnp.asarray,
@@ -93,14 +94,13 @@ def linear_terms(
   x0: Data,
   key: Array,
   cond: Cond = None,
+  *,
   knots: int = 120,
   batch: int = 256,
   place: Place = jnp.asarray,
   progress: Progress = iter,
 ) -> ModelStatistics:
   """Estimates DPM-Solver-v3's l, s and b for every element of an example.
-
-  DPM-Solver-v3's l, s and b for every element of an example.   arXiv:2310.13268 sec. 3.1
 
       l  = E sigma diag(d eps / dx)                       minimises E |sigma d eps / dx - diag(l)|^2
       f  = (sigma eps - l x) / alpha,   f' = df / dlam along the probability-flow ODE
@@ -111,7 +111,7 @@ def linear_terms(
   every level: with fresh ones l is rough in lam, and the solver pays for it. s = 0 where f does not vary, and is held
   to [-3, 3].
 
-  Args and errors as `energies`.
+  Args and errors as `energies`.   arXiv:2310.13268 sec. 3.1
   """
   process = denoise.process
   labels.check_for(denoise, cond)

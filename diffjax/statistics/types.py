@@ -82,7 +82,9 @@ class ModelStatistics(struct.PyTreeNode):
 
 
 class Gaussian(struct.PyTreeNode):
-  """The Gaussian N(mean, basis diag(var) basis^T) of a data set; no variance outside its basis.
+  """The Gaussian of a data set along its principal axes; no variance outside them.
+
+  N(mean, basis diag(var) basis^T).
 
   Attributes:
     mean: the shape of one example.

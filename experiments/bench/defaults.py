@@ -54,7 +54,7 @@ def candidates(process: Process, nfe: int, data_std: float) -> dict[tuple[int, i
   """(order, last order) -> table, with so many evaluations."""
   ts = grids.noise_share(process, nfe, data_std=1.4 * data_std, power=1.5)
   return {
-    (order, final): solvers.trig_adams(process, ts, min(order, nfe), data_std, final_order=min(final, nfe))
+    (order, final): solvers.trig_adams(process, ts, min(order, nfe), data_std=data_std, final_order=min(final, nfe))
     for order, final in ORDERS
   }
 

@@ -71,7 +71,7 @@ def small():
   began = time.perf_counter()
   features, classify = metrics.features_for('images', train)
   fitted = time.perf_counter() - began
-  metrics.evaluate(samples, None, (held, None), (train, None), features, classify)
+  metrics.evaluate(samples, None, (held, None), (train, None), features, classify=classify)
   print(f'64 samples, 64 held-out, 3000 training images: {time.perf_counter() - began:.1f} s of figures, '
         f'{fitted:.1f} s of them the principal components', flush=True)  # fmt: skip
 

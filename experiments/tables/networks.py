@@ -69,10 +69,9 @@ def trained(what: Experiment, workdir: Path, net: Any = None) -> Any:
   """The averaged weights after the config's training, of another network function where one is given."""
   c: Any = what.config
   if net is not None:
-    loss, phase = losses.denoising(what.process, net, what.parts.kind, times.stratified()), what.method.phases[0]
-    what = dataclasses.replace(
-      what, method=dataclasses.replace(what.method, phases=(dataclasses.replace(phase, loss=loss),))
-    )
+    loss = losses.denoising(what.process, net, what.parts.kind, times=times.stratified())
+    phases = (dataclasses.replace(what.method.phases[0], loss=loss),)
+    what = dataclasses.replace(what, method=dataclasses.replace(what.method, phases=phases))
   batches = directory.stream(what, directory.dataset(what, 'train'))
   done = loop.fit(
     what.method, what.init, batches, steps=c.train.steps, key=jax.random.key(c.seed), workdir=str(workdir),
@@ -83,7 +82,7 @@ def trained(what: Experiment, workdir: Path, net: Any = None) -> Any:
 
 def eps_error(what: Experiment, params: Any, net: Any = None, draws: int = 8) -> float:
   """E |eps_hat - eps|^2 an element on the held-out images, for networks of kind eps."""
-  loss = jax.jit(losses.denoising(what.process, net or what.net, 'eps', times.stratified()))
+  loss = jax.jit(losses.denoising(what.process, net or what.net, 'eps', times=times.stratified()))
   images, _ = directory.arrays(what, 'test')
   values = [loss({'student': params}, {'x': images}, jax.random.key(i))[0] for i in range(draws)]
   return float(np.mean(values))

@@ -82,7 +82,7 @@ ROWS = {
   'SDE-DPM-Solver++(2M)': _row('sde_dpmpp_2m'),
   'SDE Adams 3': _row('sde_adams', order=3),
   'exponential Adams 3': _row('exponential_adams'),
-  'exponential Adams 3, noise': _row('exponential_adams', noise=True),
+  'exponential Adams 3, noise': _row('exponential_adams', form='eps'),
   'UniPC-2': _row('unipc', order=2),
   'UniPC-2, B1': _row('unipc', order=2, b1=True),
   'UniPC-3': _row('unipc', order=3),

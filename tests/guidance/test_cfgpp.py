@@ -41,7 +41,7 @@ def test_the_paper_s_update(denoise):
       c, u = both(denoise, x, ts[i])
       w = scale(ts[i]) if callable(scale) else scale
       x = alpha[i + 1] * (u.x0 + w * (c.x0 - u.x0)) + sigma[i + 1] * u.eps
-    for base in (solvers.ddim(PROCESS, ts), solvers.exponential_adams(PROCESS, ts, order=1, noise=True)):
+    for base in (solvers.ddim(PROCESS, ts), solvers.exponential_adams(PROCESS, ts, order=1, form='eps')):
       got = sample(cfgpp(denoise, scale), pair_form(base, PROCESS), X, cond=COND)
       np.testing.assert_allclose(got, x, rtol=1e-4, atol=1e-5)
 

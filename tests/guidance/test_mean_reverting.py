@@ -55,12 +55,12 @@ def by_hand(update, process, ts, x, z):
 
 # MR-Sampler: noise or data, ODE or SDE, order one or two; which solver of y each is
 PAPER = {
-  (True, False, 1): ('exponential_adams', {'order': 1, 'noise': True}),
-  (True, False, 2): ('exponential_adams', {'order': 2, 'noise': True, 'lower_final': False}),
+  (True, False, 1): ('exponential_adams', {'order': 1, 'form': 'eps'}),
+  (True, False, 2): ('exponential_adams', {'order': 2, 'form': 'eps', 'lower_final': False}),
   (False, False, 1): ('ddim', {}),
   (False, False, 2): ('exponential_adams', {'order': 2, 'lower_final': False}),
   (True, True, 1): ('sde_dpm', {}),
-  (True, True, 2): ('sde_adams', {'order': 2, 'noise': True, 'lower_final': False}),
+  (True, True, 2): ('sde_adams', {'order': 2, 'form': 'eps', 'lower_final': False}),
   (False, True, 1): ('ddpm', {}),
   (False, True, 2): ('sde_adams', {'order': 2, 'lower_final': False}),
 }

@@ -177,7 +177,7 @@ def test_a_trained_network_knows_all_modes():
     eps = keys.normal(keys.per_sample(k_eps, 256), x0)
     times = 1.1 * jax.random.uniform(k_t, (2, 256)) - 0.05  # the ends 0 and 1 get a twentieth each
     t = dict(zip(x0, jnp.clip(times, 0, 1), strict=True))
-    out = apply_net(net, params, FLOW, kind, FLOW.perturb(x0, eps, t), t, None)
+    out = apply_net(net, params, FLOW, kind, FLOW.perturb(x0, eps, t), t)
     want = target(FLOW, kind, x0, eps, t)
     return sum(jnp.mean((out[k] - want[k]) ** 2) for k in x0)
 

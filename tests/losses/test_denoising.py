@@ -44,7 +44,7 @@ def test_elbo_of_a_gaussian(process):
   alpha, sigma = (np.asarray(c, np.float64) for c in process.schedule(jnp.asarray([process.t_min, process.t_max])))
   low, high = np.log1p(C**2 * (alpha / sigma) ** 2)
   law = times.stratified(times.lognormal(-1.0, 2.0))
-  values, aux = run(denoising(process, exact(process), 'eps', law, weights.elbo()), 1.0, data(20_000))
+  values, aux = run(denoising(process, exact(process), 'eps', times=law, weight=weights.elbo()), 1.0, data(20_000))
   values = np.asarray(values, np.float64)
   error = values.std() / np.sqrt(len(values))
   assert abs(values.mean() - (low - high) / 2) < 5 * error
@@ -64,7 +64,7 @@ def test_expected_loss_does_not_depend_on_the_law_of_t(weight):
   laws = times.uniform(), times.logit_normal(0.0, 2.0), times.lognormal(-0.5, 1.8)
   means, errors = [], []
   for law in laws:
-    loss = denoising(process, exact(process), 'eps', times.stratified(law), getattr(weights, weight)())
+    loss = denoising(process, exact(process), 'eps', times=times.stratified(law), weight=getattr(weights, weight)())
     values = np.asarray(run(loss, 0.7, data(20_000))[0], np.float64)
     means.append(values.mean())
     errors.append(values.std() / np.sqrt(len(values)))
@@ -76,7 +76,7 @@ def test_expected_loss_does_not_depend_on_the_law_of_t(weight):
 def test_exact_denoiser_is_stationary():
   """The derivative of the expected loss by theta is 0 at theta = 1 (5 standard errors), and plainly not at 1.1."""
   process = schedules.cosine()
-  loss = denoising(process, exact(process), 'eps', times.stratified())
+  loss = denoising(process, exact(process), 'eps', times=times.stratified())
   batch = data(20_000)
 
   @jax.jit
@@ -116,7 +116,7 @@ def test_values_are_float32(kind):
 
 def test_rows_belong_to_their_example():
   """The same with and without jit; a row does not see the rest of its batch."""
-  loss = denoising(schedules.vp_linear(), affine, 'v', times.logit_normal(), weights.min_snr())
+  loss = denoising(schedules.vp_linear(), affine, 'v', times=times.logit_normal(), weight=weights.min_snr())
   x = jax.random.normal(jax.random.key(0), (8, 3))
   batch_keys = keys.per_sample(jax.random.key(5), 8)
   values = run(loss, PARAMS, {'x': x}, 5)[0]

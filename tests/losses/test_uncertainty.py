@@ -25,7 +25,7 @@ def level(t):
 
 def made(**options):
   law = times.lognormal(-0.4, 1.0)
-  return losses.denoising(PROCESS, zero, kinds.edm(SD), law, weights.edm(SD), uncertainty=True, **options)
+  return losses.denoising(PROCESS, zero, kinds.edm(SD), times=law, weight=weights.edm(SD), uncertainty=True, **options)
 
 
 def test_values_by_hand():
@@ -35,7 +35,7 @@ def test_values_by_hand():
   values, aux = jax.jit(made(), compiler_options={'xla_backend_optimization_level': 0})(
     {'student': params}, batch, jax.random.key(2)
   )
-  plain = losses.denoising(PROCESS, zero, kinds.edm(SD), times.lognormal(-0.4, 1.0), weights.edm(SD))
+  plain = losses.denoising(PROCESS, zero, kinds.edm(SD), times=times.lognormal(-0.4, 1.0), weight=weights.edm(SD))
   before, _ = jax.jit(plain, compiler_options={'xla_backend_optimization_level': 0})(
     {'student': params}, batch, jax.random.key(2)
   )

@@ -24,7 +24,7 @@ def reports(data):
   sets['held_out'] = held
   feature = digits.feature_function()
   return {
-    name: protocol.evaluate(x, labels, data[1], data[0], feature, digits.labels, subsets=5, draws=10)
+    name: protocol.evaluate(x, labels, data[1], data[0], feature, classify=digits.labels, subsets=5, draws=10)
     for name, x in sets.items()
   }
 

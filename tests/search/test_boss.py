@@ -26,7 +26,7 @@ def test_the_path_is_the_cheapest_of_all():
     costs = rng.exponential(size=(11, 11))
     for m in (1, 2, 4, 7, 10):
       best = min(cost_of(costs, (0, *inner, 10)) for inner in itertools.combinations(range(1, 10), m - 1))
-      found = search.shortest(costs, m)
+      found = grids.cheapest_path(costs, m)
       assert len(found) == m + 1 and found[0] == 0 and found[-1] == 10 and (np.diff(found) > 0).all()
       assert cost_of(costs, found) == pytest.approx(best, rel=1e-12)
 
@@ -59,7 +59,7 @@ def test_the_grid_costs_less_than_the_uniform_one(sharp):
   costs = search.step_costs(target.denoiser(process), x, grids.uniform(process, 100))
   for m in (2, 4, 5, 10):
     even = cost_of(costs, np.arange(0, 101, 100 // m))
-    found = cost_of(costs, search.shortest(costs, m))
+    found = cost_of(costs, grids.cheapest_path(costs, m))
     assert found <= even
     if sharp and m == 4:  # .0342 against .0500 in an independent NumPy run
       assert found < 0.75 * even
@@ -69,4 +69,4 @@ def test_the_grid_costs_less_than_the_uniform_one(sharp):
 
 def test_refusals():
   with pytest.raises(ValueError, match='n: got 4; allowed: 1 to the 3 steps'):
-    search.shortest(np.ones((4, 4)), 4)
+    grids.cheapest_path(np.ones((4, 4)), 4)

@@ -72,13 +72,13 @@ def test_a_small_space_is_found_out_and_nothing_is_tried_twice():
 def test_candidates_stay_in_the_space():
   rng = np.random.default_rng(0)
   process = schedules.edm()
-  space = search.Space(process, 5, grids.karras(process, 20), orders=(2, 3), forms=(False,), scalings=('b1',))
+  space = search.Space(process, 5, grids.karras(process, 20), orders=(2, 3), forms=('x0',), scalings=('b1',))
   a, b = space.draw(rng), space.draw(rng)
   for _ in range(200):
     a, b = space.mutate(a, rng, 0.3), space.cross(a, b, rng)
     for times, choices in (a, b):
       assert len(set(times)) == 4 and list(times) == sorted(times) and 0 < times[0] and times[-1] < 20
-      assert {c.order for c in choices} <= {2, 3} and not any(c.noise for c in choices)
+      assert {c.order for c in choices} <= {2, 3} and not any(c.form == 'eps' for c in choices)
       assert {c.scaling for c in choices} == {'b1'}
   assert space.mutate(a, rng, 1e-12) == a
 

@@ -21,9 +21,9 @@ def test_a_table_comes_back(name, kind):
   table = oracle.build(name, process, ts)
   with jax.enable_x64(True):
     again = search.free(oracle.PROCESSES[kind](), table).final()
-  x = oracle.start(process, 16)
+  x = oracle.prior_points(process, 16)
   np.testing.assert_allclose(
-    oracle.run(again, process, x), oracle.run(table, process, x), rtol=0, atol=1e-9 * np.abs(x).max()
+    oracle.run_table(again, process, x), oracle.run_table(table, process, x), rtol=0, atol=1e-9 * np.abs(x).max()
   )
   np.testing.assert_allclose(again.rows.t, ts[:-1], rtol=1e-6)
 
@@ -50,7 +50,7 @@ def test_gradients_reach_every_number():
     process = oracle.PROCESSES['vp_linear']()
     denoise = oracle.gm_a().denoiser(process)
     start = search.free(process, solvers.dpmpp_2m(process, grids.quadratic(process, 4)))
-    x = jnp.asarray(oracle.start(process, 8))
+    x = jnp.asarray(oracle.prior_points(process, 8))
     loss = jax.jit(lambda f: jnp.mean(solvers.sample(denoise, f.table(), x) ** 2))
     slope = jax.grad(loss)(start)
     for name, place in (('spacing', 1), ('look', (3, 1)), ('look', (2, 0)), ('scale', 2), ('told', 2)):

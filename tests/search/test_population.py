@@ -22,9 +22,9 @@ def test_errors_are_those_of_each_table_alone():
   process = schedules.vp_linear()
   build = lambda name, n: getattr(solvers, name)(process, grids.quadratic(process, n, to_zero=False))  # noqa: E731
   several = [build('ddim', 4), build('dpmpp_2m', 6), build('unipc', 5), build('dpmpp_2s', 6), build('heun', 3)]
-  x = oracle.start(process, 32)
+  x = oracle.prior_points(process, 32)
   wanted = np.random.default_rng(1).standard_normal((32, 2))
-  alone = [np.sqrt(np.mean(np.sum((oracle.run(t, process, x) - wanted) ** 2, -1))) for t in several]
+  alone = [np.sqrt(np.mean(np.sum((oracle.run_table(t, process, x) - wanted) ** 2, -1))) for t in several]
   for chunk in (2, 64):
     found = search.errors(
       oracle.gm_a().denoiser(process), search.population(several), jnp.asarray(x), jnp.asarray(wanted), chunk=chunk
@@ -53,13 +53,13 @@ def test_a_member_is_the_table_that_went_in(x64):
   for i, table in enumerate(several):
     one = search.member(stacked, i)
     assert one.nfe == table.nfe
-    np.testing.assert_allclose(oracle.run(one, process, x), oracle.run(table, process, x), atol=1e-12)
+    np.testing.assert_allclose(oracle.run_table(one, process, x), oracle.run_table(table, process, x), atol=1e-12)
 
 
 def test_the_reference_solves_the_equation():
   """Against a Runge-Kutta solution of 800 steps: float32's rounding, 2e-5, not a step error."""
   process = oracle.PROCESSES['vp_linear']()
-  x = oracle.start(process, 64)
+  x = oracle.prior_points(process, 64)
   found = search.reference(oracle.gm_a().denoiser(process), jnp.asarray(x), to_zero=False)
   wanted = oracle.solution('vp_linear', 64, 1.0, float(process.t_min))
   assert float(search.rms(found, jnp.asarray(wanted))) < 1e-4

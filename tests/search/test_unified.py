@@ -26,14 +26,15 @@ KNOWN = {
   'dpmpp_3m': ('exponential_adams', {'order': 3}, BASELINES['dpmpp_3m']),
   'unipc': ('unipc', {}, BASELINES['unipc']),
   'unipc3': ('unipc', {'order': 3}, BASELINES['unipc_3']),
-  'unipc_b1': ('unipc', {'b1': True}, lambda n: [Choice(min(2, n - i), False, True, 'b1') for i in range(n)]),
+  'unipc_b1': ('unipc', {'b1': True},
+               lambda n: [Choice(min(2, n - i), corrector=True, scaling='b1') for i in range(n)]),
   'adams4': ('exponential_adams', {'order': 4, 'corrector': True, 'lower_final': False},
              lambda n: [Choice(4, corrector=True)] * n),
-  'adams_noise': ('exponential_adams', {'order': 3, 'noise': True, 'lower_final': False}, BASELINES['adams_noise']),
+  'adams_noise': ('exponential_adams', {'order': 3, 'form': 'eps', 'lower_final': False}, BASELINES['adams_noise']),
   '2s': ('dpmpp_2s', {}, lambda n: stages([2] * (n // 2), {'scaling': 'b2'})),
   '2s_taylor': ('dpmpp_2s', {'taylor': True}, lambda n: stages([2] * (n // 2), {})),
   '3s': ('dpmpp_3s', {'lower_final': False}, lambda n: stages([3] * (n // 3), {})),
-  'dpm2': ('dpm_solver', {}, lambda n: stages([2] * (n // 2), {'scaling': 'b2'}, noise=True)),
+  'dpm2': ('dpm_solver', {}, lambda n: stages([2] * (n // 2), {'scaling': 'b2'}, form='eps')),
 }  # fmt: skip
 
 
@@ -47,8 +48,8 @@ def test_choices_are_the_published_method(name, kind):
     ts[0] = 0.999
   wanted, options, choices = KNOWN[name]
   x = X * float(process.schedule(ts[0])[1])
-  a = oracle.run(getattr(solvers, wanted)(process, ts, **options), process, x)
-  b = oracle.run(usf(process, ts, choices(6)), process, x)
+  a = oracle.run_table(getattr(solvers, wanted)(process, ts, **options), process, x)
+  b = oracle.run_table(usf(process, ts, choices(6)), process, x)
   np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(x).max())
 
 
@@ -59,8 +60,8 @@ def test_ends_of_infinite_lam_are_first_order(name, kind):
   process = oracle.PROCESSES[kind]()
   ts = grids.uniform(process, 6)
   wanted, options, choices = KNOWN[name]
-  a = oracle.run(getattr(solvers, wanted)(process, ts, **options), process, X)
-  np.testing.assert_allclose(a, oracle.run(usf(process, ts, choices(6)), process, X), rtol=0, atol=1e-12)
+  a = oracle.run_table(getattr(solvers, wanted)(process, ts, **options), process, X)
+  np.testing.assert_allclose(a, oracle.run_table(usf(process, ts, choices(6)), process, X), rtol=0, atol=1e-12)
 
 
 def test_any_choices_stay_on_the_line():
@@ -91,7 +92,7 @@ def test_low_differences_are_divided_differences():
   def last(table):
     state = np.zeros((len(table.registers), 1))
     for weights, value in zip(np.asarray(table.rows.weights), lam[:3] ** 2, strict=True):
-      state = oracle.row(weights, state, [value], [0.0])[0]
+      state = oracle.apply_row(weights, state, [value], [0.0])[0]
     return state[0, 0]
 
   phi_2 = (1 - np.exp(-h)) / h  # phi_1(-h)

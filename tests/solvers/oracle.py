@@ -42,7 +42,7 @@ ORDERS = {
 }
 
 
-def takes(name, kind):
+def is_defined_on(name, kind):
   """Whether the method is defined for the process."""
   return name != 'ancestral' or kind not in ('sub_vp', 'flow', 'mean_reverting', 'shifted')
 
@@ -61,7 +61,7 @@ def build(name, process, ts, **options):
   return getattr(solvers, name)(process, ts, **options)
 
 
-def times(name, process, n, grid='uniform', to_zero=True):
+def legal_grid(name, process, n, grid='uniform', to_zero=True):
   """A grid that the method accepts: two stochastic ones have infinite coefficients where alpha = 0."""
   ts = getattr(grids, grid)(process, n, to_zero=to_zero)
   if name in ('euler_maruyama', 'sde_dpm') and noise_levels.at(process, ts[:1])[0][0] == 0:
@@ -69,7 +69,7 @@ def times(name, process, n, grid='uniform', to_zero=True):
   return ts
 
 
-def row(weights, state, x0, eps):
+def apply_row(weights, state, x0, eps):
   """One row on coefficient vectors: new registers (q, k), and the weights (q,) of their common noise."""
   q = len(weights)
   return weights[:, :q] @ state + np.outer(weights[:, q], x0) + np.outer(weights[:, q + 1], eps), weights[:, q + 3]
@@ -84,7 +84,7 @@ def line(table, process, ts):
   state[0] = [part[0] for part in noise_levels.at(process, ts[:1])[:2]]
   points = [state[0]]
   for weights in np.asarray(table.rows.weights):
-    state, noise = row(weights, state, [1, 0], [0, 1])
+    state, noise = apply_row(weights, state, [1, 0], [0, 1])
     state[0, 1] = np.hypot(state[0, 1], noise[0])
     points.append(state[0])
   return np.array(points)
@@ -98,7 +98,7 @@ def gaussian_law(table, process, var):
   levels = zip(*noise_levels.at(process, table.rows.t)[:2], strict=True)
   for i, (weights, (alpha, sigma)) in enumerate(zip(np.asarray(table.rows.weights), levels, strict=True)):
     total = alpha**2 * var + sigma**2
-    state, noise = row(weights, state, alpha * var / total * state[0], sigma / total * state[0])
+    state, noise = apply_row(weights, state, alpha * var / total * state[0], sigma / total * state[0])
     state[:, 1 + i] += noise
   return state[0, 0], np.sum(state[0, 1:] ** 2)
 
@@ -115,7 +115,7 @@ def predict(x, alpha, sigma):
   return x0, sigma * np.sum(share * gap / total[:, None], 1)
 
 
-def run(table, process, x, predict=predict):
+def run_table(table, process, x, predict=predict):
   """The sample of a deterministic table from x (B, d) in float64."""
   state = np.zeros((len(table.registers), *x.shape))
   state[0] = x
@@ -128,7 +128,7 @@ def run(table, process, x, predict=predict):
   return state[0]
 
 
-def start(process, n):
+def prior_points(process, n):
   """n points of the prior."""
   return float(process.schedule(process.t_max)[1]) * np.random.default_rng(0).standard_normal((n, 2))
 
@@ -139,11 +139,11 @@ def solution(kind, n, first, last):
   process = PROCESSES[kind]()
   lam = noise_levels.at(process, [first, last])[2]
   ts = np.concatenate([[first], noise_levels.times_of(process, np.linspace(*lam, 801))[1:-1], [last]])
-  return run(solvers.deis_rhork(process, ts, tableau='rk4'), process, start(process, n))
+  return run_table(solvers.deis_rhork(process, ts, tableau='rk4'), process, prior_points(process, n))
 
 
-def error(table, kind, last, n=512):
+def distance_to_solution(table, kind, last, n=512):
   """Root mean square distance to the solution at the time `last`, where the table ends."""
   process = PROCESSES[kind]()
-  gap = run(table, process, start(process, n)) - solution(kind, n, float(table.rows.t[0]), float(last))
+  gap = run_table(table, process, prior_points(process, n)) - solution(kind, n, float(table.rows.t[0]), float(last))
   return float(np.sqrt(np.mean(np.sum(gap**2, -1))))

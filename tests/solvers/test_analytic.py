@@ -9,13 +9,13 @@ from oracle import PROCESSES, gaussian_law, gm_a, m1
 
 from diffjax import keys, noise_levels, schedules, solvers, statistics
 from diffjax.solvers import grids
-from diffjax.solvers.tables.analytic import cheapest, step_costs
+from diffjax.solvers.tables.analytic import step_costs
 
 VP = schedules.vp_linear()
 
 
 def stds(table):
-  return np.asarray(table.rows.weights)[:, 0, -1]
+  return np.asarray(table.rows.of_z)[:, 0]
 
 
 @pytest.mark.parametrize('eta', [0.0, 0.6, 1.0])
@@ -134,7 +134,7 @@ def test_dynamic_programme_is_brute_force():
     costs = np.where(np.arange(8)[:, None] < np.arange(8), r.standard_normal((8, 8)), np.inf)
     every = {(0, *inner, 7): 0.0 for inner in itertools.combinations(range(1, 7), 2)}
     total = {path: sum(costs[a, b] for a, b in itertools.pairwise(path)) for path in every}
-    assert tuple(cheapest(costs, 4)) == min(total, key=total.__getitem__)
+    assert tuple(grids.cheapest_path(costs, 3)) == min(total, key=total.__getitem__)
 
 
 @pytest.mark.parametrize('kind', ['vp_linear', 'flow', 'edm'])

@@ -1,4 +1,4 @@
-"""Tapes: algebra, errors, printing, padding, element-wise and traced coefficients."""
+"""Writing tables: algebra, errors, printing, padding, element-wise and traced coefficients."""
 
 import re
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import build, gm_a, times
+from oracle import build, gm_a, legal_grid
 
 from diffjax import schedules, solvers
 from diffjax.solvers import TableBuilder, grids, pad, sample
@@ -23,6 +23,22 @@ def test_algebra_writes_the_weights():
   np.testing.assert_array_equal(table.rows.weights[1], [[1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0.5]])
   np.testing.assert_array_equal(table.rows.evaluated, [True, False])
   assert table.nfe == 1 and table.skips and table.stochastic and table.registers == ('x', 'm')
+
+
+def test_a_history_holds_the_values_of_earlier_rows():
+  """After k rows that store k-th powers, register j holds that of the row j + 1 back; none before the first."""
+  table = TableBuilder('x', 'other')
+  for i in range(4):
+    h = table.history('m', 2, 2.0**i * table.one)
+    table.row(1 - i / 4, x=h[0] + 10 * h[1] + 100 * h[2], **h.shifted())
+  assert h.names == ('m1', 'm2')
+  table = table.done()
+  assert table.registers == ('x', 'other', 'm1', 'm2')
+  state, seen = np.zeros(4), []
+  for weights in table.rows.weights:
+    state = weights[:, :4] @ state + weights[:, 6]
+    seen.append(state[0])
+  assert seen == [1, 2 + 10, 4 + 20 + 100, 8 + 40 + 200]
 
 
 def test_flags_are_off_where_nothing_needs_them():
@@ -49,7 +65,7 @@ def test_errors():
 def test_printing_shows_every_coefficient():
   process = schedules.vp_linear()
   for name in solvers.tables.__all__:
-    table = build(name, process, times(name, process, 4))
+    table = build(name, process, legal_grid(name, process, 4))
     text = str(table)
     assert f'{len(table.rows.t)} rows, {table.nfe} evaluations, registers {", ".join(table.registers)}' in text
     columns = (*table.registers, 'x0', 'eps', '1', 'z')
@@ -73,7 +89,7 @@ def test_printing_marks_rows_without_evaluation_and_element_wise_weights():
 @pytest.mark.parametrize('name', solvers.tables.__all__)
 def test_padding_changes_nothing(name):
   process = schedules.vp_linear()
-  table = build(name, process, times(name, process, 5))
+  table = build(name, process, legal_grid(name, process, 5))
   denoise, x = gm_a().denoiser(process), jax.random.normal(jax.random.key(0), (4, 2))
   wide = pad(table, 20, 6)
   assert wide.nfe == table.nfe

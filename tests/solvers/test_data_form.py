@@ -5,7 +5,7 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from oracle import PROCESSES, build, gm_a, predict, run, start, times
+from oracle import PROCESSES, build, gm_a, legal_grid, predict, prior_points, run_table
 from test_orders import Replay
 
 from diffjax import noise_levels, schedules, solvers
@@ -16,8 +16,8 @@ NOISE = [
   ('ipndm', {}),
   ('deis_rhoab', {}),
   ('ghvb', {}),
-  ('exponential_adams', {'noise': True}),
-  ('exponential_adams', {'noise': True, 'corrector': True}),
+  ('exponential_adams', {'form': 'eps'}),
+  ('exponential_adams', {'form': 'eps', 'corrector': True}),
   ('dpmpp_2s', {}),
 ]
 
@@ -34,11 +34,13 @@ def test_samples_are_those_of_the_table(name, options, kind):
   process = PROCESSES[kind]()
   for ts in (grids.uniform(process, 7), grids.uniform_lam(process, 9, to_zero=False)):
     table = build(name, process, ts, **options)
-    same, x = in_data_form(table, process), start(process, 6)
+    same, x = in_data_form(table, process), prior_points(process, 6)
     assert (same.registers, same.nfe, same.stochastic, same.skips) == (table.registers, table.nfe, False, False)
     for say in (predict, clipped):
-      np.testing.assert_allclose(run(same, process, x, say), run(table, process, x, say), rtol=1e-8, atol=1e-8)
-    eps = same.rows.weights[:, :, -3]
+      np.testing.assert_allclose(
+        run_table(same, process, x, say), run_table(table, process, x, say), rtol=1e-8, atol=1e-8
+      )
+    eps = same.rows.of_eps
     far = np.less(*noise_levels.at(process, table.rows.t)[:2])
     assert not eps[far].any()  # alpha < sigma: no eps is read
 
@@ -69,7 +71,7 @@ def test_noise_and_element_wise_weights():
   same = in_data_form(table, process)
   assert same.stochastic and same.rows.weights.shape == table.rows.weights.shape == (6, 2, 6, 2)
   with jax.enable_x64(True):
-    process, x = schedules.vp_linear(), start(schedules.vp_linear(), 5)
+    process, x = schedules.vp_linear(), prior_points(schedules.vp_linear(), 5)
     denoise = gm_a().denoiser(process)
     got, want = (sample(denoise, t, x, jax.random.key(0)) for t in (same, table))
   np.testing.assert_allclose(got, want, rtol=1e-7, atol=1e-7)
@@ -77,7 +79,7 @@ def test_noise_and_element_wise_weights():
 
 def test_a_thresholded_network_gives_the_same_in_float32():
   process = schedules.vp_linear()
-  denoise, x = threshold(gm_a().denoiser(process)), start(process, 8).astype(np.float32)
+  denoise, x = threshold(gm_a().denoiser(process)), prior_points(process, 8).astype(np.float32)
   table = solvers.ipndm(process, grids.uniform(process, 10))
   np.testing.assert_allclose(sample(denoise, in_data_form(table, process), x), sample(denoise, table, x), atol=3e-5)
 
@@ -100,7 +102,9 @@ def test_float32_on_the_hard_grids(kind, grid):
       x = (np.float32(process.schedule(process.t_max)[1]) * draws[0]).astype(dtype)
       for name in names:
         for n in (5, 7):
-          table = pad(build(name, process, times(name, process, n, grid)), 40, 6).replace(skips=False, stochastic=False)
+          table = pad(build(name, process, legal_grid(name, process, n, grid)), 40, 6).replace(
+            skips=False, stochastic=False
+          )
           got[name, n] = np.asarray(sample(gm_a().denoiser(process), Replay(table, draws[1:].astype(dtype)), x))
       runs.append(got)
   spread = float(np.sqrt(np.trace(gm_a().covariance())))
@@ -118,7 +122,7 @@ def test_leaps_of_the_noise_form_are_warned_of():
     ('ghvb', {'order': 1}),
     ('ipndm', {'order': 1}),
     ('deis_rhoab', {'order': 2}),
-    ('exponential_adams', {'order': 1, 'noise': True}),
+    ('exponential_adams', {'order': 1, 'form': 'eps'}),
   ):
     with pytest.warns(
       UserWarning, match=r'the step from t = 1 to 0.001 raises alpha 152-fold in noise form.*in_data_form'

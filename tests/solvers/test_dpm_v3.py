@@ -5,7 +5,7 @@ from math import factorial
 import jax
 import numpy as np
 import pytest
-from oracle import PROCESSES, error, gm_a, line, run, start
+from oracle import PROCESSES, distance_to_solution, gm_a, line, prior_points, run_table
 
 from diffjax import keys, noise_levels, schedules, solvers, statistics
 from diffjax.fingerprint import stamp
@@ -32,9 +32,9 @@ def test_with_fixed_terms_it_is_the_exponential_method(kind):
         for lower in (True, False):
           known = statistics.linear_form(process, data)
           one = solvers.dpm_v3(process, ts, known, order, corrector=False, lower_final=lower)
-          two = solvers.exponential_adams(process, ts, order, noise=not data, lower_final=lower)
-          x = start(process, 20)
-          np.testing.assert_allclose(run(one, process, x), run(two, process, x), rtol=1e-9, atol=1e-9)
+          two = solvers.exponential_adams(process, ts, order, form='x0' if data else 'eps', lower_final=lower)
+          x = prior_points(process, 20)
+          np.testing.assert_allclose(run_table(one, process, x), run_table(two, process, x), rtol=1e-9, atol=1e-9)
 
 
 def drawn_terms(process, n, shape=(2,), seed=0):
@@ -82,7 +82,7 @@ def test_where_f_moves_as_the_terms_say_every_step_is_exact(options):
     return (x - sigma * eps) / alpha, eps
 
   table = solvers.dpm_v3(VP, ts, known, lower_final=False, **options)
-  end = run(table, VP, np.array([[0.3, -1.0]]), predict)
+  end = run_table(table, VP, np.array([[0.3, -1.0]]), predict)
   np.testing.assert_allclose(end, alpha[-1] * y, rtol=1e-8, atol=1e-8)
 
 
@@ -118,7 +118,7 @@ def test_orders_for_any_terms(options, order):
     lam = np.insert(lam, 1, low + np.array([1, 2]) * (lam[1] - low) ** 2)
     ts = noise_levels.times_of(VP, lam)
     table = solvers.dpm_v3(VP, ts, known, lower_final=False, **options)
-    errors.append(error(table, 'vp_linear', ts[-1], 32))
+    errors.append(distance_to_solution(table, 'vp_linear', ts[-1], 32))
   assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.3), errors
 
 
@@ -145,7 +145,7 @@ def test_published_errors_and_ranking():
       ('2m', solvers.dpmpp_2m(VP, ts)),
       ('3m', solvers.dpmpp_3m_compat(VP, ts)),
     ):
-      found[name] = error(table, 'vp_linear', ts[-1])
+      found[name] = distance_to_solution(table, 'vp_linear', ts[-1])
     assert found['v3'] < bound and found['v3'] < found['unipc'] and found['pseudo'] < found['unipc'], (n, found)
     assert found['first'] < found['ddim']
     for ranking in RANKINGS[n]:
@@ -154,8 +154,8 @@ def test_published_errors_and_ranking():
     if n == 10:
       assert found['first'] == pytest.approx(0.149, rel=0.25)
   table = solvers.dpm_v3(VP, ts, known)
-  x = start(VP, 64).astype(np.float32)
-  np.testing.assert_allclose(solvers.sample(denoise, table, x), run(table, VP, x), atol=3e-4)
+  x = prior_points(VP, 64).astype(np.float32)
+  np.testing.assert_allclose(solvers.sample(denoise, table, x), run_table(table, VP, x), atol=3e-4)
 
 
 def test_tables_are_finite_on_every_process_and_shaped_like_an_example():

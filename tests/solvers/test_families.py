@@ -5,9 +5,10 @@ import warnings
 
 import numpy as np
 import pytest
-from oracle import ORDERS, PROCESSES, build, error, predict, run, start
+from oracle import ORDERS, PROCESSES, build, distance_to_solution, predict, prior_points, run_table
 
 from diffjax import noise_levels, schedules, solvers, statistics
+from diffjax.errors import InputError
 from diffjax.solvers import grids, in_data_form
 from diffjax.solvers.tables.adams import adams_weights
 from diffjax.solvers.tables.deis import tab_weights
@@ -17,11 +18,11 @@ CASES = [(name, {}, order) for name, order in ORDERS.items() if name not in ('eu
 CASES += [
   ('dpmpp_3m', {'lower_final': False}, 3),
   ('exponential_adams', {'order': 1}, 1),
-  ('exponential_adams', {'order': 2, 'noise': True}, 2),
-  ('exponential_adams', {'order': 3, 'noise': True}, 3),
+  ('exponential_adams', {'order': 2, 'form': 'eps'}, 2),
+  ('exponential_adams', {'order': 3, 'form': 'eps'}, 3),
   ('exponential_adams', {'order': 4, 'lower_final': False}, 4),
   ('exponential_adams', {'order': 2, 'corrector': True}, 3),
-  ('exponential_adams', {'order': 3, 'corrector': True, 'noise': True, 'lower_final': False}, 4),
+  ('exponential_adams', {'order': 3, 'corrector': True, 'form': 'eps', 'lower_final': False}, 4),
   ('unipc', {'order': 2, 'b1': True}, 3),
   ('dpm_solver', {'order': 3}, 3),
   *(('dpm_solver', {'order': p, 'taylor': True}, p) for p in (2, 3)),
@@ -44,7 +45,7 @@ def test_orders_on_a_mixture(name, options, order):
     lam = noise_levels.at(process, [0.999 * float(process.t_max), float(process.t_min)])[2]
     for n in (160, 320):
       ts = noise_levels.times_of(process, np.linspace(*lam, n + 1))
-      errors.append(error(build(name, process, ts, **options), kind, ts[-1], 32))
+      errors.append(distance_to_solution(build(name, process, ts, **options), kind, ts[-1], 32))
     assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.25), (kind, errors)
 
 
@@ -77,7 +78,7 @@ def test_published_errors(name, options, grid, published):
   got = []
   for n in (5, 10, 20):
     ts = getattr(grids, grid)(process, n, to_zero=False)
-    got.append(error(build(name, process, ts, **options), 'vp_linear', ts[-1]))
+    got.append(distance_to_solution(build(name, process, ts, **options), 'vp_linear', ts[-1]))
   np.testing.assert_allclose(got, published, rtol=0.25)
 
 
@@ -99,8 +100,8 @@ def test_first_order_methods_are_ddim(kind):
   ts = grids.karras(process, 7)
   want = sent(solvers.ddim(process, ts), process)
   for name, options in (
-    ('exponential_adams', {'noise': False}),
-    ('exponential_adams', {'noise': True}),
+    ('exponential_adams', {'form': 'x0'}),
+    ('exponential_adams', {'form': 'eps'}),
     ('deis_tab', {}),
     ('deis_rhoab', {}),
     ('ipndm', {}),
@@ -130,8 +131,8 @@ def test_heun_is_a_runge_kutta_method_in_rho():
   ts = grids.karras(process, 7)
   got, want = solvers.deis_rhork(process, ts), solvers.heun(process, ts)
   np.testing.assert_allclose(got.rows.t, want.rows.t)
-  x = start(process, 8)
-  np.testing.assert_allclose(run(got, process, x), run(want, process, x), rtol=1e-9)
+  x = prior_points(process, 8)
+  np.testing.assert_allclose(run_table(got, process, x), run_table(want, process, x), rtol=1e-9)
 
 
 def test_adams_bashforth_in_rho_has_the_classical_weights_on_equal_steps():
@@ -182,7 +183,7 @@ def test_published_errors_of_dpm_fast(grid, published):
       outer = getattr(grids, grid)(process, n, to_zero=False)[np.cumsum([0, *orders])]
     table = solvers.dpm_fast(process, thirds(process, outer, orders))
     assert table.nfe == n
-    got.append(error(table, 'vp_linear', outer[-1]))
+    got.append(distance_to_solution(table, 'vp_linear', outer[-1]))
   np.testing.assert_allclose(got, published, rtol=0.25)
 
 
@@ -223,17 +224,26 @@ def test_order_is_kept_to_the_end(name):
   np.testing.assert_allclose(to_data, [1, 0, 0], atol=1e-12)
 
 
-@pytest.mark.parametrize('noise', [False, True])
-def test_adams_weights_integrate_the_polynomial(noise):
+@pytest.mark.parametrize('form', ['x0', 'eps'])
+def test_adams_weights_integrate_the_polynomial(form):
   """Against Gauss-Legendre quadrature of Lagrange's polynomials under e^{-(h - l)} and e^{h - l}."""
   at, w = np.polynomial.legendre.leggauss(40)
   at = (at + 1) / 2
   for h in (0.01, 0.3, 2.0):
     for nodes in ([0.0], [0, -1.0], [0, -0.7, -1.9, -2.2], [0, -1.3, 1.0]):
-      for j, weight in enumerate(adams_weights(np.array(nodes), h, noise)):
+      for j, weight in enumerate(adams_weights(np.array(nodes), h, form)):
         others = [r for i, r in enumerate(nodes) if i != j]
         basis = np.prod([(at - r) / (nodes[j] - r) for r in others], axis=0) if others else 1.0
-        assert weight == pytest.approx(np.sum(w / 2 * h * np.exp((h if noise else -h) * (1 - at)) * basis), rel=1e-9)
+        assert weight == pytest.approx(
+          np.sum(w / 2 * h * np.exp((h if form == 'eps' else -h) * (1 - at)) * basis), rel=1e-9
+        )
+
+
+def test_a_form_is_one_of_two():
+  process = schedules.flow()
+  for method in (solvers.exponential_adams, solvers.sde_adams):
+    with pytest.raises(InputError, match="form: got 'data'; allowed: x0, eps"):
+      method(process, grids.uniform(process, 3), form='data')
 
 
 def test_multistep_methods_are_exponential_adams():
@@ -385,7 +395,7 @@ def test_taylor_variants_are_the_published_formulas():
 
 def test_general_second_order_step_of_edm():
   """Alg. 3: d at t, d' at t + a h, weights 1 - 1 / (2 a) and 1 / (2 a), in EDM's own variables; and its refusal."""
-  process, x = schedules.edm(), start(schedules.edm(), 4)
+  process, x = schedules.edm(), prior_points(schedules.edm(), 4)
   ts = np.array([80.0, 20.0, 3.0, 0.0])
   for part in (0.5, 2 / 3, 1.0):
     point = x
@@ -399,7 +409,7 @@ def test_general_second_order_step_of_edm():
       point = point + (after - t) * ((1 - 0.5 / part) * d + 0.5 / part * d2)
     table = solvers.heun(process, ts, midpoint=part)
     assert table.nfe == 5
-    np.testing.assert_allclose(run(table, process, x), point, rtol=1e-9)
+    np.testing.assert_allclose(run_table(table, process, x), point, rtol=1e-9)
   for part in (0, 1.1, float('nan')):
     with pytest.raises(ValueError, match='midpoint: got .*; allowed: a number above 0, up to 1'):
       solvers.heun(process, ts, midpoint=part)
@@ -431,7 +441,7 @@ def test_accepted_orders(name, options, least, most):
   process, errors = schedules.vp_linear(), []
   for n in (160, 320):
     ts = grids.uniform_lam(process, n, to_zero=False)
-    errors.append(error(build(name, process, ts, **options), 'vp_linear', ts[-1], 32))
+    errors.append(distance_to_solution(build(name, process, ts, **options), 'vp_linear', ts[-1], 32))
   assert least <= np.log2(errors[0] / errors[1]) <= most, errors
 
 
@@ -440,7 +450,7 @@ def test_published_error_of_f_pndm():
   process = schedules.vp_linear()
   ts = grids.uniform_lam(process, 11, to_zero=False)
   table = solvers.f_pndm(process, ts)
-  assert table.nfe == 20 and error(table, 'vp_linear', ts[-1]) <= 0.038
+  assert table.nfe == 20 and distance_to_solution(table, 'vp_linear', ts[-1]) <= 0.038
 
 
 @pytest.mark.parametrize('kind', ['vp_linear', 'cosine', 'edm'])
@@ -448,7 +458,7 @@ def test_f_pndm_as_published(kind):
   """Its rows stand at t, (t + s) / 2 twice and s; three steps of (e1 + 2 e2 + 2 e3 + e4) / 6, then of Adams."""
   process = PROCESSES[kind]()
   ts = np.linspace(0.7, 0.1, 6) * float(process.t_max)
-  table, x, past = solvers.f_pndm(process, ts), start(process, 6), []
+  table, x, past = solvers.f_pndm(process, ts), prior_points(process, 6), []
   want = [u for t, s in zip(ts[:3], ts[1:4], strict=True) for u in (t, (t + s) / 2, (t + s) / 2, s)]
   np.testing.assert_allclose(table.rows.t, [*want, *ts[3:5]], rtol=1e-12)
 
@@ -477,7 +487,7 @@ def test_f_pndm_as_published(kind):
     points.append(x)
   for rows, point in ((4, points[0]), (12, points[2]), (14, points[4])):
     part = table.replace(rows=type(table.rows)(*(leaf[:rows] for leaf in table.rows)))
-    np.testing.assert_allclose(run(part, process, start(process, 6)), point, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(run_table(part, process, prior_points(process, 6)), point, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize('grid, gain', [('quadratic', 2), ('uniform', 5)])
@@ -485,14 +495,16 @@ def test_a_falling_order_is_nearer(grid, gain):
   """DPM-Solver++(3S) of 15 evaluations in steps of 3, 3, 3, 3, 2, 1 and of 3, 3, 3, 3, 3, on GM-A down to t_min."""
   process = schedules.vp_linear()
   ts = getattr(grids, grid)(process, 15, to_zero=False)
-  falling, equal = (error(solvers.dpmpp_3s(process, ts, lower_final=low), 'vp_linear', ts[-1], 64) for low in (1, 0))
+  falling, equal = (
+    distance_to_solution(solvers.dpmpp_3s(process, ts, lower_final=low), 'vp_linear', ts[-1], 64) for low in (1, 0)
+  )
   assert gain * falling < equal
 
 
 @pytest.mark.parametrize('kind', PROCESSES)
 def test_single_steps_that_leave_the_data_are_warned_of(kind):
   """Wherever GM-A, whose mean square is 1.8, comes out of a mean square of 25 or more, on every grid; once a table."""
-  process, x = PROCESSES[kind](), start(PROCESSES[kind](), 64)
+  process, x = PROCESSES[kind](), prior_points(PROCESSES[kind](), 64)
   for grid in (name for name in grids.__all__ if name != 'array'):
     for n in (5, 10, 20):
       ts = getattr(grids, grid)(process, n)
@@ -501,7 +513,7 @@ def test_single_steps_that_leave_the_data_are_warned_of(kind):
           warnings.simplefilter('always')
           table = build(name, process, ts)
         assert len(found) <= 1 and all('times in noise form what x0 changes' in str(w.message) for w in found)
-        assert found or np.mean(np.sum(run(table, process, x) ** 2, -1)) < 25, (grid, n, name)
+        assert found or np.mean(np.sum(run_table(table, process, x) ** 2, -1)) < 25, (grid, n, name)
 
 
 def test_single_steps_as_published_are_not_warned_of():

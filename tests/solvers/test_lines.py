@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from oracle import PROCESSES, build, line, row, takes, times
+from oracle import PROCESSES, apply_row, build, is_defined_on, legal_grid, line
 
 from diffjax import noise_levels, schedules, solvers
 from diffjax.solvers import Table, grids
@@ -55,9 +55,9 @@ OPTIONS = {
   'heun': ({}, {'midpoint': 0.5}, {'s_churn': 0.0, 'midpoint': 2 / 3}),
   'dpmpp_3m': ({}, {'lower_final': False}),
   'exponential_adams': (
-    {'order': 1, 'noise': True},
+    {'order': 1, 'form': 'eps'},
     {'order': 4, 'corrector': True},
-    {'noise': True, 'corrector': True},
+    {'form': 'eps', 'corrector': True},
   ),
   'ghvb': tuple({'order': w} for w in (0.5, 1.8, 2, 3.5)),
   'ipndm': tuple({'order': p} for p in (1, 2, 3, 4)),
@@ -88,7 +88,7 @@ def test_line(name):
     for grid in TYPED:
       for to_zero in (True, False):
         for n in (4, 11):
-          ts = times(name, process, n, grid, to_zero)
+          ts = legal_grid(name, process, n, grid, to_zero)
           for options in OPTIONS.get(name, ({},)):
             table = build(name, process, ts, **options)
             want = truth(process, table, ts)
@@ -117,7 +117,7 @@ def registers_on_the_line(table, process, ts):
   state[0] = [part[0] for part in noise_levels.at(process, ts[:1])[:2]]
   for weights in table.rows.weights:
     read.append(np.concatenate([state, [[1, 0], [0, 1], [1, 0], [0, 1]]]))
-    state = row(weights, state, [1, 0], [0, 1])[0]
+    state = apply_row(weights, state, [1, 0], [0, 1])[0]
   return np.array(read)
 
 
@@ -141,11 +141,11 @@ def test_tables_are_finite_at_both_ends(name):
   with warnings.catch_warnings():
     warnings.simplefilter('error')
     warnings.filterwarnings('ignore', '.*in noise form')  # of float32
-    for make in (make for kind, make in PROCESSES.items() if takes(name, kind)):
+    for make in (make for kind, make in PROCESSES.items() if is_defined_on(name, kind)):
       process = make()
       for grid in ('uniform', 'uniform_lam', 'quadratic', 'cosine', 'karras'):
         for n in (1, 2, 20):
-          assert np.isfinite(build(name, process, times(name, process, n, grid)).rows.weights).all()
+          assert np.isfinite(build(name, process, legal_grid(name, process, n, grid)).rows.weights).all()
 
 
 @pytest.mark.parametrize('name', [name for name in EXACT if EXACT[name] == EVERYWHERE])

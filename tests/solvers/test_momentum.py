@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from oracle import PROCESSES, error, line, predict, run, start
+from oracle import PROCESSES, distance_to_solution, line, predict, prior_points, run_table
 
 from diffjax import noise_levels, schedules, solvers
 from diffjax.solvers import grids, heavy_ball, nesterov
@@ -48,7 +48,7 @@ def test_published_stability_intervals(name, order, beta, published):
   assert endpoint(table) == pytest.approx(published, abs=0.01)
 
 
-BASES = [('dpmpp_2m', {}), ('dpmpp_3m', {}), ('ipndm', {}), ('deis_rhoab', {}), ('exponential_adams', {'noise': True})]
+BASES = [('dpmpp_2m', {}), ('dpmpp_3m', {}), ('ipndm', {}), ('deis_rhoab', {}), ('exponential_adams', {'form': 'eps'})]
 every = pytest.mark.parametrize('name, options', BASES, ids=[name for name, _ in BASES])
 
 
@@ -73,7 +73,7 @@ def test_momentum_keeps_the_line_and_is_of_first_order(name, options):
     for n in (160, 320):
       ts = grids.uniform_lam(process, n, to_zero=False)
       table = make(getattr(solvers, name)(process, ts, **options), 0.8)
-      errors.append(error(table, 'vp_linear', ts[-1], 32))
+      errors.append(distance_to_solution(table, 'vp_linear', ts[-1], 32))
     true = np.stack(noise_levels.at(process, ts)[:2], 1)
     np.testing.assert_allclose(line(table, process, ts), true, atol=1e-11)
     assert np.log2(errors[0] / errors[1]) == pytest.approx(1, abs=within)
@@ -85,7 +85,7 @@ def test_written_out_for_adams_bashforth(make, look):
   process, b = schedules.vp_linear(), 0.7
   ts = grids.uniform(process, 6, to_zero=False)
   alpha, sigma, _ = noise_levels.at(process, ts)
-  rho, x = sigma / alpha, start(process, 5)
+  rho, x = sigma / alpha, prior_points(process, 5)
   y, before, v = x / alpha[0], None, None
   for i in range(6):
     eps = predict(alpha[i] * y, alpha[i], sigma[i])[1]
@@ -93,7 +93,7 @@ def test_written_out_for_adams_bashforth(make, look):
     v = p if v is None else (1 - b) * v + b * p
     y = y + (rho[i + 1] - rho[i]) * (look * ((1 - b) * v + b * p) + (1 - look) * v)
     before = eps
-  got = run(make(solvers.ipndm(process, ts, order=2), b), process, x)
+  got = run_table(make(solvers.ipndm(process, ts, order=2), b), process, x)
   np.testing.assert_allclose(got, alpha[-1] * y, rtol=1e-9)
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import PROCESSES, build, gaussian_law, m1, times
+from oracle import PROCESSES, build, gaussian_law, legal_grid, m1
 
 from diffjax import keys, noise_levels, schedules, solvers
 from diffjax.exact import gaussian
@@ -59,7 +59,7 @@ def test_churn_keeps_the_law():
   np.testing.assert_array_equal(rho, ts[:-1][(ts[:-1] >= 0.05) & (ts[:-1] <= 50)])
   up = churned.rows.t[np.flatnonzero(idle) + 1]
   np.testing.assert_allclose(up / rho, 1 + 20 / 64, rtol=1e-9)
-  np.testing.assert_allclose(churned.rows.weights[idle, 0, -1] ** 2, up**2 - rho**2, rtol=1e-9)
+  np.testing.assert_allclose(churned.rows.of_z[idle, 0] ** 2, up**2 - rho**2, rtol=1e-9)
   gaps = []
   for n in (128, 256):
     gain, noise = gaussian_law(solvers.heun(process, grids.karras(process, n), s_churn=20.0), process, C2)
@@ -106,7 +106,7 @@ def test_published_variances_of_five_uniform_steps():
 def test_measured_moments_are_those_of_the_recursion(name, kind):
   """Within 4 standard errors, from the prior."""
   process, n = PROCESSES[kind](), 20000
-  ts = times(name, process, 12, 'quadratic')
+  ts = legal_grid(name, process, 12, 'quadratic')
   table = build(name, process, ts)
   x = process.prior(keys.per_sample(jax.random.key(1), n), jnp.zeros((n, 1)))
   got = np.asarray(sample(gaussian([0.0], C2).denoiser(process), table, x, jax.random.key(11)), np.float64)
@@ -136,14 +136,14 @@ def test_marginals_become_exact_at_their_order(name, order, kind):
 
 
 @pytest.mark.parametrize('kind', ['vp_linear', 'cosine', 'flow'])
-@pytest.mark.parametrize('noise', [False, True])
-def test_exponential_adams_of_the_sde_is_of_weak_order_two_at_most(noise, kind):
+@pytest.mark.parametrize('form', ['x0', 'eps'])
+def test_exponential_adams_of_the_sde_is_of_weak_order_two_at_most(form, kind):
   """Order p in the drift, but past predictions do not know the noise between two nodes: h^2 is left of the variance."""
   process, gaps = PROCESSES[kind](), {}
   for order in (1, 2, 3):
     for n in (800, 1600):
       ts = np.linspace(0.95 * float(process.t_max), 0.02, n + 1)
-      table = solvers.sde_adams(process, ts, order=order, noise=noise)
+      table = solvers.sde_adams(process, ts, order=order, form=form)
       table = table.replace(rows=jax.tree.map(lambda leaf: leaf[:-1], table.rows))
       gain, var = gaussian_law(table, process, C2)
       alpha, sigma, _ = noise_levels.at(process, ts[[0, -2]])
@@ -170,26 +170,26 @@ def test_exponential_adams_of_the_sde_contains_the_others(kind):
   want[:, 2] = 0
   np.testing.assert_allclose(one, want, rtol=1e-9, atol=1e-12)
   ts = np.where(noise_levels.at(process, ts)[0] == 0, 0.999, ts)
-  first = solvers.sde_adams(process, ts, order=1, noise=True).rows.weights
+  first = solvers.sde_adams(process, ts, order=1, form='eps').rows.weights
   np.testing.assert_allclose(first, solvers.sde_dpm(process, ts).rows.weights, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize('noise', [False, True])
-def test_weights_of_the_sde_integrate_the_polynomial(noise):
+@pytest.mark.parametrize('form', ['x0', 'eps'])
+def test_weights_of_the_sde_integrate_the_polynomial(form):
   """2 h int e^{-2 (1 - u) h} u^p du (data) and 2 h int e^{(1 - u) h} u^p du (noise), by quadrature."""
   process, lam = schedules.vp_linear(), np.array([0.1, 0.4, 0.5, 1.3])  # alpha > sigma: in the noise form as well
   ts = noise_levels.times_of(process, lam)
   alpha, sigma, _ = noise_levels.at(process, ts)
   at, w = np.polynomial.legendre.leggauss(40)
   at, w, h = (at + 1) / 2, w / 2, lam[3] - lam[2]
-  weights = solvers.sde_adams(process, ts, order=3, noise=noise, lower_final=False).rows.weights[2, 0]
-  scale = -sigma[3] if noise else alpha[3]
-  past = weights[[4 if noise else 3, 1, 2]] / scale
+  weights = solvers.sde_adams(process, ts, order=3, form=form, lower_final=False).rows.weights[2, 0]
+  scale = -sigma[3] if form == 'eps' else alpha[3]
+  past = weights[[4 if form == 'eps' else 3, 1, 2]] / scale
   for p in range(3):
     power = np.sum(past * ((lam[2::-1] - lam[2]) / h) ** p)
-    kernel = np.exp((1 - at) * h) if noise else np.exp(-2 * (1 - at) * h)
+    kernel = np.exp((1 - at) * h) if form == 'eps' else np.exp(-2 * (1 - at) * h)
     assert power == pytest.approx(2 * h * np.sum(w * kernel * at**p), rel=1e-9)
-  std = np.sqrt(np.expm1(2 * h) if noise else -np.expm1(-2 * h)) * sigma[3]
+  std = np.sqrt(np.expm1(2 * h) if form == 'eps' else -np.expm1(-2 * h)) * sigma[3]
   assert weights[-1] == pytest.approx(std, rel=1e-12)
 
 
@@ -282,7 +282,7 @@ def test_the_large_variance_in_the_coordinates_of_the_process():
   """sigma_t^2 - sigma_s^2 on EDM; the same as by default where the process is variance preserving."""
   edm, vp = schedules.edm(), schedules.vp_linear()
   ts = grids.karras(edm, 6)
-  own = solvers.ddpm_large(edm, ts, coordinates='own').rows.weights[:-1, 0, -1]
+  own = solvers.ddpm_large(edm, ts, coordinates='own').rows.of_z[:-1, 0]
   np.testing.assert_allclose(own**2, -np.diff(ts**2)[:-1], rtol=1e-10)
   ts = grids.uniform(vp, 6)
   same = (solvers.ddpm_large(vp, ts, coordinates=name).rows.weights for name in ('vp', 'own'))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from flax import struct
-from oracle import ORDERS, PROCESSES, build, gm_a, takes, times
+from oracle import ORDERS, PROCESSES, build, gm_a, is_defined_on, legal_grid
 
 from diffjax import schedules, solvers
 from diffjax.exact import gaussian, gaussian_flow, mixture
@@ -40,7 +40,7 @@ def test_orders_on_a_gaussian(x64, kind):
     grid = 'uniform' if name == 'euler' and kind != 'edm' else 'uniform_lam'
     errors = []
     for n in (80, 160):
-      ts = times(name, process, n, grid, to_zero=False)
+      ts = legal_grid(name, process, n, grid, to_zero=False)
       got = sample(denoise, pad(build(name, process, ts), 320, 6), x)
       errors.append(rms(got - gaussian_flow(target, process, x, ts[0], ts[-1])))
     assert np.log2(errors[0] / errors[1]) == pytest.approx(ORDERS[name], abs=0.25), (name, errors)
@@ -67,7 +67,7 @@ def test_published_errors(x64):
   exact = sample(denoise, solvers.unipc(process, grids.uniform_lam(process, 1000, to_zero=False), order=3), x)
   for (name, grid), errors in REFERENCE.items():
     for n, published in zip((5, 10, 20), errors, strict=True):
-      table = build(name, process, times(name, process, n, grid, to_zero=False))
+      table = build(name, process, legal_grid(name, process, n, grid, to_zero=False))
       assert rms(sample(denoise, pad(table, 20, 6), x) - exact) == pytest.approx(published, rel=0.25), (name, grid, n)
   finer = solvers.unipc(process, grids.uniform_lam(process, 160, to_zero=False), order=3)
   assert rms(sample(denoise, finer, x) - exact) < 1e-5  # order 3 of the predictor, above 3.3 with its corrector
@@ -97,7 +97,7 @@ def test_point_mass_is_reached(kind, name):
   denoise, x = gaussian(c, 0.0).denoiser(process), starts(process, 4)
   for grid in ('uniform', 'karras') if name == 'ddim' else ('uniform',):
     for n in (1, 2, 7):
-      table = build(name, process, times(name, process, n, grid))
+      table = build(name, process, legal_grid(name, process, n, grid))
       got = sample(denoise, pad(table, 28, 6), x, jax.random.key(0))
       np.testing.assert_allclose(got, np.broadcast_to(c, (4, 2)), atol=1e-6)
 
@@ -154,9 +154,9 @@ def test_float32_is_close_to_float64(kind):
       spread = float(np.sqrt(np.trace(target.covariance())))
       denoise, x = target.denoiser(process), (np.float32(process.schedule(process.t_max)[1]) * draws[0]).astype(dtype)
       got = {}
-      for name in (name for name in solvers.tables.__all__ if takes(name, kind)):
+      for name in (name for name in solvers.tables.__all__ if is_defined_on(name, kind)):
         for n in (5, 20, 50):
-          table = pad(build(name, process, times(name, process, n)), 200, 6)
+          table = pad(build(name, process, legal_grid(name, process, n)), 200, 6)
           evaluated = table.replace(skips=False, stochastic=False)
           got[name, n] = np.asarray(sample(denoise, Replay(evaluated, draws[1:].astype(dtype)), x))
           assert got[name, n].dtype == dtype

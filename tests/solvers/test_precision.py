@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from oracle import takes, times
+from oracle import is_defined_on, legal_grid
 
 from diffjax import guidance, schedules, solvers, statistics
 from diffjax.exact import gaussian, mixture
@@ -61,10 +61,10 @@ def test_many_steps_end_in_one_rounding(name, n, dtype):
 @pytest.mark.parametrize('name', solvers.tables.__all__)
 def test_every_table(name, kind, dtype):
   """Padded to one size, so that all share the programs of their process."""
-  if not takes(name, kind):
+  if not is_defined_on(name, kind):
     return
   process = getattr(schedules, kind)()
-  table = pad(getattr(solvers, name)(process, times(name, process, 6)), 24, 6)
+  table = pad(getattr(solvers, name)(process, legal_grid(name, process, 6)), 24, 6)
   denoise = gaussian([0.3], 0.25).denoiser(process)
   both(lambda x: sample(denoise, table.replace(stochastic=True), x, KEY), process, dtype)
 

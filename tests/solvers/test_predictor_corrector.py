@@ -34,7 +34,11 @@ def test_rows():
   assert both.nfe == 9 and both.rows.evaluated.all() and both.stochastic and not both.skips
   np.testing.assert_array_equal(both.rows.weights[2::3], reverse_diffusion(process, ts).rows.weights[:, 0])
   assert predictor_corrector(process, ts).nfe == 6
-  assert predictor_corrector(process, ts, 'none').nfe == predictor_corrector(process, ts, corrector='none').nfe == 3
+  assert (
+    predictor_corrector(process, ts, predictor='none').nfe
+    == predictor_corrector(process, ts, corrector='none').nfe
+    == 3
+  )
   text = str(both).splitlines()
   assert text[0] == '9 rows, 9 evaluations, state x' and 'corrector' in text[1] and 'q^2 eps' in text[1]
   assert 'predictor' in text[3] and 'q' not in text[3].split('=')[-1]
@@ -49,7 +53,10 @@ def test_without_a_corrector_it_is_the_table():
   denoise, x = gaussian([0.2, 0.1], [[0.3, 0.1], [0.1, 0.2]]).denoiser(process), draws[0]
   for name in ('reverse_diffusion', 'ancestral'):
     ts = grids.uniform(process, 6)
-    table, alone = getattr(solvers, name)(process, ts), predictor_corrector(process, ts, name, 'none')
+    table, alone = (
+      getattr(solvers, name)(process, ts),
+      predictor_corrector(process, ts, predictor=name, corrector='none'),
+    )
     got, want = (sample(denoise, s, x, jax.random.key(0), noise_source=noise.fixed(draws)) for s in (alone, table))
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
@@ -172,7 +179,7 @@ def test_the_corrector_is_neutral_on_preserved_variance_and_no_sampler_by_itself
   for name in ('vp_linear', 've'):
     process = getattr(schedules, name)()
     ts = grids.uniform(process, 100, to_zero=False)
-    assert distance(process, predictor_corrector(process, ts, 'none', batch_coupled=True), n, 1) > 10 * 0.012
+    assert distance(process, predictor_corrector(process, ts, predictor='none', batch_coupled=True), n, 1) > 10 * 0.012
 
 
 @pytest.mark.slow
@@ -217,6 +224,6 @@ def test_refusals():
     with pytest.raises(ValueError, match=message):
       predictor_corrector(process, ts, **options)
   with pytest.raises(ValueError, match='process: got sub_vp'):
-    predictor_corrector(schedules.sub_vp(), ts, 'ancestral')
+    predictor_corrector(schedules.sub_vp(), ts, predictor='ancestral')
   with pytest.raises(ValueError, match='key: got None'):
     sample(as_denoiser(ball, process), predictor_corrector(process, ts), jnp.ones((2, 3)))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
-from oracle import PROCESSES, error, gaussian_law, m1, takes
+from oracle import PROCESSES, distance_to_solution, gaussian_law, is_defined_on, m1
 
 from diffjax import keys, noise_levels, schedules
 from diffjax.process import Process
@@ -76,7 +76,7 @@ def test_ancestral_is_one_of_ddpm_s_two_kernels():
 
 def test_a_process_of_neither_kind_is_refused():
   for kind in ('sub_vp', 'flow'):
-    assert not takes('ancestral', kind)
+    assert not is_defined_on('ancestral', kind)
     process = PROCESSES[kind]()
     with pytest.raises(ValueError, match=f'process: got {kind}, with alpha = .*; allowed: variance preserving'):
       ancestral(process, grids.uniform(process, 5))
@@ -90,7 +90,7 @@ def test_the_deterministic_form_is_of_first_order():
     ts = grids.uniform_lam(process, n, to_zero=False)
     table = reverse_diffusion(process, ts, ode=True)
     assert not table.stochastic
-    errors.append(error(table, 'vp_linear', ts[-1], 32))
+    errors.append(distance_to_solution(table, 'vp_linear', ts[-1], 32))
   assert np.log2(errors[0] / errors[1]) == pytest.approx(1, abs=0.15)
 
 
@@ -98,7 +98,7 @@ def test_the_deterministic_form_is_of_first_order():
 @pytest.mark.parametrize('make', [reverse_diffusion, ancestral])
 def test_marginals_become_exact_at_first_order(make, kind):
   """The error in variance on N(0, .25), on halving the step."""
-  if not takes(make.__name__, kind):
+  if not is_defined_on(make.__name__, kind):
     return
   process, gaps = PROCESSES[kind](), []
   for n in (800, 1600):

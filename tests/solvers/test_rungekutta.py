@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from oracle import ORDERS, PROCESSES, build, run, solution, start
+from oracle import ORDERS, PROCESSES, build, prior_points, run_table, solution
 
 from diffjax import noise_levels, solvers
 from diffjax.solvers import grids
@@ -25,12 +25,12 @@ def gaussian(x, alpha, sigma):
 def test_order_down_to_the_data(name, kind):
   """Against the closed-form flow of a Gaussian, at t = 0 itself."""
   process, errors = PROCESSES[kind](), []
-  x = start(process, 64)
+  x = prior_points(process, 64)
   alpha, sigma, _ = noise_levels.at(process, [float(process.t_max)])
   end = MEAN + STD * (x - alpha * MEAN) / np.hypot(alpha * STD, sigma)
   for n in (80, 160):
     ts = float(process.t_max) * np.linspace(1, 0, n + 1) ** ORDINARY[kind]
-    errors.append(np.sqrt(np.mean((run(build(name, process, ts), process, x, gaussian) - end) ** 2)))
+    errors.append(np.sqrt(np.mean((run_table(build(name, process, ts), process, x, gaussian) - end) ** 2)))
   assert np.log2(errors[0] / errors[1]) > ORDERS[name] - 0.25, errors
 
 
@@ -55,11 +55,11 @@ def test_evaluations_of_the_last_step(name):
 def test_nearer_than_by_a_last_step_of_ddim(name, n, gain):
   """On GM-A and rectified flow, evenly spaced."""
   process = PROCESSES['flow']()
-  ts, x = grids.uniform(process, n), start(process, 128)
+  ts, x = grids.uniform(process, n), prior_points(process, 128)
   exact = solution('flow', 128, 1 - 1e-6, 1e-6)
   full = build(name, process, ts)
   ddim = solvers.denoise_to_zero(build(name, process, ts[:-1]), process, ts[-2])
-  errors = [np.sqrt(np.mean((run(table, process, x) - exact) ** 2)) for table in (ddim, full)]
+  errors = [np.sqrt(np.mean((run_table(table, process, x) - exact) ** 2)) for table in (ddim, full)]
   assert errors[0] > gain * errors[1], errors
 
 

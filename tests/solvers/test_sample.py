@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from oracle import NFE, build, gm_a, times
+from oracle import NFE, build, gm_a, legal_grid
 
 from diffjax import noise_levels, schedules, solvers
 from diffjax.exact import mixture
@@ -47,7 +47,7 @@ def evaluations(table):
 def test_evaluations_are_counted(name, nfe):
   """solver.nfe is what happens, at the times the rows name, padded or not."""
   process = schedules.vp_linear()
-  table = build(name, process, times(name, process, 5))
+  table = build(name, process, legal_grid(name, process, 5))
   assert table.nfe == nfe
   np.testing.assert_allclose(evaluations(table), np.sort(table.rows.t)[::-1], rtol=1e-6)
   wide = pad(table, 20, 6)

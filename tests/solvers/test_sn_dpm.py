@@ -64,7 +64,7 @@ def test_mixture_has_the_three_moments_of_the_reverse_law(free_weight, x64):
   """
   process = schedules.vp_linear()
   ts = grids.uniform(process, 8, to_zero=False)
-  denoise, solver = m1().moments_denoiser(process), solvers.gms(process, ts, free_weight)
+  denoise, solver = m1().moments_denoiser(process), solvers.gms(process, ts, free_weight=free_weight)
   skews = []
   for row, s in zip(rows_of(solver), ts[1:], strict=True):
     alpha, sigma = level(process, row.t)
@@ -144,10 +144,13 @@ def test_variance_of_an_axis_aligned_gaussian_is_exact(kind, x64):
     checked = [
       solvers.sn_dpm(process, ts, **options),
       solvers.sn_dpm(process, ts, eta=0.0, **options),
-      solvers.gms(process, ts, True, **options),
+      solvers.gms(process, ts, free_weight=True, **options),
     ]
     if kind != 'flow':
-      checked += [solvers.npr_dpm(process, ts, eta=0.5, **options), solvers.gms(process, ts, False, **options)]
+      checked += [
+        solvers.npr_dpm(process, ts, eta=0.5, **options),
+        solvers.gms(process, ts, free_weight=False, **options),
+      ]
     for solver in checked:
       np.testing.assert_allclose(variances(process, ts, solver, denoise), 1, atol=1e-6)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from oracle import gm_a, run
+from oracle import gm_a, run_table
 
 from diffjax import exact, keys, schedules, solvers, statistics
 from diffjax.solvers import grids
@@ -91,7 +91,7 @@ def flow_of_the_mixture():
   for sigma in (10.0, 5.0, 3.0, 2.0, 0.002):
     ts = np.exp(np.linspace(np.log(first), np.log(sigma), 240 if sigma > 0.01 else 600))
     points = levels.get(first, x)
-    levels[sigma], first = run(solvers.deis_rhork(EDM, ts, tableau='rk4'), EDM, points), ts[-1]
+    levels[sigma], first = run_table(solvers.deis_rhork(EDM, ts, tableau='rk4'), EDM, points), ts[-1]
     levels[first] = levels[sigma]
   return x, levels
 

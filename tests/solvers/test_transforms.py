@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from oracle import PROCESSES, gaussian_law, gm_a, line, predict, run, start
+from oracle import PROCESSES, gaussian_law, gm_a, line, predict, prior_points, run_table
 
 from diffjax import noise_levels, schedules, solvers
 from diffjax.solvers import churn, denoise_to_zero, dualfast, grids, pair_form, sample
@@ -40,7 +40,7 @@ def test_churn_of_heun_is_heun_s_own():
   ts = grids.karras(process, 8)
   for options in ({}, {'s_min': 0.05, 's_max': 50.0, 's_noise': 1.003}):
     want = solvers.heun(process, ts, s_churn=2.0, **options)
-    got = churn(solvers.heun, process, ts, 2.0, **options)
+    got = churn(solvers.heun, process, ts, s_churn=2.0, **options)
     np.testing.assert_allclose(got.rows.t, want.rows.t)
     np.testing.assert_array_equal(got.rows.evaluated, want.rows.evaluated)
     np.testing.assert_allclose(got.rows.weights[:, 0], want.rows.weights[:, 0], rtol=1e-9, atol=1e-12)
@@ -54,10 +54,10 @@ def test_churn_of_nothing_is_the_table(name):
   ts = grids.karras(process, 6)
   base, options = getattr(solvers, name), {'order': 1} if name == 'unipc' else {}
   for amount, bounds in ((0.0, {}), (40.0, {'s_min': 1e9})):
-    same = churn(base, process, ts, amount, **bounds, **options)
+    same = churn(base, process, ts, s_churn=amount, **bounds, **options)
     assert not same.stochastic and not same.skips
     np.testing.assert_array_equal(same.rows.weights, base(process, ts, **options).rows.weights)
-  some = churn(base, process, ts, 2.0, s_min=0.1, s_max=10.0, **options)
+  some = churn(base, process, ts, s_churn=2.0, s_min=0.1, s_max=10.0, **options)
   assert some.stochastic and some.nfe == base(process, ts, **options).nfe
 
 
@@ -71,27 +71,29 @@ def test_churn_keeps_the_line_and_the_law(name, kind):
   process, gaps = PROCESSES[kind](), []
   for n in (100, 200):
     ts = grids.karras(process, n)
-    table = churn(getattr(solvers, name), process, ts, 20.0, s_min=0.01)
+    table = churn(getattr(solvers, name), process, ts, s_churn=20.0, s_min=0.01)
     gain, noise = gaussian_law(table, process, 0.25)
     sigma = float(process.schedule(process.t_max)[1])
     alpha = float(process.schedule(process.t_max)[0])
     gaps.append(abs(gain**2 * (alpha**2 * 0.25 + sigma**2) + noise - 0.25) / 0.25)
   assert gaps[0] < 0.2 and gaps[1] < 0.6 * gaps[0], gaps
   ts = grids.karras(process, 5)
-  table = churn(solvers.ddim, process, ts, 2.0)
+  table = churn(solvers.ddim, process, ts, s_churn=2.0)
   true = np.stack(noise_levels.at(process, np.append(table.rows.t, ts[-1]))[:2], 1)
   np.testing.assert_allclose(line(table, process, ts) / true.max(), true / true.max(), atol=1e-7)
 
 
 def test_methods_that_look_back_start_over_after_churn():
   process = schedules.vp_linear()
-  table = churn(solvers.dpmpp_2m, process, grids.uniform_lam(process, 8, to_zero=False), 2.0, s_min=0.2, s_max=2.0)
+  table = churn(
+    solvers.dpmpp_2m, process, grids.uniform_lam(process, 8, to_zero=False), s_churn=2.0, s_min=0.2, s_max=2.0
+  )
   idle = np.flatnonzero(~table.rows.evaluated)
   weights = table.rows.weights
   assert len(idle) > 1 and not weights[idle, 1].any() and not weights[idle + 1, 0, 1].any()
   assert weights[1, 0, 1] and not table.rows.evaluated.all()  # not churned at the start: the second row looks back
   with pytest.raises(ValueError, match='s_churn: got -1; allowed'):
-    churn(solvers.ddim, process, [1.0, 0.5], -1)
+    churn(solvers.ddim, process, [1.0, 0.5], s_churn=-1)
 
 
 BASES = ['ddim', 'dpmpp_2m', 'unipc', 'heun', 'deis_tab']
@@ -121,7 +123,7 @@ def test_dualfast_written_out(name, decay, tau):
   """The base run on eps' = (1 + c) eps - c eps_tau and x0' = (x - sigma eps') / alpha."""
   process, n, amount = schedules.vp_linear(), 5, 0.3
   ts = grids.uniform(process, n, to_zero=False)
-  base, x = getattr(solvers, name)(process, ts), start(process, 6)
+  base, x = getattr(solvers, name)(process, ts), prior_points(process, 6)
   seen = []
 
   def leaning(x, alpha, sigma):
@@ -132,15 +134,17 @@ def test_dualfast_written_out(name, decay, tau):
     eps = (1 + c) * eps - c * (seen[0] if tau == 'first' else seen[max(i - 1, 0)])
     return (x - sigma * eps) / alpha, eps
 
-  want = run(base, process, x, leaning)
-  np.testing.assert_allclose(run(dualfast(base, process, amount, decay, tau), process, x), want, rtol=1e-9, atol=1e-9)
+  want = run_table(base, process, x, leaning)
+  np.testing.assert_allclose(
+    run_table(dualfast(base, process, amount, decay, tau), process, x), want, rtol=1e-9, atol=1e-9
+  )
 
 
 def test_dualfast_calibrated_on_a_wrong_network():
   """eps + .1 tanh(W x) (1 - t) on GM-A: the best of a signed grid of c is at most 1.02 of c = 0 on other starts."""
   process = schedules.vp_linear()
   matrix = np.random.default_rng(1).standard_normal((2, 2))
-  x = start(process, 1024)
+  x = prior_points(process, 1024)
   for n in (5, 10):
     ts = grids.uniform(process, n, to_zero=False)
     t_of = {float(a): t for a, t in zip(noise_levels.at(process, ts)[0], ts, strict=True)}
@@ -150,11 +154,11 @@ def test_dualfast_calibrated_on_a_wrong_network():
       return (x - sigma * eps) / alpha, eps
 
     fine = grids.uniform_lam(process, 200, to_zero=False)
-    true = run(solvers.heun(process, fine), process, x)
+    true = run_table(solvers.heun(process, fine), process, x)
     base = solvers.ddim(process, ts)
 
     def error(c, part, base=base, wrong=wrong, true=true):
-      gap = run(dualfast(base, process, c), process, x[part], wrong) - true[part]
+      gap = run_table(dualfast(base, process, c), process, x[part], wrong) - true[part]
       return np.sqrt(np.mean(np.sum(gap**2, -1)))
 
     tuning, held = slice(0, 512), slice(512, None)
@@ -180,8 +184,8 @@ def test_the_pair_form_is_the_same_on_consistent_predictions(name):
     base = getattr(solvers, name)(process, grids.karras(process, 6))
     table = pair_form(base, process)
     assert not table.rows.weights[:, :, 0].any() and table.nfe == base.nfe
-    x = start(process, 16)
-    np.testing.assert_allclose(run(table, process, x), run(base, process, x), rtol=1e-9, atol=1e-9)
+    x = prior_points(process, 16)
+    np.testing.assert_allclose(run_table(table, process, x), run_table(base, process, x), rtol=1e-9, atol=1e-9)
 
 
 def test_first_order_steps_in_the_pair_form_are_ddim():
@@ -189,14 +193,14 @@ def test_first_order_steps_in_the_pair_form_are_ddim():
   ts = grids.karras(process, 6)
   want = solvers.ddim(process, ts).rows.weights
   np.testing.assert_array_equal(pair_form(solvers.ddim(process, ts), process).rows.weights, want)
-  for noise in (False, True):
-    table = pair_form(solvers.exponential_adams(process, ts, order=1, noise=noise), process)
+  for form in ('x0', 'eps'):
+    table = pair_form(solvers.exponential_adams(process, ts, order=1, form=form), process)
     np.testing.assert_allclose(table.rows.weights, want, atol=1e-12)
 
 
 def test_rows_that_are_not_evaluated_keep_x():
   process = schedules.edm()
-  table = churn(solvers.ddim, process, grids.karras(process, 5), 2.0)
+  table = churn(solvers.ddim, process, grids.karras(process, 5), s_churn=2.0)
   idle = ~table.rows.evaluated
   np.testing.assert_array_equal(pair_form(table, process).rows.weights[idle], table.rows.weights[idle])
 

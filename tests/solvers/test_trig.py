@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from oracle import PROCESSES, gaussian_law, run, solution, start
+from oracle import PROCESSES, gaussian_law, prior_points, run_table, solution
 
 from diffjax import noise_levels, schedules, solvers
 from diffjax.solvers import grids
@@ -45,9 +45,9 @@ def test_one_step_is_the_denoiser():
 def test_first_order_is_ddim():
   process = schedules.cosine()
   ts = grids.noise_share(process, 7)
-  x = start(process, 20)
+  x = prior_points(process, 20)
   table = solvers.trig_adams(process, ts, order=1, corrector=False)
-  np.testing.assert_allclose(run(table, process, x), run(solvers.ddim(process, ts), process, x), atol=1e-13)
+  np.testing.assert_allclose(run_table(table, process, x), run_table(solvers.ddim(process, ts), process, x), atol=1e-13)
 
 
 @pytest.mark.parametrize('order, corrector', [(2, False), (3, False), (2, True), (3, True)])
@@ -57,7 +57,7 @@ def test_order(order, corrector):
   for n in (80, 160):
     ts = grids.noise_share(process, n, to_zero=False)
     table = solvers.trig_adams(process, ts, order=order, corrector=corrector, final_order=order)
-    gap = run(table, process, start(process, 128)) - solution('vp_linear', 128, ts[0], ts[-1])
+    gap = run_table(table, process, prior_points(process, 128)) - solution('vp_linear', 128, ts[0], ts[-1])
     errors.append(np.sqrt(np.mean(gap**2)))
   assert np.log2(errors[0] / errors[1]) > 2 + corrector - 0.15
 
@@ -67,11 +67,11 @@ def test_order(order, corrector):
 def test_nearer_than_unipc_on_its_best_grid(kind, n, gain):
   """`gain` times, on the smooth mixture, of orders 2 and 3 on any of the library's grids."""
   process = PROCESSES[kind]()
-  x = start(process, 256)
+  x = prior_points(process, 256)
   exact = solution(kind, 256, float(process.t_max), 1e-5 * float(process.t_max))
 
   def error(table):
-    return np.sqrt(np.mean(np.sum((run(table, process, x) - exact) ** 2, -1)))
+    return np.sqrt(np.mean(np.sum((run_table(table, process, x) - exact) ** 2, -1)))
 
   names = [name for name in grids.__all__ if name != 'array']
   best = min(error(solvers.unipc(process, getattr(grids, g)(process, n), order=p)) for g in names for p in (2, 3))

@@ -24,7 +24,7 @@ from diffjax.noise_levels import at
 from diffjax.prediction import Denoise
 from diffjax.process import Process, expand
 from diffjax.solvers import precision
-from diffjax.solvers.control import adapt, reach, unit_of
+from diffjax.solvers.control import Control, adapt, reach, unit_of
 
 __all__ = ['Solution', 'dopri5', 'dpm_adaptive']
 
@@ -46,7 +46,7 @@ WITNESS = 0.3  # of |coarse|^{5/4}; where x' = x the two estimates are equal at 
 
 
 class Solution(NamedTuple):
-  """The samples x (B, ...), the evaluations each took (B,), and whether each success the end (B,).
+  """What an adaptive solver returns: samples (B, ...), the evaluations each took (B,), and whether it reached the end.
 
   The network ran `nfe.max()` times on the whole batch; `nfe.mean()` is what the samples needed.
   """
@@ -60,6 +60,7 @@ def dopri5(
   denoise: Denoise,
   x: Array,
   cond: Cond = None,
+  *,
   rtol: float = 1e-5,
   atol: float = 1e-5,
   end: float | None = None,
@@ -69,7 +70,7 @@ def dopri5(
 ) -> Solution:
   """The adaptive Dormand-Prince method of orders 5 and 4 for the probability-flow ODE.
 
-  Dormand-Prince 5(4) for dx/dt = alpha' x0 + sigma' eps from t_max to `end`.   arXiv:2011.13456 sec. 4.3
+  dx/dt = alpha' x0 + sigma' eps from t_max to `end`.   arXiv:2011.13456 sec. 4.3
 
   A step is taken where the root mean square of error / (atol + rtol max |x|), x in the data's units, is at most 1; the
   next is clip(.9 error^{-1/5}, .2, 2) times as long. The error is the larger of the published estimate and one of lower
@@ -102,6 +103,7 @@ def dpm_adaptive(
   denoise: Denoise,
   x: Array,
   cond: Cond = None,
+  *,
   order: int = 3,
   rtol: float = 0.05,
   atol: float = 0.0078,
@@ -170,7 +172,8 @@ def _dopri5(denoise, x, cond, tolerances, end, first, coupled, max_steps):
   together = (lambda error: jnp.sqrt(jnp.mean(error**2))) if coupled else None
   t = jnp.full(len(x), process.t_max, x.dtype)
   last, h = jnp.asarray(end, x.dtype), jnp.full_like(t, first)
-  x, tries, success = adapt(attempt, x, t, last, h, slope(x, t), 5, farthest, together, max_steps)
+  control = Control(5, farthest, together, max_steps)
+  x, tries, success = adapt(attempt, x, slope(x, t), control, start=t, end=last, h=h)
   return Solution(precision.rounded(x, given), 1 + 6 * tries, success)
 
 
@@ -214,9 +217,8 @@ def _dpm(denoise, x, cond, tolerances, start, end, order, coupled, max_steps):
 
   before = x / unit_of(process.schedule(process.lam_inverse(lam)), data_std, x)
   together = jnp.max if coupled else None
-  x, tries, success = adapt(
-    attempt, x, lam, last, h, before, order, partial(reach, data_std=data_std), together, max_steps
-  )
+  control = Control(order, partial(reach, data_std=data_std), together, max_steps)
+  x, tries, success = adapt(attempt, x, before, control, start=lam, end=last, h=h)
   return Solution(precision.rounded(x, given), order * tries, success)
 
 

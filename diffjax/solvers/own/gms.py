@@ -23,13 +23,14 @@ LEAST = 0.05  # of the variance of x_s, what free weights leave to each componen
 def gms(
   process: Process,
   ts: Any,
+  *,
   free_weight: bool = True,
   per_dimension: bool = True,
   clip: tuple[float, float] | None = None,
   last_std: float | None = None,
   data_var: Any = 0.0,
 ) -> 'Mixed':
-  """Ancestral sampling by a mixture of two Gaussians a dimension with the mean, variance and skewness of x_s given x_t.
+  """GMS: ancestral sampling by two Gaussians a dimension, which have the right mean, variance and skewness.
 
   The paper fits it in every step by gradient descent; here it is solved. With m, C and S the three moments of x_s:
 
@@ -70,9 +71,9 @@ class Mixed(Stepped):
     raise InputError('transition: got gms, whose step is a mixture; allowed: its `components`, or a Gaussian solver')
 
   def components(self, state: Any, pred: Pred, row: Steps) -> tuple[Any, Any, Any, Any]:
-    """The law of x_s a dimension: N(first, std^2) with probability `weight`, else N(second, std^2).
+    """The law of the step, a dimension at a time, as (first, second, weight, std), each like x.
 
-    (first, second, weight, std), each like x.
+    N(first, std^2) with probability `weight`, else N(second, std^2).
     """
     moments = self._told(pred, 'eps2', 'eps3')
 

@@ -26,6 +26,7 @@ CORRECTORS = ('langevin', 'ald', 'none')
 def predictor_corrector(
   process: Process,
   ts: Any,
+  *,
   predictor: str = 'reverse_diffusion',
   corrector: str = 'langevin',
   steps: int = 1,
@@ -76,7 +77,7 @@ def predictor_corrector(
   count = np.arange(len(weights), dtype=np.int32)
   rows = Rows(np.repeat(times, each), np.ones(len(weights), bool), count, np.array(weights), np.array(stage, np.int32))
   return PredictorCorrector(
-    rows, stochastic=bool(rows.weights[:, 4].any()), langevin=corrector == 'langevin', batch_coupled=batch_coupled
+    rows, stochastic=bool(rows.of_z.any()), langevin=corrector == 'langevin', batch_coupled=batch_coupled
   )
 
 
@@ -88,6 +89,11 @@ class Rows(NamedTuple):
   stream: Any
   weights: Any
   stage: Any
+
+  @property
+  def of_z(self) -> Any:
+    """The standard deviation of the noise, (n,) or of one row."""
+    return self.weights[..., 4]
 
 
 class PredictorCorrector(struct.PyTreeNode):
@@ -115,10 +121,10 @@ class PredictorCorrector(struct.PyTreeNode):
     ratio = self._ratio(pred, row)
 
     def mean(x: Array, x0: Array, eps: Array) -> Array:
-      w, q = row.weights.astype(x.dtype), expand(ratio, x).astype(x.dtype)
-      return w[0] * x + w[1] * x0 + w[2] * q**2 * eps + w[3]
+      of_x, of_x0, of_eps, constant, _ = row.weights.astype(x.dtype)
+      return of_x * x + of_x0 * x0 + of_eps * expand(ratio, x).astype(x.dtype) ** 2 * eps + constant
 
-    stds = jax.tree.map(lambda x: row.weights[4].astype(x.dtype) * expand(ratio, x).astype(x.dtype), state)
+    stds = jax.tree.map(lambda x: row.of_z.astype(x.dtype) * expand(ratio, x).astype(x.dtype), state)
     return jax.tree.map(mean, state, pred.x0, pred.eps), stds
 
   def _ratio(self, pred: Pred, row: Rows) -> Array:

@@ -31,10 +31,11 @@ BLIND = 1e3  # sigma / alpha above which float32 moments of eps say nothing abou
 
 
 class Steps(NamedTuple):
-  """One row a step from t to s: x_s = keep x_t + pull x0 + std z given x0.
+  """The rows of these solvers, one a step from t to s.
 
-  ratio is sigma_t / alpha_t, or 0 where blind = 1 (alpha_t = 0, or as good as); most is the largest standard deviation,
-  0 for a step to sigma = 0 and else infinite unless the last one is bounded.
+  x_s = keep x_t + pull x0 + std z given x0. ratio is sigma_t / alpha_t, or 0 where blind = 1 (alpha_t = 0, or as good
+  as); most is the largest standard deviation, 0 for a step to sigma = 0 and else infinite unless the last one is
+  bounded.
   """
 
   t: Time
@@ -86,6 +87,7 @@ def laid_out(
 def sn_dpm(
   process: Process,
   ts: Any,
+  *,
   eta: float = 1.0,
   clip: tuple[float, float] | None = None,
   last_std: float | None = None,
@@ -93,7 +95,7 @@ def sn_dpm(
 ) -> 'Diagonal':
   """SN-DPM: ancestral sampling with the optimal variance from a learned second moment of the noise.
 
-  Ancestral sampling with Var x_s = std^2 + pull^2 (sigma_t / alpha_t)^2 (E[eps^2 | x] - eps_hat^2).
+  Var x_s = std^2 + pull^2 (sigma_t / alpha_t)^2 (E[eps^2 | x] - eps_hat^2).
 
   Optimal a dimension where eps_hat is exact. Needs aux['eps2']. The step to sigma = 0 returns x0.   arXiv:2206.07309
 
@@ -116,6 +118,7 @@ def sn_dpm(
 def npr_dpm(
   process: Process,
   ts: Any,
+  *,
   eta: float = 1.0,
   clip: tuple[float, float] | None = None,
   last_std: float | None = None,
@@ -123,7 +126,7 @@ def npr_dpm(
 ) -> 'Diagonal':
   """NPR-DPM: ancestral sampling with the optimal variance from a learned residual of the noise.
 
-  Ancestral sampling with Var x_s = std^2 + pull^2 (sigma_t / alpha_t)^2 E[(eps - eps_hat)^2 | x].
+  Var x_s = std^2 + pull^2 (sigma_t / alpha_t)^2 E[(eps - eps_hat)^2 | x].
 
   The optimal spread about an eps_hat that is not exact: the bias is part of it. Needs aux['residual2'] and takes the
   arguments of `sn_dpm`.   arXiv:2206.07309
@@ -218,10 +221,7 @@ class Diagonal(Stepped):
 
 
 def root(square: Array) -> Array:
-  """The square root, with the slope 0 at 0.
-
-  sqrt, with the slope 0 at 0.
-  """
+  """The square root, with the slope 0 at 0."""
   some = square > 0
   return jnp.where(some, jnp.sqrt(jnp.where(some, square, 1)), 0)
 

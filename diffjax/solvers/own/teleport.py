@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
 from diffjax.contracts import KeyBatch, Time
 from diffjax.errors import InputError
+from diffjax.exact import flow_along
 from diffjax.prediction import Pred
 from diffjax.process import Process
 from diffjax.solvers.noise import Noise, independent
@@ -36,19 +36,8 @@ def teleport(solver: Solver, process: Process, gaussian: Gaussian) -> 'Teleport'
 
 
 def leap(process: Process, gaussian: Gaussian, x: Array, t: Time, s: Time) -> Array:
-  """From x_t (B, ...) to x_s, s < t, along the probability-flow ODE of N(m, U diag(v) U^T); s = 0 allowed.
-
-  x_s = alpha_s m + (sigma_s / sigma_t) y + U diag(q - sigma_s / sigma_t) U^T y with y = x_t - alpha_t m and
-  q = sqrt[(alpha_s^2 v + sigma_s^2) / (alpha_t^2 v + sigma_t^2)].
-  """
-  alpha, sigma = process.schedule(jnp.asarray(t))
-  alpha_s, sigma_s = process.schedule(jnp.asarray(s))
-  mean, basis, var = (jnp.asarray(v, x.dtype) for v in (gaussian.mean, gaussian.basis, gaussian.var))
-  gain = jnp.sqrt((alpha_s**2 * var + sigma_s**2) / (alpha**2 * var + sigma**2)) - sigma_s / sigma
-  y = (x - alpha * mean).reshape(x.shape[0], -1)
-  exact = jax.lax.Precision.HIGHEST  # TF32 and bf16 are too coarse for states
-  inside = jnp.matmul(jnp.matmul(y, basis, precision=exact) * gain, basis.T, precision=exact)
-  return (alpha_s * mean + (sigma_s / sigma * y + inside).reshape(x.shape)).astype(x.dtype)
+  """Takes x_t (B, ...) to x_s, s < t, along the probability-flow ODE of the Gaussian (`exact.flow_along`)."""
+  return flow_along(process, gaussian, x, t, s)
 
 
 class Teleport(struct.PyTreeNode):

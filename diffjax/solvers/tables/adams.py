@@ -8,9 +8,9 @@ With h = lam_s - lam_t the probability-flow ODE is solved by
 and a method replaces x0 or eps by a polynomial in l through the predictions it has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import factorial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,14 +23,17 @@ from diffjax.solvers.table import Table
 
 __all__ = ['exponential_adams']
 
-Weights = Callable[[np.ndarray, float, bool], np.ndarray]  # (nodes, h, noise) -> weights of the predictions there
+Form = Literal['x0', 'eps']  # which of the two is interpolated: x0 in data form, eps in noise form
+FORMS = ('x0', 'eps')
+Weights = Callable[[np.ndarray, float, Form], np.ndarray]  # (nodes, h, form) -> weights of the predictions there
 
 
 def exponential_adams(
   process: Process,
   ts: Any,
   order: int | None = None,
-  noise: bool = False,
+  *,
+  form: Form = 'x0',
   corrector: bool = False,
   lower_final: bool = True,
 ) -> Table:
@@ -45,23 +48,23 @@ def exponential_adams(
     process: the forward process.
     ts: the time grid, n + 1 strictly decreasing times.
     order: None is 3, or as many as there are steps.
-    noise: interpolate eps, in noise form; else x0, in data form.
+    form: what is interpolated: 'x0', the data form, or 'eps', the noise form.
     corrector: also correct each node by the evaluation made there (Adams-Moulton), which raises the order by one
       and costs no evaluation.
     lower_final: let the order fall to one over the last steps.
 
   Raises:
-    InputError: order is not a whole number from 1 to the number of steps.
+    InputError: order is not a whole number from 1 to the number of steps, or another form.
   """
-  return multistep(process, ts, order, 3, adams_weights, noise, corrector, lower_final)
+  return multistep(process, ts, order, adams_weights, usual=3, form=form, corrector=corrector, lower_final=lower_final)
 
 
-def adams_weights(nodes: np.ndarray, h: float, noise: bool) -> np.ndarray:
+def adams_weights(nodes: np.ndarray, h: float, form: Form) -> np.ndarray:
   """The weights of the exact exponential Adams method.
 
-  w with sum_j w_j nodes_j^p = h p! phi_{p+1}(+-h), + for noise, - for data; nodes in units of h, 0 at t, 1 at s.
+  w with sum_j w_j nodes_j^p = h p! phi_{p+1}(+-h), + for eps, - for x0; nodes in units of h, 0 at t, 1 at s.
   """
-  moments = [h * factorial(p) * phi(p + 1, h if noise else -h) for p in range(len(nodes))]
+  moments = [h * factorial(p) * phi(p + 1, h if form == 'eps' else -h) for p in range(len(nodes))]
   return np.linalg.solve(np.vander(nodes, increasing=True).T, np.array(moments))
 
 
@@ -69,44 +72,44 @@ def multistep(
   process: Process,
   ts: Any,
   order: int | None,
-  usual: int,
   weights: Weights,
-  noise: bool,
+  *,
+  usual: int,
+  form: Form,
   corrector: bool,
   lower_final: bool,
 ) -> Table:
   """Predictor and, if wanted, corrector with these weights; the corrector reuses the evaluation at the predicted point.
 
   Each row first corrects the node it stands on, then predicts the next. Order min(order, i + 1) at the start; a step
-  that touches infinite lam is of first order, in data form, and is not corrected.
+  that touches infinite lam is of first order, in data form, and is not corrected. `usual` is the order of None; the
+  rest as `exponential_adams`.
   """
+  check_form(form)
   ts, alpha, sigma, lam = on_grid(process, ts)
   n = len(ts) - 1
   order = order_of(order, usual, n)
-  if noise:
+  if form == 'eps':
     warn_of_leaps('Adams method in noise form', ts, alpha, lam)
-  past = [f'm{j}' for j in range(1, order + corrector)]  # m_j: predicted j nodes back
-  names = ['base', *past] if corrector else past  # base: the corrected point one node back
-  table = TableBuilder('x', *names)
-  lags: list[Combo] = [table.eps if noise else table.x0, *(getattr(table, m) for m in past)]
+  table = TableBuilder('x', *['base'] * corrector)  # base: the corrected point one node back
+  m = table.history('m', order + corrector - 1, table.eps if form == 'eps' else table.x0)
 
-  def step(i: int, x: Combo, known: list[Combo], ahead: list[Combo]) -> Combo:
+  def step(i: int, x: Combo, known: Sequence[Combo], ahead: Sequence[Combo]) -> Combo:
     """From x at node i to node i + 1; known[j] is the prediction at node i - j, ahead[0] the one at node i + 1."""
     p, h = order_at(i, order, lam, lower_final), lam[i + 1] - lam[i]
-    ratio, scale = leg(alpha, sigma, i, i + 1, noise)
+    ratio, scale = leg(alpha, sigma, i, i + 1, form)
     nodes = np.array([(lam[i - j] - lam[i]) / h for j in range(p)] + [1.0] * len(ahead))
-    sources = known[:p] + ahead
-    return sum((scale * w * m for w, m in zip(weights(nodes, h, noise), sources, strict=True)), ratio * x)
+    sources = (*known[:p], *ahead)
+    return sum((scale * w * m for w, m in zip(weights(nodes, h, form), sources, strict=True)), ratio * x)
 
   for i in range(n):
     met = corrector and i > 0 and np.isfinite(lam[i - 1 : i + 1]).all()
-    x = step(i - 1, table.base, lags[1:], lags[:1]) if met else table.x
+    x = step(i - 1, table.base, m[1:], m[:1]) if met else table.x
     if np.isfinite(lam[i : i + 2]).all():
-      after = step(i, x, lags, [])
+      after = step(i, x, m[:], ())
     else:
       after = to_data(table, alpha, sigma, i, x)
-    kept = [x, *lags] if corrector else lags
-    table.row(ts[i], evaluated=True, x=after, **dict(zip(names, kept, strict=False)))
+    table.row(ts[i], evaluated=True, x=after, **({'base': x} if corrector else {}), **m.shifted())
   return table.done()
 
 
@@ -130,12 +133,18 @@ def order_of(order: int | None, usual: int, steps: int) -> int:
   return min(usual, steps) if order is None else whole('order', order, steps)
 
 
-def leg(alpha: np.ndarray, sigma: np.ndarray, t: int, s: int, noise: bool) -> tuple[float, float]:
+def check_form(form: str, field: str = 'form') -> None:
+  """Raises InputError for what is no form."""
+  if form not in FORMS:
+    raise InputError(f'{field}: got {form!r}; allowed: {", ".join(FORMS)}')
+
+
+def leg(alpha: np.ndarray, sigma: np.ndarray, t: int, s: int, form: Form) -> tuple[float, float]:
   """The factors (R, c) of a step from node t to node s.
 
-  (R, c) of a step from node t to node s: alpha_s / alpha_t and -sigma_s, or sigma_s / sigma_t and alpha_s.
+  alpha_s / alpha_t and -sigma_s in the form of eps, sigma_s / sigma_t and alpha_s in that of x0.
   """
-  return (alpha[s] / alpha[t], -sigma[s]) if noise else (sigma[s] / sigma[t], alpha[s])
+  return (alpha[s] / alpha[t], -sigma[s]) if form == 'eps' else (sigma[s] / sigma[t], alpha[s])
 
 
 def to_data(table: TableBuilder, alpha: np.ndarray, sigma: np.ndarray, i: int, x: Combo) -> Combo:

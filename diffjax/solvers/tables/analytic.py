@@ -8,6 +8,7 @@ from diffjax.errors import InputError
 from diffjax.noise_levels import at, on_grid
 from diffjax.process import Process
 from diffjax.solvers.builder import TableBuilder
+from diffjax.solvers.grids import cheapest_path
 from diffjax.solvers.table import Table
 from diffjax.statistics.types import NoiseEnergy, given
 
@@ -19,8 +20,9 @@ BOUNDS = ('data', 'energy')
 def analytic_dpm(
   process: Process, ts: Any, statistics: NoiseEnergy, eta: float = 1.0, bound: str = 'data', last_noise: float = np.inf
 ) -> Table:
-  """DDIM at this eta with the optimal isotropic variance: x_s = mean + std z.
+  """Analytic-DPM: DDIM at this eta with the optimal isotropic variance.
 
+      x_s   = mean + std z
       mean  = alpha_s x0 + sqrt(sigma_s^2 - std'^2) eps,   std' = eta sigma_s sqrt(1 - e^{-2h}), that of DDIM
       std^2 = std'^2 + c^2 C,   c = alpha_s - sqrt(sigma_s^2 - std'^2) alpha_t / sigma_t
       C     = (sigma_t / alpha_t)^2 (1 - Gamma_t), the mean variance of an element of x0 given x_t
@@ -89,7 +91,7 @@ def analytic_grid(process: Process, statistics: NoiseEnergy, n: int, candidates:
   bad = min(2 * int(np.sum(np.interp(lam, statistics.lam, statistics.value) > 1)), candidates - 2)
   chosen = n if not bad else max(2, min(n - 1, int(np.ceil((1 - 0.8 * bad / candidates) * n))))
   good = candidates - bad
-  places = list(cheapest(step_costs(statistics, lam[:good]), min(chosen, good)))
+  places = cheapest_path(step_costs(statistics, lam[:good]), min(chosen, good) - 1)
   tail = np.linspace(good - 1, candidates - 1, n - len(places) + 1).round().astype(int)[1:]
   return np.concatenate([ts[[*places, *tail]][::-1], [0.0]])
 
@@ -106,18 +108,3 @@ def step_costs(statistics: NoiseEnergy, lam: np.ndarray) -> np.ndarray:
   shift = np.where(np.isfinite(lam), 2 * lam, 0.0)
   costs = np.log(spread + gamma * np.exp(-2 * lam)[:, None]) + shift  # e^{2 lam_r} (C_r + Gamma_r e^{-2 lam_s})
   return np.where(np.arange(len(lam))[:, None] < np.arange(len(lam)), costs, np.inf)
-
-
-def cheapest(costs: np.ndarray, n: int) -> list[int]:
-  """Finds the n >= 2 rising places from the first to the last with the least sum of costs[s, r] (Bellman)."""
-  best = np.full(len(costs), np.inf)
-  best[0] = 0.0
-  came = []
-  for _ in range(n - 1):
-    ways = best[:, None] + costs
-    came.append(np.argmin(ways, 0))
-    best = np.min(ways, 0)
-  places = [len(costs) - 1]
-  for before in reversed(came):
-    places.append(int(before[places[-1]]))
-  return places[::-1]

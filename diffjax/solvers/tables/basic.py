@@ -10,6 +10,7 @@ from diffjax.process import Process
 from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.data_form import in_data_form
 from diffjax.solvers.table import Table
+from diffjax.solvers.transforms import churned_levels
 
 __all__ = ['ddim', 'ddpm', 'ddpm_large', 'euler', 'euler_maruyama', 'heun']
 
@@ -37,9 +38,10 @@ def ddim(process: Process, ts: Any, eta: float = 0.0) -> Table:
 
 
 def ddpm(process: Process, ts: Any) -> Table:
-  """Ancestral sampling, the posterior q(x_s | x_t, x0) with the predicted x0: DDIM at eta = 1.
+  """DDPM: ancestral sampling with the small variance, which is DDIM at eta = 1.
 
-  Its variance is the small one of the paper; also known as SDE-DPM-Solver++(1).
+  A draw of the posterior q(x_s | x_t, x0) with the predicted x0. Its variance is the small one of the paper; also known
+  as SDE-DPM-Solver++(1).
 
   arXiv:2006.11239
   """
@@ -47,7 +49,7 @@ def ddpm(process: Process, ts: Any) -> Table:
 
 
 def ddpm_large(process: Process, ts: Any, coordinates: str = 'vp') -> Table:
-  """Ancestral sampling with the large variance, that of x_t given x_s; no noise into sigma = 0.
+  """DDPM with the large variance, that of a forward step; no noise into sigma = 0.
 
   x_s = alpha_s x0 + (alpha_t / alpha_s) (sigma_s^2 / sigma_t) eps + std z, std = size_s / size_t sigma_t sqrt(1 -
   e^{-2h}), h = lam_s - lam_t.
@@ -80,7 +82,7 @@ def ddpm_large(process: Process, ts: Any, coordinates: str = 'vp') -> Table:
 def euler(process: Process, ts: Any) -> Table:
   """Euler's method for the probability-flow ODE in t, of first order.
 
-  Euler's step of the probability-flow ODE in t: x_s = x_t + (s - t) (alpha'_t x0 + sigma'_t eps). First order.
+  x_s = x_t + (s - t) (alpha'_t x0 + sigma'_t eps).
 
   On rectified flow this is DDIM; elsewhere DDIM, which is Euler's step in sigma / alpha, is the better method.
   """
@@ -95,10 +97,10 @@ def euler(process: Process, ts: Any) -> Table:
 def euler_maruyama(process: Process, ts: Any) -> Table:
   """The Euler-Maruyama method for the reverse SDE in t.
 
-  Euler's step of the reverse SDE, the last one without noise.   arXiv:2011.13456 app. G
-
   x_s = x_t + (s - t) (f x - g^2 score) + g sqrt(t - s) z. In terms of (x0, eps): f x = f alpha x0 + f sigma eps, and
-  score = -eps / sigma. Weak order one.
+  score = -eps / sigma. Weak order one; the last step has no noise.
+
+  arXiv:2011.13456 app. G
   """
   ts, alpha, sigma, _ = on_grid(process, ts)
   d_alpha, d_sigma = on_host(Process.rates, process, ts[:-1])
@@ -116,6 +118,7 @@ def euler_maruyama(process: Process, ts: Any) -> Table:
 def heun(
   process: Process,
   ts: Any,
+  *,
   s_churn: float = 0.0,
   s_min: float = 0.0,
   s_max: float = np.inf,
@@ -124,10 +127,10 @@ def heun(
 ) -> Table:
   """Heun's method in sigma / alpha, EDM's sampler: second order, two evaluations a step, with noise (churn) if wanted.
 
-  Heun's step in sigma / alpha, two evaluations; a step that touches infinite lam is DDIM.   arXiv:2206.00364
+  x_s = (alpha_s / alpha_t) x_t + (sigma_s - alpha_s sigma_t / alpha_t) (eps_t + eps_s) / 2. A step that touches
+  infinite lam is DDIM. Of n steps down to 0 it needs 2 n - 1 evaluations. Returned `in_data_form`.
 
-  x_s = (alpha_s / alpha_t) x_t + (sigma_s - alpha_s sigma_t / alpha_t) (eps_t + eps_s) / 2. Second order. Of n steps
-  down to 0 it needs 2 n - 1 evaluations. Returned `in_data_form`.
+  arXiv:2206.00364 Alg. 1-3
 
   Args:
     process: the forward process.
@@ -143,27 +146,25 @@ def heun(
   Raises:
     InputError: s_churn is negative, or midpoint is outside (0, 1].
   """
-  if not s_churn >= 0:
-    raise InputError(f's_churn: got {s_churn}; allowed: a number of at least 0')
   if not 0 < midpoint <= 1:
     raise InputError(f'midpoint: got {midpoint}; allowed: a number above 0, up to 1 (Heun)')
   ts, alpha, sigma, lam = on_grid(process, ts)
   table = TableBuilder('x', 'base', 'slope')
-  most = np.exp(-at(process, [float(process.t_max)])[2][0])
+  rho, up = churned_levels(process, lam, s_churn, s_min, s_max)
   for i in range(len(ts) - 1):
     t, a, s = ts[i], alpha[i], sigma[i]
-    rho = start = np.exp(-lam[i])
-    up = min(rho * (1 + min(s_churn / (len(ts) - 1), np.sqrt(2) - 1)), most)
-    if up > rho and s_min <= rho <= s_max:
-      t, start = times_of(process, [-np.log(up)])[0], up
+    if up[i] > rho[i]:
+      t = times_of(process, [-np.log(up[i])])[0]
       a, s = (part[0] for part in at(process, [t])[:2])
-      table.row(ts[i], evaluated=False, x=a / alpha[i] * table.x + a * s_noise * np.sqrt(up**2 - rho**2) * table.z)
+      table.row(
+        ts[i], evaluated=False, x=a / alpha[i] * table.x + a * s_noise * np.sqrt(up[i] ** 2 - rho[i] ** 2) * table.z
+      )
     if not np.isfinite(lam[i : i + 2]).all():
       table.row(t, x=alpha[i + 1] * table.x0 + sigma[i + 1] * table.eps)
       continue
     u, inner, outer = ts[i + 1], alpha[i + 1], sigma[i + 1]
     if midpoint < 1:
-      u = times_of(process, [-np.log(start + midpoint * (np.exp(-lam[i + 1]) - start))])[0]
+      u = times_of(process, [-np.log(up[i] + midpoint * (np.exp(-lam[i + 1]) - up[i]))])[0]
       inner, outer = (level[0] for level in at(process, [u])[:2])
     table.row(t, x=inner * table.x0 + outer * table.eps, base=table.x, slope=table.eps)
     ratio = alpha[i + 1] / a

@@ -42,7 +42,7 @@ def deis_tab(process: Process, ts: Any, order: int | None = None) -> Table:
 def tab_weights(process: Process, ts: Any, i: int, p: int) -> np.ndarray:
   """The weights of DEIS tAB for the step from node i.
 
-  int l_j(tau) drho(tau) over the step from node i, l_j through the last p nodes, the latest first.
+  int l_j(tau) drho(tau) over the step, l_j through the last p nodes, the latest first.
   """
   _, _, _, lam = on_grid(process, ts[i : i + 2])
   half = (lam[1] - lam[0]) / 2
@@ -74,10 +74,11 @@ def deis_rhoab(process: Process, ts: Any, order: int | None = None) -> Table:
 
 
 def deis_rhork(process: Process, ts: Any, tableau: str = 'heun') -> Table:
-  """DEIS rhoRK: a Runge-Kutta method of d(x / alpha) / drho = eps.
+  """DEIS rhoRK: a Runge-Kutta method in rho = sigma / alpha.
 
-  `tableau` is midpoint, heun (EDM's step), kutta3 or rk4, of orders 2, 2, 3 and 4: s evaluations a step, one for the
-  step to sigma = 0. Not for few steps from a large rho, where explicit methods are unstable. Returned `in_data_form`.
+  Of d(x / alpha) / drho = eps. `tableau` is midpoint, heun (EDM's step), kutta3 or rk4, of orders 2, 2, 3 and 4: s
+  evaluations a step, one for the step to sigma = 0. Not for few steps from a large rho, where explicit methods are
+  unstable. Returned `in_data_form`.
 
   arXiv:2204.13902
 
@@ -118,16 +119,15 @@ def adams_bashforth(process: Process, ts: Any, order: int | None, weights: Calla
   ts, alpha, sigma, lam = on_grid(process, ts)
   order = order_of(order, 4, len(ts) - 1)
   warn_of_leaps('Adams-Bashforth method in rho', ts, alpha, lam)
-  past = [f'e{j}' for j in range(1, order)]  # e_j: eps predicted j nodes back
-  table = TableBuilder('x', *past)
-  lags = [table.eps, *(getattr(table, e) for e in past)]
+  table = TableBuilder('x')
+  eps = table.history('e', order - 1, table.eps)
   for i in range(len(ts) - 1):
     after = alpha[i + 1] * table.x0 + sigma[i + 1] * table.eps
     if np.isfinite(lam[i : i + 2]).all():
       after = alpha[i + 1] / alpha[i] * table.x
-      for w, eps in zip(weights(i, min(order, i + 1)), lags, strict=False):
-        after = after + alpha[i + 1] * w * eps
-    table.row(ts[i], x=after, **dict(zip(past, lags, strict=False)))
+      for w, e in zip(weights(i, min(order, i + 1)), eps[:], strict=False):
+        after = after + alpha[i + 1] * w * e
+    table.row(ts[i], x=after, **eps.shifted())
   return table.done()
 
 

@@ -6,6 +6,7 @@ a polynomial in lam through the last nodes. l, s and b are linear between the kn
 taken by Gauss's rule of eight points between knots, in float64: times need not be knots.
 """
 
+from collections.abc import Sequence
 from math import factorial
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ def dpm_v3(
   ts: Any,
   statistics: ModelStatistics,
   order: int | None = None,
+  *,
   corrector: bool = True,
   pseudo: bool = False,
   lower_final: bool = True,
@@ -62,11 +64,9 @@ def dpm_v3(
   n = len(ts) - 1
   order = order_of(order, 3, n)
   terms = _Terms.of(statistics)
-  past = [f'f{j}' for j in range(1, order)]  # f_j: f as it was j nodes back
-  names = ['base', *past] if corrector else past  # base: the corrected point one node back
-  table = TableBuilder('x', *names)
+  table = TableBuilder('x', *['base'] * corrector)  # base: the corrected point one node back
 
-  def step(i: int, x: Combo, nodes: list[int], known: list[Combo]) -> Combo:
+  def step(i: int, x: Combo, nodes: list[int], known: Sequence[Combo]) -> Combo:
     """From x at node i to node i + 1 through f at these nodes, the first of them i."""
     ratio, weights, constant = terms.step(lam[i], lam[i + 1], lam[nodes], pseudo and max(nodes) == i)
     scale = -alpha[i + 1]
@@ -74,17 +74,16 @@ def dpm_v3(
     return total + scale * constant * table.one
 
   for i in range(n):
-    here = _remainder(table, terms, lam[i])
-    lags = [here, *(getattr(table, name) for name in past)]
+    f = table.history('f', order - 1, _remainder(table, terms, lam[i]))
     x, p = table.x, order_at(i - 1, order, lam, lower_final) if i else 1
     if corrector and p > 1:
-      x = step(i - 1, table.base, [i - 1, i, *range(i - 2, i - p, -1)], [lags[1], here, *lags[2:p]])
+      x = step(i - 1, table.base, [i - 1, i, *range(i - 2, i - p, -1)], [f[1], f[0], *f[2:p]])
     if np.isfinite(lam[i : i + 2]).all():
       p = order_at(i, order, lam, lower_final)
-      after = step(i, x, list(range(i, i - p, -1)), lags[:p])
+      after = step(i, x, list(range(i, i - p, -1)), f[:p])
     else:
       after = to_data(table, alpha, sigma, i, x)
-    table.row(ts[i], evaluated=True, x=after, **dict(zip(names, [x, *lags] if corrector else lags, strict=False)))
+    table.row(ts[i], evaluated=True, x=after, **({'base': x} if corrector else {}), **f.shifted())
   return table.done()
 
 

@@ -17,11 +17,11 @@ transforms = ('heavy_ball', 'nesterov')
 
 
 def heavy_ball(table: Table, beta: float = 0.8) -> Table:
-  """Polyak's heavy ball on a table: its direction p replaced by v = (1 - beta) v + beta p.
+  """Polyak's heavy ball on a table: its direction p replaced by a running mean v of directions.
 
-  A row x' = R x + c p, p the normalised combination of predictions, becomes x' = R x + c v; v starts as the first p.
-  Rows without a weight on x (a first step from alpha = 0, a last one to sigma = 0) stay as they are. beta = 1 is the
-  table itself; below, stability widens and the order falls to one.
+  v = (1 - beta) v + beta p. A row x' = R x + c p, p the normalised combination of predictions, becomes x' = R x + c v;
+  v starts as the first p. Rows without a weight on x (a first step from alpha = 0, a last one to sigma = 0) stay as
+  they are. beta = 1 is the table itself; below, stability widens and the order falls to one.
 
   arXiv:2307.11118
 
@@ -32,7 +32,9 @@ def heavy_ball(table: Table, beta: float = 0.8) -> Table:
 
 
 def nesterov(table: Table, beta: float = 0.8) -> Table:
-  """Nesterov's form of `heavy_ball`: x' = R x + c [(1 - beta) v + beta p] with the v just updated.
+  """Nesterov's form of `heavy_ball`, which looks ahead by the direction just updated.
+
+  x' = R x + c [(1 - beta) v + beta p] with the v just updated.
 
   arXiv:2307.11118
 
@@ -74,11 +76,11 @@ def _with_momentum(table: Table, beta: float, nesterov: bool) -> Table:
 
 
 def ghvb(process: Process, ts: Any, order: float | None = None) -> Table:
-  """Generalised heavy ball: v = (1 - b) v + b eps, transfer by a combination of the last k v.
+  """GHVB, the generalised heavy ball: transfer by a combination of the last k averages v of eps.
 
-  x_s = (alpha_s / alpha_t) x_t + alpha_s (rho_s - rho_t) sum_j c_j(b) v_j / b. Order k - 1 + b: k = floor + 1 and b the
-  fraction, between Adams-Bashforth of orders k - 1 and k in accuracy and in stability; a whole order k has b = 1 and
-  is `ipndm`. Fewer v at the start. None is order 2.5, or as many as there are steps.
+  v = (1 - b) v + b eps, x_s = (alpha_s / alpha_t) x_t + alpha_s (rho_s - rho_t) sum_j c_j(b) v_j / b. Order k - 1 + b:
+  k = floor + 1 and b the fraction, between Adams-Bashforth of orders k - 1 and k in accuracy and in stability; a whole
+  order k has b = 1 and is `ipndm`. Fewer v at the start. None is order 2.5, or as many as there are steps.
 
   arXiv:2307.11118
 
@@ -95,20 +97,20 @@ def ghvb(process: Process, ts: Any, order: float | None = None) -> Table:
     raise InputError(f'order: got {order!r}; allowed: at most the {n} steps of the grid')
   ts, alpha, sigma, lam = on_grid(process, ts)
   warn_of_leaps('ghvb', ts, alpha, lam)
-  names = [f'v{j}' for j in range(1, max(k, 2))]  # v_j: the average j nodes back
-  table = TableBuilder('x', *names)
-  past = [getattr(table, name) for name in names]
+  table, depth = TableBuilder('x'), max(k, 2) - 1
   for i in range(n):
-    v = (1 - b) * past[0] + b * table.eps if i else table.eps
-    lags = [v, *past]
+    v = table.history('v', depth, table.eps)
+    if i:
+      v = table.history('v', depth, (1 - b) * v[1] + b * table.eps)
+    order_now = min(k, i + 1)
     after = alpha[i + 1] * table.x0 + sigma[i + 1] * table.eps
     if np.isfinite(lam[i : i + 2]).all():
       ratio = alpha[i + 1] / alpha[i]
       gain = sigma[i + 1] - ratio * sigma[i]
       after = ratio * table.x
-      for c, part in zip(_ghvb_weights(min(k, i + 1), b), lags, strict=False):
+      for c, part in zip(_ghvb_weights(order_now, b), v[:order_now], strict=True):
         after = after + gain * c / b * part
-    table.row(ts[i], x=after, **dict(zip(names, lags, strict=False)))
+    table.row(ts[i], x=after, **v.shifted())
   return table.done()
 
 

@@ -8,7 +8,7 @@ from diffjax.noise_levels import on_grid
 from diffjax.process import Process
 from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.table import Table
-from diffjax.solvers.tables.adams import adams_weights, multistep, order_at, phi, to_data
+from diffjax.solvers.tables.adams import Form, adams_weights, multistep, order_at, phi, to_data
 
 __all__ = ['dpmpp_2m', 'dpmpp_3m', 'dpmpp_3m_compat', 'unipc']
 
@@ -23,13 +23,14 @@ def dpmpp_2m(process: Process, ts: Any, lower_final: bool = True) -> Table:
   arXiv:2211.01095 Alg. 2
   """
   ts, alpha, sigma, lam = on_grid(process, ts)
-  table = TableBuilder('x', 'm1')  # m1: the previous prediction
+  table = TableBuilder('x')
+  m = table.history('m', 1, table.x0)
   for i in range(len(ts) - 1):
     ratio = sigma[i + 1] / sigma[i]
     gain = alpha[i + 1] - alpha[i] * ratio  # -alpha expm1(-h), finite for sigma = 0 and alpha = 0
     second = order_at(i, 2, lam, lower_final) == 2
     k = 0.5 * (lam[i + 1] - lam[i]) / (lam[i] - lam[i - 1]) if second else 0.0
-    table.row(ts[i], x=ratio * table.x + gain * ((1 + k) * table.x0 - k * table.m1), m1=table.x0)
+    table.row(ts[i], x=ratio * table.x + gain * ((1 + k) * m[0] - k * m[1]), **m.shifted())
   return table.done()
 
 
@@ -56,21 +57,22 @@ def dpmpp_3m_compat(process: Process, ts: Any, lower_final: bool = True) -> Tabl
 
 def _dpmpp_3m(process: Process, ts: Any, c: float, lower_final: bool) -> Table:
   ts, alpha, sigma, lam = on_grid(process, ts)
-  table = TableBuilder('x', 'm1', 'm2')  # m1, m2: the previous predictions, the later one first
+  table = TableBuilder('x')
+  m = table.history('m', 2, table.x0)
   for i in range(len(ts) - 1):
     after = to_data(table, alpha, sigma, i, table.x)
     p = order_at(i, 3, lam, lower_final)
     if p > 1:
       h = lam[i + 1] - lam[i]
       r0 = (lam[i] - lam[i - 1]) / h
-      d1 = (table.x0 - table.m1) / r0
+      d1 = (m[0] - m[1]) / r0
       slope = phi(1, -h) / 2 * d1
       if p > 2:
         r1 = (lam[i - 1] - lam[i - 2]) / h
-        d2 = (d1 - (table.m1 - table.m2) / r1) / (r0 + r1)
+        d2 = (d1 - (m[1] - m[2]) / r1) / (r0 + r1)
         slope = phi(2, -h) * (d1 + r0 * d2) + c * phi(3, -h) * d2
       after = after + alpha[i + 1] * h * slope
-    table.row(ts[i], x=after, m1=table.x0, m2=table.m1)
+    table.row(ts[i], x=after, **m.shifted())
   return table.done()
 
 
@@ -94,20 +96,21 @@ def unipc(process: Process, ts: Any, order: int | None = None, b1: bool = False,
   Raises:
     InputError: order is not a whole number from 1 to the number of steps.
   """
-  return multistep(process, ts, order, 2, _b1_weights if b1 else _b2_weights, False, True, lower_final)
+  weights = _b1_weights if b1 else _b2_weights
+  return multistep(process, ts, order, weights, usual=2, form='x0', corrector=True, lower_final=lower_final)
 
 
-def _b1_weights(nodes: np.ndarray, h: float, noise: bool) -> np.ndarray:
+def _b1_weights(nodes: np.ndarray, h: float, form: Form) -> np.ndarray:
   return _uni_weights(nodes, h, h)
 
 
-def _b2_weights(nodes: np.ndarray, h: float, noise: bool) -> np.ndarray:
+def _b2_weights(nodes: np.ndarray, h: float, form: Form) -> np.ndarray:
   return _uni_weights(nodes, h, float(-np.expm1(-h)))
 
 
 def _uni_weights(nodes: np.ndarray, h: float, b: float) -> np.ndarray:
   """The weights b rho_j / r_j: rho = 1/2 for a single difference, as published; of more, rho solves Adams's system."""
   if len(nodes) != 2:
-    return adams_weights(nodes, h, False)
+    return adams_weights(nodes, h, 'x0')
   weight = b / 2 / nodes[1]
   return np.array([-np.expm1(-h) - weight, weight])

@@ -68,13 +68,11 @@ def f_pndm(process: Process, ts: Any) -> Table:
 def _pndm(process: Process, ts: Any, start: int, weights: tuple[float, ...]) -> Table:
   """`start` pseudo Runge-Kutta steps, Heun's if one, the classical one otherwise; then Adams-Bashforth."""
   ts, alpha, sigma, lam = on_grid(process, ts)
-  past = [f'e{j}' for j in range(1, len(weights))]  # e_j: eps predicted j nodes back
-  table = TableBuilder(
-    'x', 'base', 'sum', *past
-  )  # the point before a Runge-Kutta step, and the part of its slope so far
-  lags = [table.eps, *(getattr(table, e) for e in past)]
+  # base, sum: the point before a Runge-Kutta step, and the part of its slope so far
+  table = TableBuilder('x', 'base', 'sum')
+  lags = table.history('e', len(weights) - 1, table.eps)
   for i in range(len(ts) - 1):
-    kept = dict(zip(past, lags, strict=False))
+    kept = lags.shifted()
     if not np.isfinite(lam[i : i + 2]).all():
       table.row(ts[i], x=alpha[i + 1] * table.x0 + sigma[i + 1] * table.eps, **kept)
       continue
@@ -84,7 +82,7 @@ def _pndm(process: Process, ts: Any, start: int, weights: tuple[float, ...]) -> 
 
     ahead = (alpha[i + 1], sigma[i + 1])
     if i >= start:
-      slope = sum((w * e for w, e in zip(weights, lags, strict=True)), Combo({}))
+      slope = sum((w * e for w, e in zip(weights, lags[:], strict=True)), Combo({}))
       table.row(ts[i], x=transfer(table.x, slope, *ahead), **kept)
     elif start == 1:
       table.row(ts[i], x=transfer(table.x, table.eps, *ahead), base=table.x, sum=table.eps / 2, **kept)

@@ -1,4 +1,4 @@
-"""Explicit Runge-Kutta methods of the probability-flow ODE in t.
+"""Explicit Runge-Kutta methods of the probability-flow ODE in t, dx/dt = alpha' x0 + sigma' eps.
 
 Where alpha and sigma have finite rates at t = 0, as on rectified flow, that is a point like any other. The step to it
 then is of a rule whose stages all lie before t = 0, where no network was trained and eps = (x - alpha x0) / sigma is
@@ -39,7 +39,7 @@ RALSTON3 = Tableau((0, 1 / 2, 3 / 4), ((1 / 2,), (0, 3 / 4)), (2 / 9, 3 / 9, 4 /
 
 
 def midpoint(process: Process, ts: Any) -> Table:
-  """The midpoint rule for dx/dt = alpha' x0 + sigma' eps, as flow matching uses it.
+  """The midpoint rule for the probability-flow ODE in t, as flow matching uses it.
 
   Second order, two evaluations a step; one for a last step of DDIM.
 
@@ -49,7 +49,7 @@ def midpoint(process: Process, ts: Any) -> Table:
 
 
 def heun_in_t(process: Process, ts: Any) -> Table:
-  """Heun's method for dx/dt = alpha' x0 + sigma' eps; `heun` is the one in sigma / alpha.
+  """Heun's method for the probability-flow ODE in t; `heun` is the one in sigma / alpha.
 
   Second order, two evaluations a step, in a step to t = 0 the second at a third of it (Ralston's rule); one for a last
   step of DDIM.
@@ -60,7 +60,7 @@ def heun_in_t(process: Process, ts: Any) -> Table:
 
 
 def rk4(process: Process, ts: Any) -> Table:
-  """The classical Runge-Kutta method for dx/dt = alpha' x0 + sigma' eps. Order four.
+  """The classical Runge-Kutta method for the probability-flow ODE in t, of order four.
 
   Four evaluations a step, three for one to t = 0 (Ralston's rule of order three), one for a last step of DDIM.
 

@@ -21,7 +21,7 @@ from diffjax.process import Process
 from diffjax.solvers.builder import Combo, TableBuilder
 from diffjax.solvers.data_form import in_data_form, warn_of_reach
 from diffjax.solvers.table import Table
-from diffjax.solvers.tables.adams import leg, order_of, phi
+from diffjax.solvers.tables.adams import Form, leg, order_of, phi
 
 __all__ = ['dpm_solver', 'dpm_fast', 'dpmpp_2s', 'dpmpp_3s']
 
@@ -55,7 +55,7 @@ def dpm_solver(
   n = len(checked(process, ts)) - 1
   if order not in (None, 1, 2, 3):
     raise InputError(f'order: got {order!r}; allowed: 1, 2 or 3')
-  return _singlestep(process, ts, orders_for(n, order_of(order, 2, n), lower_final), True, taylor)
+  return _singlestep(process, ts, orders_for(n, order_of(order, 2, n), lower_final), 'eps', taylor)
 
 
 def dpm_fast(process: Process, ts: Any, taylor: bool = False) -> Table:
@@ -67,7 +67,7 @@ def dpm_fast(process: Process, ts: Any, taylor: bool = False) -> Table:
 
   arXiv:2206.00927 sec. 3.4
   """
-  return _singlestep(process, ts, orders_for(len(checked(process, ts)) - 1, 3, True), True, taylor)
+  return _singlestep(process, ts, orders_for(len(checked(process, ts)) - 1, 3, True), 'eps', taylor)
 
 
 def dpmpp_2s(process: Process, ts: Any, taylor: bool = False) -> Table:
@@ -78,7 +78,7 @@ def dpmpp_2s(process: Process, ts: Any, taylor: bool = False) -> Table:
 
   arXiv:2211.01095 Alg. 1
   """
-  return _singlestep(process, ts, orders_for(len(checked(process, ts)) - 1, 2, True), False, taylor)
+  return _singlestep(process, ts, orders_for(len(checked(process, ts)) - 1, 2, True), 'x0', taylor)
 
 
 def dpmpp_3s(process: Process, ts: Any, taylor: bool = False, lower_final: bool = True) -> Table:
@@ -89,7 +89,7 @@ def dpmpp_3s(process: Process, ts: Any, taylor: bool = False, lower_final: bool 
 
   arXiv:2211.01095 app. B
   """
-  return _singlestep(process, ts, orders_for(len(checked(process, ts)) - 1, 3, lower_final), False, taylor)
+  return _singlestep(process, ts, orders_for(len(checked(process, ts)) - 1, 3, lower_final), 'x0', taylor)
 
 
 def orders_for(n: int, order: int, lower_final: bool) -> list[int]:
@@ -99,11 +99,11 @@ def orders_for(n: int, order: int, lower_final: bool) -> list[int]:
   return [order] * (n // order) + [n % order] * (n % order > 0)
 
 
-def _singlestep(process: Process, ts: Any, orders: Sequence[int], noise: bool, taylor: bool) -> Table:
+def _singlestep(process: Process, ts: Any, orders: Sequence[int], form: Form, taylor: bool) -> Table:
   ts, alpha, sigma, lam = on_grid(process, ts)
   # the point at the step's first node, the prediction there and, where it is needed, the change of it to the next node
   table = TableBuilder('x', 'base', 'm', *(['d'] if taylor and 3 in orders else []))
-  now, sign = (table.eps, 1) if noise else (table.x0, -1)
+  now, sign = (table.eps, 1) if form == 'eps' else (table.x0, -1)
   reached = np.zeros(len(ts))  # by the step from each node, times the change of x0 = -sigma / alpha times that of eps
   i = 0
   for p in _split(orders, np.isfinite(lam)):
@@ -114,7 +114,7 @@ def _singlestep(process: Process, ts: Any, orders: Sequence[int], noise: bool, t
 
     def reach(node: int, x: Combo, m: Combo, slope: Combo | None = None, i: int = i) -> Combo:
       """The point at a node: R x + c h (phi_1 m + slope), from x and m at node i; h to that node."""
-      ratio, scale = leg(alpha, sigma, i, node, noise)
+      ratio, scale = leg(alpha, sigma, i, node, form)
       h = lam[node] - lam[i]
       return ratio * x + scale * h * (phi(1, sign * h) * m + (Combo({}) if slope is None else slope))
 
@@ -134,7 +134,7 @@ def _singlestep(process: Process, ts: Any, orders: Sequence[int], noise: bool, t
         slope = phi(2, z) * (table.d / before - before / 2 * second) + phi(3, z) * second
       table.row(ts[i + stage], evaluated=True, x=reach(node, table.base, table.m, slope), **kept)
     i += p
-  if not noise:
+  if form == 'x0':
     return table.done()
   warn_of_reach('DPM-Solver', ts, reached)
   return in_data_form(table.done(), process)

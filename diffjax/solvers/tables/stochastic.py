@@ -16,13 +16,13 @@ from diffjax.process import Process
 from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.data_form import in_data_form
 from diffjax.solvers.table import Table
-from diffjax.solvers.tables.adams import order_at, order_of, phi
+from diffjax.solvers.tables.adams import Form, check_form, order_at, order_of, phi
 
 __all__ = ['sde_adams', 'sde_dpm', 'sde_dpmpp_2m']
 
 
 def sde_adams(
-  process: Process, ts: Any, order: int | None = None, noise: bool = False, lower_final: bool = True
+  process: Process, ts: Any, order: int | None = None, *, form: Form = 'x0', lower_final: bool = True
 ) -> Table:
   """Exponential Adams method of the reverse SDE, of any order in its drift.
 
@@ -41,17 +41,18 @@ def sde_adams(
     process: the forward process.
     ts: the time grid, n + 1 strictly decreasing times.
     order: None is 3, or as many as there are steps.
-    noise: interpolate eps, in noise form; else x0, in data form.
+    form: what is interpolated: 'x0', the data form, or 'eps', the noise form.
     lower_final: let the order fall to one over the last steps.
 
   Raises:
-    InputError: order is not a whole number from 1 to the number of steps.
+    InputError: order is not a whole number from 1 to the number of steps, or another form.
   """
+  check_form(form)
+  noise = form == 'eps'
   ts, alpha, sigma, lam = on_grid(process, ts)
   order = order_of(order, 3, len(ts) - 1)
-  past = [f'm{j}' for j in range(1, order)]  # m_j: predicted j nodes back
-  table = TableBuilder('x', *past)
-  lags = [table.eps if noise else table.x0, *(getattr(table, m) for m in past)]
+  table = TableBuilder('x')
+  predicted = table.history('m', order - 1, table.eps if noise else table.x0)
   for i in range(len(ts) - 1):
     h = lam[i + 1] - lam[i]
     plain = np.isfinite(lam[i : i + 2]).all()
@@ -66,9 +67,9 @@ def sde_adams(
         (alpha[i + 1] / alpha[i], -sigma[i + 1]) if noise else (sigma[i + 1] / sigma[i] * np.exp(-h), alpha[i + 1])
       )
       after = ratio * table.x
-      for w, m in zip(np.linalg.solve(np.vander(nodes, increasing=True).T, moments), lags, strict=False):
+      for w, m in zip(np.linalg.solve(np.vander(nodes, increasing=True).T, moments), predicted[:p], strict=True):
         after = after + scale * w * m
-    table.row(ts[i], evaluated=True, x=after + sigma[i + 1] * z * table.z, **dict(zip(past, lags, strict=False)))
+    table.row(ts[i], evaluated=True, x=after + sigma[i + 1] * z * table.z, **predicted.shifted())
   return in_data_form(table.done(), process) if noise else table.done()
 
 
@@ -110,13 +111,14 @@ def sde_dpmpp_2m(process: Process, ts: Any, exact: bool = False, lower_final: bo
   arXiv:2211.01095 app. D
   """
   ts, alpha, sigma, lam = on_grid(process, ts)
-  table = TableBuilder('x', 'm1')  # m1: the previous prediction
+  table = TableBuilder('x')
+  m = table.history('m', 1, table.x0)
   for i in range(len(ts) - 1):
     h = lam[i + 1] - lam[i]
     gone = -np.expm1(-2 * h)
     after = sigma[i + 1] / sigma[i] * np.exp(-h) * table.x + alpha[i + 1] * gone * table.x0
     if order_at(i, 2, lam, lower_final) == 2:
-      slope = (table.x0 - table.m1) * (h / (lam[i] - lam[i - 1]))
+      slope = (m[0] - m[1]) * (h / (lam[i] - lam[i - 1]))
       after = after + alpha[i + 1] * (1 - gone / (2 * h) if exact else gone / 2) * slope
-    table.row(ts[i], x=after + sigma[i + 1] * np.sqrt(gone) * table.z, m1=table.x0)
+    table.row(ts[i], x=after + sigma[i + 1] * np.sqrt(gone) * table.z, **m.shifted())
   return table.done()

@@ -9,6 +9,7 @@ along the probability-flow ODE of any process: the TrigFlow form of arXiv:2410.1
 to 0, data. Data that are N(0, s^2) have v = 0; a point mass has v'' = -v. The weights here are exact for both.
 """
 
+from collections.abc import Sequence
 from math import factorial
 from typing import Any
 
@@ -30,6 +31,7 @@ def trig_adams(
   process: Process,
   ts: Any,
   order: int | None = None,
+  *,
   data_std: float = 0.5,
   corrector: bool = True,
   final_order: int = 1,
@@ -59,11 +61,9 @@ def trig_adams(
   if not data_std > 0:
     raise InputError(f'data_std: got {data_std}; allowed: a positive number')
   angle, radius = np.arctan2(sigma, data_std * alpha), np.hypot(data_std * alpha, sigma)
-  past = [f'v{j}' for j in range(1, order + corrector)]  # v_j: the velocity j nodes back
-  names = ['base', *past] if corrector else past  # base: the corrected point one node back
-  table = TableBuilder('x', *names)
+  table = TableBuilder('x', *['base'] * corrector)  # base: the corrected point one node back
 
-  def step(i: int, x: Combo, nodes: list[int], velocities: list[Combo]) -> Combo:
+  def step(i: int, x: Combo, nodes: list[int], velocities: Sequence[Combo]) -> Combo:
     """From x at node i to node i + 1 by the velocities at these nodes."""
     weights = fitted_weights(angle[nodes] - angle[i], angle[i + 1] - angle[i])
     after = radius[i + 1] / radius[i] * x
@@ -72,16 +72,14 @@ def trig_adams(
     return after
 
   for i in range(n):
-    v = np.cos(angle[i]) * table.eps - np.sin(angle[i]) / data_std * table.x0
-    known = [v, *(getattr(table, name) for name in past)]
+    v = table.history('v', order + corrector - 1, np.cos(angle[i]) * table.eps - np.sin(angle[i]) / data_std * table.x0)
     x = table.x
     if corrector and i > 0:
       p = min(order, i)
-      x = step(i - 1, table.base, [i, *range(i - 1, i - 1 - p, -1)], known[: p + 1])
+      x = step(i - 1, table.base, [i, *range(i - 1, i - 1 - p, -1)], v[: p + 1])
     p = min(order, i + 1, final_order if i == n - 1 else order)
-    kept = [x, *known] if corrector else known
-    after = to_data(table, alpha, sigma, i, x) if p == 1 else step(i, x, list(range(i, i - p, -1)), known[:p])
-    table.row(ts[i], x=after, **dict(zip(names, kept, strict=False)))
+    after = to_data(table, alpha, sigma, i, x) if p == 1 else step(i, x, list(range(i, i - p, -1)), v[:p])
+    table.row(ts[i], x=after, **({'base': x} if corrector else {}), **v.shifted())
   return table.done()
 
 
