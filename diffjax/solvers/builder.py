@@ -95,7 +95,7 @@ class TableBuilder:
     cells = [[[_of(after.get(r, keep[r]), n) for n in names] for r in self._registers] for _, after, _ in self._rows]
     t = [t for t, _, _ in self._rows]
     evaluated = np.array([evaluated for _, _, evaluated in self._rows])
-    traced = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((cells, t)))
+    traced = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((_arrays(cells), t)))
     weights, t = _stack(cells, jnp if traced else np), (jnp if traced else np).asarray(t)
     if not traced:
       for i in np.flatnonzero(~np.isfinite(weights.reshape(len(evaluated), -1)).all(1)):
@@ -130,10 +130,15 @@ def _of(combo: Combo, name: str) -> Any:
   return combo.terms.get(name, 0.0)
 
 
+def _arrays(cells: list) -> list:
+  """What is no plain number: of thousands of coefficients most are."""
+  return [c for row in cells for register in row for c in register if not isinstance(c, float)]
+
+
 def _stack(cells: list, xp: Any) -> Any:
   """(n, q, q + 4[, ...]): numbers broadcast against element-wise coefficients."""
   flat = [c for row in cells for register in row for c in register]
-  shape = np.broadcast_shapes(*{np.shape(c) for c in flat})
+  shape = np.broadcast_shapes(*{np.shape(c) for c in _arrays(cells)})
   if xp is np and not shape:
     stacked = np.array(flat)  # thousands of numbers
   else:

@@ -150,7 +150,7 @@ def test_weights_in_t_are_the_riemann_sums_of_the_published_code():
   process = schedules.vp_linear()
   ts = grids.quadratic(process, 10, to_zero=False)
   for i in (4, 9):
-    weights = tab_weights(process, ts, i, 4)
+    weights = tab_weights(process, ts)(i, 4)
     fine = np.linspace(ts[i], ts[i + 1], 10001)
     a, s, _ = noise_levels.at(process, fine)
     for j in range(4):

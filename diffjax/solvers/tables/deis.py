@@ -35,21 +35,25 @@ def deis_tab(process: Process, ts: Any, order: int | None = None) -> Table:
   Raises:
     InputError: order is not a whole number from 1 to the number of steps.
   """
-  table = adams_bashforth(process, ts, order, lambda i, p: tab_weights(process, ts, i, p))
-  return in_data_form(table, process)
+  return in_data_form(adams_bashforth(process, ts, order, tab_weights(process, ts)), process)
 
 
-def tab_weights(process: Process, ts: Any, i: int, p: int) -> np.ndarray:
-  """The weights of DEIS tAB for the step from node i.
+def tab_weights(process: Process, ts: Any) -> Callable[[int, int], np.ndarray]:
+  """The weights (i, p) of DEIS tAB for the step from node i.
 
   int l_j(tau) drho(tau) over the step, l_j through the last p nodes, the latest first.
   """
-  _, _, _, lam = on_grid(process, ts[i : i + 2])
-  half = (lam[1] - lam[0]) / 2
-  level = lam[0] + half * (NODES + 1)
+  lam, ts = on_grid(process, ts).lam, np.asarray(ts, np.float64)
+  lam = np.where(np.isfinite(lam), lam, 0.0)[:, None]  # steps from or to infinite lam ask for no weights
+  half = (lam[1:] - lam[:-1]) / 2
+  level = lam[:-1] + half * (NODES + 1)
   tau, drho = times_of(process, level), -half * WEIGHTS * np.exp(-level)
-  nodes = np.asarray(ts, np.float64)[i - p + 1 : i + 1][::-1]
-  return np.array([np.sum(drho * _lagrange(tau, nodes, j)) for j in range(p)])
+
+  def weights(i: int, p: int) -> np.ndarray:
+    nodes = ts[i - p + 1 : i + 1][::-1]
+    return np.array([np.sum(drho[i] * _lagrange(tau[i], nodes, j)) for j in range(p)])
+
+  return weights
 
 
 def deis_rhoab(process: Process, ts: Any, order: int | None = None) -> Table:
