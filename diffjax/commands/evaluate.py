@@ -28,6 +28,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Sample with the held-out labels; figures, report and pictures."""
+  import jax
+
   from diffjax.runs import directory as runs
   from diffjax.runs import record
 
@@ -36,13 +38,14 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   trained = sampler(options, overrides)
   experiment = trained.experiment
   c = experiment.config
-  held, known = runs.held_out(experiment, c.evaluation.split, c.evaluation.n)
-  n = len(held)
+  examples = runs.held_out(experiment, c.evaluation.split, c.evaluation.n)
+  held, known = examples['x'], examples.get('cond')
+  n, cond = len(jax.tree.leaves(held)[0]), runs.conditions(experiment, known, examples)
   seen = runs.reader(experiment, 'train')
   first = min(n, c.sampling.batch)
-  draw(trained, first, None if known is None else known[:first], c.seed)  # compiles
+  draw(trained, first, jax.tree.map(lambda leaf: leaf[:first], cond), c.seed)  # compiles
   ready = time.perf_counter()
-  drawn = draw(trained, n, known, c.seed)
+  drawn = draw(trained, n, cond, c.seed)
   sampled = time.perf_counter()
   if chief():
     write_npz(f'{options.workdir}/samples.npz', drawn, known)

@@ -69,7 +69,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _few(options: argparse.Namespace, trained: Trained, ks: Any, labels: Any, out: str) -> None:
-  drawn = draw(trained, len(ks), labels, options.seed)
+  drawn = draw(trained, len(ks), _conditions(trained, labels, ks), options.seed)
   if chief():
     write_npz(f'{out}.npz', drawn, labels)
     drawing(f'{out}.png', picture, f'{out}.png', drawn, titles(trained.experiment, labels))
@@ -87,7 +87,7 @@ def _many(options: argparse.Namespace, trained: Trained, ks: Any, labels: Any, o
   batch = experiment.config.sampling.batch
 
   def some(places: Any) -> Any:
-    cond = None if labels is None else labels[places]
+    cond = _conditions(trained, None if labels is None else labels[places], ks[places])
     with tqdm(total=len(places), disable=not chief(), unit='sample', desc='of this host') as bar:
       for x in drawn(trained.generator, ks[places], cond, seed=options.seed, batch=batch, mesh=trained.mesh):
         yield x
@@ -97,6 +97,17 @@ def _many(options: argparse.Namespace, trained: Trained, ks: Any, labels: Any, o
   if chief() and not parts.whole.exists():
     parts.join()
   meet('joined')
+
+
+def _conditions(trained: Trained, labels: Any, ks: Any) -> Any:
+  """What the generator is given for the samples ks: labels, and what else it asks for of the k-th held-out example."""
+  from diffjax.runs import directory as runs
+
+  experiment = trained.experiment
+  if not experiment.method.conditions:
+    return labels
+  source = runs.dataset(experiment, experiment.config.evaluation.split)
+  return runs.conditions(experiment, labels, source.take(ks % source.size))
 
 
 def _made(options: argparse.Namespace, trained: Trained) -> dict[str, Any]:

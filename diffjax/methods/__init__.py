@@ -8,11 +8,22 @@ import importlib
 from collections.abc import Callable
 
 from diffjax.errors import InputError
-from diffjax.methods.generator import Generator, Solved, solved
+from diffjax.methods.generator import Generator, Solved, solved, under_solver
 from diffjax.methods.parts import Parts, Sampling, Source
 from diffjax.methods.recipes import denoising, modalities
 
-__all__ = ['Generator', 'Parts', 'Sampling', 'Solved', 'Source', 'denoising', 'modalities', 'recipes', 'solved']
+__all__ = [
+  'Generator',
+  'Parts',
+  'Sampling',
+  'Solved',
+  'Source',
+  'denoising',
+  'modalities',
+  'recipes',
+  'solved',
+  'under_solver',
+]
 
 ROOMS = ('diffjax.methods.recipes',)
 

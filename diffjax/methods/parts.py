@@ -1,7 +1,7 @@
 """What a recipe is handed: what a config has made before its method, and what it says of sampling."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -58,6 +58,8 @@ class Parts:
     optimiser: () -> the optimiser of `config.train.optimiser`, a new one each time.
     steps: of the run.
     teacher, base: what `config.teacher` and `config.base` name, where they do.
+    others: the shapes of what an example holds beside x and its label, by name.
+    vocabulary: the number of tokens where x are tokens; else None.
   """
 
   process: Process
@@ -71,6 +73,8 @@ class Parts:
   steps: int
   teacher: Source | None = None
   base: Source | None = None
+  others: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+  vocabulary: int | None = None
 
   @property
   def null(self) -> Array | None:
@@ -81,7 +85,7 @@ class Parts:
     """The shapes of so many x."""
 
     def shaped(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-      return jax.ShapeDtypeStruct((rows, *shape), jnp.float32)
+      return jax.ShapeDtypeStruct((rows, *shape), jnp.int32 if self.vocabulary else jnp.float32)
 
     if isinstance(self.shape, dict):
       return {name: shaped(shape) for name, shape in self.shape.items()}
@@ -90,7 +94,7 @@ class Parts:
   def inputs(self, rows: int) -> tuple[Any, Array, Array | None]:
     """Zeros in the shapes of (x, time coordinate, labels)."""
     cond = jnp.zeros((rows,), jnp.int32) if self.classes else None
-    return jax.tree.map(lambda x: jnp.zeros(x.shape), self.rows(rows)), jnp.zeros((rows,)), cond
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.rows(rows)), jnp.zeros((rows,)), cond
 
   def init(self, key: Array) -> Params:
     """Fresh parameters of `net`."""

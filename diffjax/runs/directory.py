@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ from diffjax.train.step import jit_train_step
 __all__ = [
   'arrays',
   'batch_of',
+  'conditions',
   'dataset',
   'fit',
   'generator',
@@ -46,6 +47,7 @@ __all__ = [
   'weights',
 ]
 
+DECLARED = ('name', 'shape', 'classes', 'others', 'vocabulary')  # what a config says of its data, not an option of them
 CHUNK = 1024  # examples that are read at a time where only their labels are wanted
 
 
@@ -56,7 +58,7 @@ def dataset(experiment: Experiment, split: str) -> data.DataSet:
     ConfigError: they differ, or the data cannot be had.
   """
   declared = experiment.config.data.to_dict()
-  options: dict[str, Any] = {k: v for k, v in declared.items() if k not in ('name', 'shape', 'classes')}
+  options: dict[str, Any] = {k: v for k, v in declared.items() if k not in DECLARED}
   also = {'synthetic': ('shape', 'classes'), 'npz': ('classes',)}.get(declared['name'], ())
   options |= {k: declared[k] or None for k in also}
   try:
@@ -65,6 +67,14 @@ def dataset(experiment: Experiment, split: str) -> data.DataSet:
     raise ConfigError(f'config.data: {error}') from error
   if found.shape != experiment.shape:
     raise ConfigError(f'config.data.shape: got {experiment.shape}; allowed: {found.shape}, that of {found.name}')
+  for name, shape in experiment.parts.others.items():
+    if found.others.get(name) != shape:
+      raise ConfigError(
+        f'config.data.others: got {name} of shape {shape}; allowed on {found.name}: {dict(found.others)}'
+      )
+  if experiment.parts.vocabulary != found.vocabulary:
+    raise ConfigError(f'config.data.vocabulary: got {experiment.parts.vocabulary}; allowed on {found.name}: '
+                      f'{found.vocabulary}')  # fmt: skip
   if experiment.classes not in (0, found.classes):
     allowed = 'only 0, it has no labels' if found.classes is None else f'{found.classes}, or 0 to ignore the labels'
     raise ConfigError(f'config.data.classes: got {experiment.classes}; allowed on {found.name}: {allowed}')
@@ -97,11 +107,17 @@ def reader(experiment: Experiment, split: str) -> data.DataSet | Images:
   return source if experiment.classes else Images(source)
 
 
-def held_out(experiment: Experiment, split: str, n: int) -> tuple[np.ndarray, np.ndarray | None]:
-  """N examples of a split (all, where there are fewer) with their labels: the same for every run, whatever the order.
+def conditions(experiment: Experiment, labels: np.ndarray | None, examples: Mapping[str, np.ndarray]) -> Any:
+  """What a generator is given with these labels: the labels, or a dict of them and what its method asks of examples."""
+  names = experiment.method.conditions
+  return {'label': labels, **{name: examples[name] for name in names}} if names else labels
+
+
+def held_out(experiment: Experiment, split: str, n: int) -> dict[str, np.ndarray]:
+  """N examples of a split (all, where there are fewer): the same for every run, whatever the order.
 
   They are spread evenly over the split, with its classes in proportion, those of the data where the config has none
-  (`metrics.resample.spread`).
+  (`metrics.resample.spread`). Labels are left out where the config ignores them.
   """
   source = dataset(experiment, split)
   labels = None
@@ -109,7 +125,7 @@ def held_out(experiment: Experiment, split: str, n: int) -> tuple[np.ndarray, np
     chunks = (range(i, min(i + CHUNK, source.size)) for i in range(0, source.size, CHUNK))
     labels = np.concatenate([source.take(chunk)['cond'] for chunk in chunks])
   taken = source.take(spread(n, source.size, labels))
-  return taken['x'], taken['cond'] if experiment.classes else None
+  return taken if experiment.classes else {key: values for key, values in taken.items() if key != 'cond'}
 
 
 def held(source: data.DataSet) -> data.DataSet:
@@ -123,7 +139,7 @@ def stream(experiment: Experiment, source: data.DataSet) -> Callable[[int], Iter
   start -> the batches from there on, the rows of this process; labels only where the config has classes.
   """
   config, shard = experiment.config, (jax.process_index(), jax.process_count())
-  keep = ('x', 'cond', 'augment') if experiment.classes else ('x', 'augment')
+  keep = ('x', 'augment', *(('cond',) if experiment.classes else ()), *experiment.method.needs)
   source = held(source)
 
   def batches(start: int) -> Iterator[dict[str, np.ndarray]]:
@@ -152,6 +168,8 @@ def batch_of(experiment: Experiment, mesh: Any) -> dict[str, Any]:
   batch: dict[str, Any] = {'x': experiment.parts.rows(rows)}
   if experiment.classes:
     batch['cond'] = jax.ShapeDtypeStruct((rows,), jnp.int32)
+  for name in experiment.method.needs:
+    batch[name] = jax.ShapeDtypeStruct((rows, *experiment.parts.others[name]), jnp.float32)
   if experiment.config.loading.augment:
     batch['augment'] = jax.ShapeDtypeStruct((rows, FEATURES), jnp.float32)
   return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), batch)

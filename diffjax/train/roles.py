@@ -89,6 +89,7 @@ class Method:
     loads: the roles, of 'teacher' and 'base', that begin as the weights of the run which the config names so.
     buffers: what is kept and renewed beside the roles, by name.
     needs: what a batch must hold beside 'x' and, where the data have labels, 'cond'.
+    conditions: those of `needs` that a generator is given too: its cond is then {'label': labels or None, name: ...}.
     denoiser: role -> params -> the unguided Denoiser, where the method trains one.
     generator: (role -> params, how to sample) -> what draws; `diffjax.methods.generator`.
 
@@ -103,6 +104,7 @@ class Method:
   loads: tuple[str, ...] = ()
   buffers: Mapping[str, Buffer] = field(default_factory=dict)
   needs: tuple[str, ...] = ()
+  conditions: tuple[str, ...] = ()
   denoiser: Callable[[Mapping[str, Any]], Any] | None = None
   generator: Callable[[Mapping[str, Any], Any], Any] | None = None
 

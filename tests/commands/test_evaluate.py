@@ -106,9 +106,9 @@ def test_held_out_subset_is_the_same_for_every_run_and_in_proportion(classes, tm
       seed=seed, data=dict(name='npz', path=str(tmp_path / 'test.npz'), shape=(2,), classes=classes), net='mlp',
     )))  # fmt: skip
     parts.append(directory.held_out(what, 'test', 20))
-    whole, _ = directory.held_out(what, 'test', 500)
-    np.testing.assert_array_equal(whole, x)
-  (points, labels), (again, _) = parts
+    np.testing.assert_array_equal(directory.held_out(what, 'test', 500)['x'], x)
+  points, again = (part['x'] for part in parts)
+  labels = parts[0].get('cond')
   np.testing.assert_array_equal(points, again)
   np.testing.assert_array_equal(np.bincount(points[:, 0].astype(int)), [10, 5, 5])
   assert labels is None if not classes else (labels == points[:, 0]).all()
