@@ -99,7 +99,7 @@ class Sequences:
 
   def log_prob(self, x: np.ndarray) -> np.ndarray:
     """Of sequences (n, L), or their first so many tokens: (n,) in nats, -inf for what is never written."""
-    x = np.asarray(x)
+    x = np.asarray(x, int)
     state, total = np.zeros(len(x), int), np.zeros(len(x))
     known = ((x >= 0) & (x < self.table.shape[1])).all(1)
     x = np.where(known[:, None], x, 0)

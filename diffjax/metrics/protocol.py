@@ -20,11 +20,12 @@ from diffjax.metrics.resample import half_samples, interval, matched, spread, wi
 from diffjax.metrics.result import Metric
 from diffjax.metrics.transport import energy_distance, sliced_wasserstein
 
-__all__ = ['Reader', 'evaluate', 'features_for', 'measure']
+__all__ = ['Progress', 'Reader', 'evaluate', 'features_for', 'measure', 'quiet']
 
 Labelled = tuple[np.ndarray, np.ndarray | None]
 Progress = Callable[[str, Any], Any]
 FITTED = 2**24  # numbers of the training images that principal components are taken of, 128 MB
+DIGITS = ('digits', 'digits_coarse', 'digits_edges', 'digits_noisy')  # sets whose x are digits as they were written
 
 
 class Reader(Protocol):
@@ -50,7 +51,8 @@ class InMemory:
     return {'x': self.x[indices]} | ({} if self.cond is None else {'cond': np.asarray(self.cond)[indices]})
 
 
-def _quiet(_: str, items: Any) -> Any:
+def quiet(_: str, items: Any) -> Any:
+  """Nobody is told of progress."""
   return items
 
 
@@ -72,7 +74,7 @@ def features_for(name: str, train: np.ndarray | Reader) -> tuple[Features, Calla
   Digits have networks of their own, points their coordinates; other images 16 principal components of their pixels: of
   all of `train`, or of as many images spread evenly over it as have FITTED numbers.
   """
-  if name == 'digits':
+  if name in DIGITS:
     return digits.feature_function(), digits.labels
   source = InMemory(train, None) if isinstance(train, np.ndarray) else train
   one = source.take([0])['x']
@@ -101,7 +103,7 @@ def measure(
   subsets: int = 20,
   draws: int = 100,
   seed: int = 0,
-  progress: Progress = _quiet,
+  progress: Progress = quiet,
 ) -> dict[str, Metric]:
   """Every set metric of samples (m,...) against held-out images, each with floor and interval.
 
@@ -193,7 +195,7 @@ def evaluate(
   subsets: int = 20,
   draws: int = 100,
   seed: int = 0,
-  progress: Progress = _quiet,
+  progress: Progress = quiet,
 ) -> dict:
   """`measure` as the flat entries of report.json: NAME, NAME_floor, NAME_interval, with n, m and the feature id.
 
