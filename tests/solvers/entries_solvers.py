@@ -132,9 +132,11 @@ TABLE_TRANSFORMS = {
 }
 ADAPTIVE = {
   'dopri5': alone(lambda denoise, x, cond: solvers.dopri5(denoise, x, cond, rtol=0.1, atol=0.1, end=0.3, max_steps=8)),
-  'dpm_adaptive': alone(  # steps follow a difference of two orders, and so do their roundings: a tenth of a tolerance
+  # steps follow a difference of two orders, whose rounding differs between programs: each is within tolerance of the
+  # solution, not of the other to rounding
+  'dpm_adaptive': alone(
     lambda denoise, x, cond: solvers.dpm_adaptive(denoise, x, cond, rtol=0.01, atol=0.01, end=0.3, max_steps=20),
-    close=1e-3,
+    close=3e-2,
   ),
 }
 STARTS = {
