@@ -251,7 +251,7 @@ def resolved(config: ConfigDict) -> ConfigDict:
     if not section['run']:
       continue
     config = read_config(section['run'], f'config.{field}.run')
-    saver = Checkpoints(place(section['run'], f'config.{field}.run') / 'checkpoints', config.train.keep)
+    saver = Checkpoints(place(section['run'], f'config.{field}.run') / 'checkpoints', config.train.max_to_keep)
     steps = saver.steps()
     step = max(steps, default=-1) if section['step'] < 0 else section['step']
     if step not in steps:

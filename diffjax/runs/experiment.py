@@ -218,8 +218,8 @@ def build(config: ConfigDict) -> Experiment:
   method = named('method', known, config.method, parts)
   lacking = [name for name in method.needs if name not in parts.others]
   if lacking:
-    raise ConfigError(f'config.data: got {config.data.name} without {", ".join(lacking)}; allowed with {config.method.name}: '
-                      'data that have it, declared as config.data.others = {name: shape}')  # fmt: skip
+    raise ConfigError(f'config.data: got {config.data.name} without {", ".join(lacking)}; allowed with '
+                      f'{config.method.name}: data that have it, declared as config.data.others = {{name: shape}}')  # fmt: skip
   averages = refused('train.ema', ema.averages, config.train.ema)
   if not -1 <= config.sampling.ema < len(averages):
     raise ConfigError(f'config.sampling.ema: got {config.sampling.ema}; allowed: -1 for the weights themselves, or '

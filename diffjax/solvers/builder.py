@@ -121,7 +121,7 @@ class History:
   def __getitem__(self, rows_back: Any) -> Any:
     return self.values[rows_back]
 
-  def shifted(self) -> dict[str, Combo]:
+  def shifted(self) -> dict[str, Any]:
     """What a row assigns so that the next one can look back: each value goes one register on, the oldest is dropped."""
     return dict(zip(self.names, self.values, strict=False))
 

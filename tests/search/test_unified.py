@@ -73,10 +73,16 @@ def test_any_choices_stay_on_the_line():
     levels = np.stack(noise_levels.at(process, ts)[:2], 1)
     for _ in range(10):
       choices = [
-        Choice(int(rng.integers(1, 5)), *map(bool, rng.integers(2, size=2)), ('exact', 'b1', 'b2')[rng.integers(3)],
-               bool(rng.integers(2)), int(rng.integers(3)))
+        Choice(
+          order=int(rng.integers(1, 5)),
+          form=('x0', 'eps')[rng.integers(2)],
+          corrector=bool(rng.integers(2)),
+          scaling=('exact', 'b1', 'b2')[rng.integers(3)],
+          low=bool(rng.integers(2)),
+          back=int(rng.integers(3)),
+        )
         for _ in range(6)
-      ]  # fmt: skip
+      ]
       points = oracle.line(usf(process, ts, choices), process, ts)
       np.testing.assert_allclose(points, levels, rtol=1e-8, atol=1e-9 * levels.max())
 

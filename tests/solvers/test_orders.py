@@ -11,7 +11,7 @@ from oracle import ORDERS, PROCESSES, build, gm_a, is_defined_on, legal_grid
 from diffjax import schedules, solvers
 from diffjax.exact import gaussian, gaussian_flow, mixture
 from diffjax.guidance import cfg, dynamic_threshold
-from diffjax.solvers import grids, pad, sample
+from diffjax.solvers import Rows, grids, pad, sample
 
 STOCHASTIC = {'ancestral', 'ddpm', 'ddpm_large', 'euler_maruyama', 'reverse_diffusion'}
 STOCHASTIC |= {'sde_adams', 'sde_dpm', 'sde_dpmpp_2m'}
@@ -103,11 +103,16 @@ def test_point_mass_is_reached(kind, name):
 
 
 class ReplayRows(NamedTuple):
-  t: Any
-  weights: Any
-  evaluated: Any
-  stream: Any
+  table: Rows
   z: Any
+
+  @property
+  def t(self):
+    return self.table.t
+
+  @property
+  def evaluated(self):
+    return self.table.evaluated
 
 
 @struct.dataclass
@@ -121,7 +126,7 @@ class Replay:
 
   @property
   def rows(self):
-    return ReplayRows(*self.table.rows, self.z)
+    return ReplayRows(self.table.rows, self.z)
 
   def init(self, x, key=None):
     return self.table.init(x, key)
@@ -130,7 +135,7 @@ class Replay:
     return self.table.point(state)
 
   def update(self, state, pred, row, keys, noise):
-    means, stds = self.table.transition(state, pred, row)
+    means, stds = self.table.transition(state, pred, row.table)
     return tuple(m + s * row.z.astype(m.dtype) for m, s in zip(means, stds, strict=True))
 
   def output(self, state):

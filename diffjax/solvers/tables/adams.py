@@ -109,7 +109,7 @@ def multistep(
       after = step(i, x, m[:], ())
     else:
       after = to_data(table, alpha, sigma, i, x)
-    table.row(ts[i], evaluated=True, x=after, **({'base': x} if corrector else {}), **m.shifted())
+    table.row(ts[i], x=after, **({'base': x} if corrector else {}), **m.shifted())
   return table.done()
 
 

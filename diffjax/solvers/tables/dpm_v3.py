@@ -83,7 +83,7 @@ def dpm_v3(
       after = step(i, x, list(range(i, i - p, -1)), f[:p])
     else:
       after = to_data(table, alpha, sigma, i, x)
-    table.row(ts[i], evaluated=True, x=after, **({'base': x} if corrector else {}), **f.shifted())
+    table.row(ts[i], x=after, **({'base': x} if corrector else {}), **f.shifted())
   return table.done()
 
 

@@ -69,7 +69,7 @@ def sde_adams(
       after = ratio * table.x
       for w, m in zip(np.linalg.solve(np.vander(nodes, increasing=True).T, moments), predicted[:p], strict=True):
         after = after + scale * w * m
-    table.row(ts[i], evaluated=True, x=after + sigma[i + 1] * z * table.z, **predicted.shifted())
+    table.row(ts[i], x=after + sigma[i + 1] * z * table.z, **predicted.shifted())
   return in_data_form(table.done(), process) if noise else table.done()
 
 

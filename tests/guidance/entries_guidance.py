@@ -1,0 +1,34 @@
+"""The rows of guidance in the property table."""
+
+import jax.numpy as jnp
+from entries import Entry, denoiser
+
+from diffjax import guidance
+
+
+def transform(make):
+  """make(denoise, value): the transform with its numbers at `value`, something between 1 and 2."""
+
+  return Entry(lambda seed, dtype: make(denoiser(seed, dtype), 1.3 + 0.2 * seed), run_transform)
+
+
+def run_transform(denoise, x, cond, key):
+  return denoise(x, 0.5, cond)[:2]
+
+
+def towards_zero(x, t, cond):
+  """A classifier's log probability for the tests."""
+  return -jnp.sum(x**2, -1) * (1 + cond)
+
+
+TRANSFORMS = {
+  'mean_reverting': transform(lambda denoise, v: guidance.mean_reverting(denoise, jnp.asarray([v, -v]))),
+  'cfg': transform(lambda denoise, v: guidance.cfg(denoise, v, interval=(0.1, v))),
+  'cfgpp': transform(guidance.cfgpp),
+  'classifier_guidance': transform(lambda denoise, v: guidance.classifier_guidance(denoise, towards_zero, v)),
+  'dynamic_threshold': transform(lambda denoise, v: guidance.dynamic_threshold(denoise, v / 2, v / 4)),
+  'threshold': transform(lambda denoise, v: guidance.threshold(denoise, -v / 4, v / 4)),
+  'time_shift': transform(lambda denoise, v: guidance.time_shift(denoise, v / 4, v / 8, 'net_only')),
+}
+HELPERS = {'branches', 'chain', 'cost', 'with_moments'}
+GROUPS = {'guidance': (TRANSFORMS, set(guidance.__all__) - HELPERS)}
