@@ -1,5 +1,6 @@
 """What README.md and the notebooks show is run: code, commands, names."""
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -16,13 +17,23 @@ def blocks(language):
   return re.findall(rf'^```{language}\n(.*?)^```', README, re.S | re.M)
 
 
+NETS = {
+  'unet': ['--config.net.width=8', '--config.net.channel_mult=(1,)', '--config.net.attention=()'],
+  'mlp': ['--config.net={"name": "mlp", "width": 16, "depth": 1}'],
+}
+
+
+def trained(workdir, net):
+  """The demo's run after a few steps of a small network; its figures are of a part of the test split."""
+  short = ['--config.train.steps=12', '--config.train.optimiser.warmup=2', '--config.train.batch=16', *NETS[net]]
+  short += ['--config.evaluation.n=60']
+  assert main(['train', '--config=experiments/configs/digits.py', f'--workdir={workdir}', *short]) == 0
+  return str(workdir)
+
+
 @pytest.fixture(scope='module')
 def demo(tmp_path_factory):
-  """The demo's run after a few steps."""
-  workdir = str(tmp_path_factory.mktemp('documents') / 'demo')
-  short = ['--config.train.steps=12', '--config.train.optimiser.warmup=2', '--config.train.batch=16']
-  assert main(['train', '--config=experiments/configs/digits.py', f'--workdir={workdir}', *short]) == 0
-  return workdir
+  return trained(tmp_path_factory.mktemp('documents') / 'demo', 'unet')
 
 
 def test_python_blocks_run(capsys):
@@ -31,8 +42,10 @@ def test_python_blocks_run(capsys):
   assert '10 rows, 10 evaluations' in capsys.readouterr().out
 
 
-def test_commands_run(demo, tmp_path):
+@pytest.mark.parametrize('net', ['mlp', pytest.param('unet', marks=pytest.mark.slow)])
+def test_commands_run(net, tmp_path):
   """Every diffjax command of the README on the demo's run, statistics and search with less; the pod's is only built."""
+  demo = trained(tmp_path / 'demo', net)
   commands = [shlex.split(line, comments=True) for block in blocks('sh') for line in block.splitlines()]
   less = {'--n=64': '--n=4', '--knots=8': '--knots=2', '--starts=32': '--starts=4', '--budget=20': '--budget=1'}
   less |= {'--method=gradient': '--method=boss'}
@@ -125,8 +138,11 @@ def test_notebook_runs(path, demo, monkeypatch):
   import nbformat
 
   monkeypatch.setenv('DIFFJAX_RUN', str(Path(demo).absolute()))
-  monkeypatch.delenv('XLA_FLAGS', raising=False)  # the notebook asks for its devices where the user asks for nothing
   notebook = nbformat.read(path, 4)
+  flags = os.environ.get('XLA_FLAGS', '')
+  monkeypatch.delenv('XLA_FLAGS', raising=False)  # the notebook asks for its devices where the user asks for nothing
+  exec(notebook.cells[1].source.partition('import jax')[0], {})
+  monkeypatch.setenv('XLA_FLAGS', f'{flags} {os.environ["XLA_FLAGS"]}')
   assert 12 <= sum(cell.cell_type == 'code' for cell in notebook.cells) <= 18
   nbclient.NotebookClient(notebook, timeout=300, resources={'metadata': {'path': 'notebooks'}}).execute()
   text = ''.join(o.get('text', '') for c in notebook.cells if c.cell_type == 'code' for o in c.outputs)

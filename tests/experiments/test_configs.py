@@ -19,28 +19,32 @@ def experiment(request):
 
 
 @pytest.fixture(scope='module')
-def params(experiment):
-  return jax.eval_shape(experiment.init, jax.random.key(0))['student']
+def state(experiment):
+  return directory.state_of(experiment, jax.sharding.AbstractMesh((2, 4, 1), ('data', 'fsdp', 'model')))
+
+
+@pytest.fixture(scope='module')
+def params(state):
+  return state.roles['student']
 
 
 def test_forward_has_the_shape_of_the_data(experiment, params):
   rows = 2
   x, t, cond = jax.eval_shape(lambda: experiment.parts.inputs(rows))
-  out = jax.eval_shape(experiment.net, params, x, t, cond)
+  unplaced = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
+  out = jax.eval_shape(experiment.net, unplaced, x, t, cond)
   want = experiment.parts.rows(rows)
   assert jax.tree.structure(out) == jax.tree.structure(want)
   for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(want), strict=True):
     assert a.shape == b.shape and a.dtype == np.float32
 
 
-def test_solver_and_state(experiment, params):
+def test_solver_and_state(experiment, state, params):
   n = experiment.config.sampling.steps  # Heun: one evaluation for a step that touches infinite lam, two otherwise
   allowed = (n, 2 * n - 1, 2 * n - 2)
   if experiment.config.sampling.solver.name == 'predictor_corrector':
     allowed = (2 * (n + 1),)  # two a step, and two from the last noise level to the data
   assert experiment.solver().nfe in allowed
-  mesh = jax.sharding.AbstractMesh((2, 4, 1), ('data', 'fsdp', 'model'))
-  state = directory.state_of(experiment, mesh)
   assert count(state.roles) == count(params)
   assert count(state.ema) == len(experiment.averages) * count(params)
   big = [leaf for leaf in jax.tree.leaves(state.roles) if leaf.size >= 2**14 and max(leaf.shape) % 4 == 0]

@@ -13,6 +13,7 @@ T = jnp.array([5.0, 700.0])
 NET = dit(depth=2, width=16, heads=2)
 NAME = 'block_0/attention'
 UNET = dict(width=8, channel_mult=(1,), blocks_per_level=1, attention=(4,))
+TWO = UNET | dict(channel_mult=(1, 2), attention=(4, 2))
 
 
 def hooked(net, *hooks, taps=()):
@@ -39,14 +40,18 @@ TINY = dict(depth=2, width=16, heads=2)
 PAIR = {'image': X, 'word': X[:, 0, 0]}
 EVERY = {
   'dit': (dit(**TINY), X),
-  'edm2': (edm2(width=8, channel_mult=(1, 2), blocks_per_level=1, attention=(4, 2), head_dim=4), X),
-  'unet': (unet(width=8, channel_mult=(1, 2), blocks_per_level=1, attention=(4, 2)), X),
+  'edm2': (edm2(**UNET, head_dim=4), X),
+  'edm2, two levels': (edm2(**TWO, head_dim=4), X),
+  'unet': (unet(**UNET), X),
+  'unet, two levels': (unet(**TWO), X),
   'unidiffuser': (unidiffuser(**TINY), PAIR),
   'uvit': (uvit(**TINY), X),
 }
 
 
-@pytest.mark.parametrize('name', EVERY)
+@pytest.mark.parametrize(
+  'name', [pytest.param(name, marks=pytest.mark.slow) if name.endswith('levels') else name for name in EVERY]
+)
 def test_every_attention_has_a_hook_and_a_tap(name, filled):
   """An attention is what has a weight of queries, keys and values. A shift of its result moves the output, and what it
   gives can be read."""

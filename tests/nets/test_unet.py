@@ -15,6 +15,8 @@ SMALL = dict(width=8, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), c
 NCSNPP = dict(resample='fir', embedding='fourier', progressive=True)
 QUICK = {'xla_backend_optimization_level': 0}  # these tests compile more than they compute
 RUN = jax.jit(unet(**SMALL), compiler_options=QUICK)  # one for the file: a signature is compiled once
+ONE = SMALL | dict(channel_mult=(1,), attention=(8,))  # where the number of levels is not the matter
+RUN_ONE = jax.jit(unet(**ONE), compiler_options=QUICK)
 
 
 def inputs(batch=4, seed=0):
@@ -117,7 +119,7 @@ def test_count_of_edm():
 
 def test_no_augmentation_is_zeros(filled):
   """Labels alone, zeros told, and the same network without the weights for it: one function; not so another label."""
-  net, (x, t, y) = unet(**SMALL, augment=2), inputs()
+  net, (x, t, y) = unet(**ONE, augment=2), inputs()
   params = filled(net, x, t)
 
   @partial(jax.jit, compiler_options=QUICK)
@@ -127,15 +129,15 @@ def test_no_augmentation_is_zeros(filled):
   plain, zeros = both(params, jnp.zeros((4, 2)))
   np.testing.assert_array_equal(zeros, plain)
   without = {name: leaf for name, leaf in params.items() if name != 'augment'}
-  np.testing.assert_allclose(RUN(without, x, t, y), plain, atol=1e-5)
+  np.testing.assert_allclose(RUN_ONE(without, x, t, y), plain, atol=1e-5)
   changed = jnp.abs(both(params, jnp.array([[0, 0], [1, 0], [0, 1], [0, 0.0]]))[1] - plain).max((1, 2, 3))
   assert (changed[1:3] > 1e-3).all() and (changed[::3] == 0).all()
 
 
 def test_zero_at_init(initial):
-  net, (x, t, y) = unet(**SMALL), inputs()
+  net, (x, t, y) = unet(**ONE), inputs()
   params = initial(net, x, t)
-  np.testing.assert_array_equal(RUN(params, x, t, y), np.zeros(x.shape, np.float32))
+  np.testing.assert_array_equal(RUN_ONE(params, x, t, y), np.zeros(x.shape, np.float32))
 
 
 @pytest.mark.slow
@@ -185,11 +187,11 @@ def test_forward_and_reverse_mode(filled):
 
 def test_bfloat16_keeps_float32_state(filled):
   """bfloat16 has 8 bits: one rounding is 2^-9, some 40 independent ones along the depth add to about 1%; 5% allowed."""
-  net, half = unet(**SMALL), unet(**SMALL, dtype='bfloat16')
+  net, half = unet(**ONE), unet(**ONE, dtype='bfloat16')
   x, t, y = inputs()
   params = filled(net, x, t)
   assert all(a.dtype == jnp.float32 for a in jax.tree.leaves(jax.eval_shape(half.init, jax.random.key(0), x, t)))
-  out, want = jax.jit(half, compiler_options=QUICK)(params, x, t, y), RUN(params, x, t, y)
+  out, want = jax.jit(half, compiler_options=QUICK)(params, x, t, y), RUN_ONE(params, x, t, y)
   assert out.dtype == jnp.float32
   error = jnp.linalg.norm(out - want) / jnp.linalg.norm(want)
   assert 1e-4 < error < 0.05
@@ -215,13 +217,13 @@ def test_remat_changes_nothing(filled):
 
 
 def test_dropout_needs_a_key_and_is_each_samples_own(filled):
-  net, (x, t, y) = unet(**SMALL), inputs()
+  net, (x, t, y) = unet(**ONE), inputs()
   params, key = filled(net, x, t), jax.random.split(jax.random.key(4), 4)
-  off, on = RUN(params, x, t, y), RUN(params, x, t, y, key)
-  np.testing.assert_allclose(RUN(params, x, t, y, None), off)
+  off, on = RUN_ONE(params, x, t, y), RUN_ONE(params, x, t, y, key)
+  np.testing.assert_allclose(RUN_ONE(params, x, t, y, None), off)
   assert (jnp.abs(on - off).max((1, 2, 3)) > 1e-3).all()
-  np.testing.assert_allclose(RUN(params, x[2:], t[2:], y[2:], key[2:]), on[2:], atol=1e-5)
-  other = RUN(params, x, t, y, key[::-1])
+  np.testing.assert_allclose(RUN_ONE(params, x[2:], t[2:], y[2:], key[2:]), on[2:], atol=1e-5)
+  other = RUN_ONE(params, x, t, y, key[::-1])
   assert jnp.abs(other - on).max() > 1e-3
 
 

@@ -45,7 +45,7 @@ def test_a_brownian_path_does_not_depend_on_the_grid():
 def test_one_path_gives_one_picture_at_different_numbers_of_steps():
   """Samples at 40 and 80 steps are at most a third as far apart as with independent draws, in root mean square."""
   process, target = schedules.vp_linear(), m1()
-  x = np.random.default_rng(0).standard_normal((2000, 1)).astype(np.float32)
+  x = np.random.default_rng(0).standard_normal((400, 1)).astype(np.float32)
 
   def run(n, source):
     solver = table(process, n)

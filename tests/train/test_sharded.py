@@ -21,7 +21,7 @@ def check(net, *ways, moved=None):
 
 
 def test_transformer_on_eight_devices():
-  check('dit', 'fsdp,mixed')
+  check('dit', 'mixed')  # over data, fsdp and model at once
 
 
 # Transformers add all tokens up, and gather no more than an embedding: one of DiT's for at most 28 samples.
