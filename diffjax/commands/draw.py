@@ -102,15 +102,10 @@ def of_images(what: Any) -> bool:
 
 def write_npz(path: str, samples: Any, labels: Any) -> None:
   """Writes samples and labels as one npz file, whole or not at all."""
-  import io
+  from diffjax.files import write_npz
 
-  import numpy as np
-
-  from diffjax.runs.directory import write
-
-  buffer = io.BytesIO()
-  np.savez_compressed(buffer, samples=samples, **({} if labels is None else dict(labels=labels)))
-  write(path, buffer.getvalue())
+  arrays = dict(samples=samples) if labels is None else dict(samples=samples, labels=labels)
+  write_npz(path, arrays, compressed=True)
 
 
 def drawing(what: str, make: Callable[..., None], *arguments: Any, **options: Any) -> None:

@@ -15,6 +15,7 @@ from jax import Array
 from diffjax import data
 from diffjax.data.augment import FEATURES
 from diffjax.errors import InputError
+from diffjax.files import write
 from diffjax.metrics.resample import spread
 from diffjax.paths import place
 from diffjax.prediction import Denoiser
@@ -43,7 +44,6 @@ __all__ = [
   'time_bins',
   'traced_step',
   'weights',
-  'write',
 ]
 
 FREE = ('sampling', 'evaluation', 'mesh', 'loading.workers', 'loading.prefetch', 'train.log_every', 'train.save_every',
@@ -96,15 +96,6 @@ def differences(before: dict[str, Any], after: dict[str, Any], free: tuple[str, 
   there, here = _flat(before), _flat(after)
   keys = [k for k in {**there, **here} if not k.startswith(free) and there.get(k) != here.get(k)]
   return '; '.join(f'{k} is {there.get(k)!r} there and {here.get(k)!r} here' for k in sorted(keys)[:4])
-
-
-def write(path: Any, data: bytes) -> None:
-  """The file with its directory, whole or not there: written beside its place and renamed."""
-  path = place(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  beside = path.parent / f'.{path.name}.tmp'
-  beside.write_bytes(data)
-  beside.replace(path)
 
 
 def read_config(workdir: str) -> ConfigDict:

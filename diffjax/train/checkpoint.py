@@ -9,7 +9,6 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -22,9 +21,7 @@ from jax import Array
 from diffjax.errors import InputError
 from diffjax.paths import expanded
 
-__all__ = ['Checkpoints']
-
-MIXED = 'mixed'  # what a digest is called in a checkpoint; those from before have 'words'
+__all__ = ['Checkpoints', 'checksums']
 
 
 class Checkpoints:
@@ -70,7 +67,7 @@ class Checkpoints:
     tree = _nested(state)
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(tree),
-      digest=ocp.args.StandardSave({MIXED: digest(tree)}),
+      digest=ocp.args.StandardSave({'leaves': checksums(tree)}),
       config=ocp.args.JsonSave(self.config),
     )
     try:
@@ -144,10 +141,10 @@ class Checkpoints:
   def _restore(self, tree: Any, step: int) -> Any:
     whole = jax.tree.leaves(tree)[0].sharding
     count = jax.ShapeDtypeStruct((len(jax.tree.leaves(tree)),), jnp.uint32, sharding=_whole(whole))
-    (name,) = self.manager.item_metadata(step)['digest']
-    items = ocp.args.Composite(state=ocp.args.StandardRestore(tree), digest=ocp.args.StandardRestore({name: count}))
+    digest = ocp.args.StandardRestore({'leaves': count})
+    items = ocp.args.Composite(state=ocp.args.StandardRestore(tree), digest=digest)
     found = self.manager.restore(step, args=items)
-    if not np.array_equal(digest(found['state'], name == MIXED), found['digest'][name]):
+    if not np.array_equal(checksums(found['state']), found['digest']['leaves']):
       raise OSError('its checksum differs')
     return found['state']
 
@@ -213,23 +210,23 @@ def compare(saved: Any, target: Any, where: str) -> None:
     )
 
 
-def digest(tree: Any, mixed: bool = True) -> Array:
-  """A checksum a leaf, uint32 (leaves,), the same in any order of devices: sum_i mix(word_i + mix(i)) modulo 2^32.
+def checksums(tree: Any) -> Array:
+  """One checksum a leaf, uint32 (leaves,), the same however the leaves lie on devices.
 
-  Not `mixed`: sum_i (2 i + 1) word_i, that of checkpoints from before, blind to an even number of changed signs.
+  sum_i mix(word_i + mix(i)) modulo 2^32
   """
-  return jnp.stack([_checksum(leaf, mixed) for leaf in jax.tree.leaves(tree)])
+  return jnp.stack([_checksum(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-@partial(jax.jit, static_argnums=1)
-def _checksum(x: Array, mixed: bool) -> Array:
+@jax.jit
+def _checksum(x: Array) -> Array:
   if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
     x = jax.random.key_data(x)
   x = x.astype(jnp.uint8) if x.dtype == bool else x
   bits = jnp.dtype(f'uint{8 * min(x.dtype.itemsize, 4)}')
   words = jax.lax.bitcast_convert_type(x, bits).astype(jnp.uint32).ravel()
   place = jnp.arange(words.size, dtype=jnp.uint32)
-  return jnp.sum(_mix(words + _mix(place)) if mixed else words * (2 * place + 1), dtype=jnp.uint32)
+  return jnp.sum(_mix(words + _mix(place)), dtype=jnp.uint32)
 
 
 def _mix(words: Array) -> Array:
