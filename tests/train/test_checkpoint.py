@@ -137,8 +137,22 @@ def test_a_readable_state_of_another_digest_is_passed_over(three, tmp_path, name
 def test_an_exchanged_digest_is_seen(three):
   shutil.rmtree(three.directory / '3' / 'digest')
   shutil.copytree(three.directory / '2' / 'digest', three.directory / '3' / 'digest')
-  with pytest.warns(RuntimeWarning, match='step 3 .* its checksum differs'):
+  with pytest.warns(RuntimeWarning, match='step 3 .*its checksum differs'):
     assert same(three.restore(target_of(state_of(0))), state_of(2))
+
+
+@pytest.mark.parametrize('error', [ValueError, TypeError, KeyError])
+def test_an_error_of_ours_marks_no_checkpoint_bad(three, monkeypatch, error):
+  import diffjax.train.checkpoint as module
+
+  def broken(*_):
+    raise error('a bug')
+
+  for name in ('checksums', 'compare'):
+    with monkeypatch.context() as patch, pytest.raises(error, match='a bug'):
+      patch.setattr(module, name, broken)
+      three.restore(target_of(state_of(0)))
+  assert three.steps() == (1, 2, 3)
 
 
 def test_nothing_readable_is_refused(three):
