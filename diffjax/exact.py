@@ -195,6 +195,7 @@ class ExactDenoiser(struct.PyTreeNode):
   null: int = struct.field(pytree_node=False, default=-1)
 
   def __call__(self, x: Array, t: Time, cond: Array | None = None, memory: Memory = None) -> Pred:
+    """The exact pair at x_t."""
     return self.target.predict(x, *self.process.schedule(jnp.asarray(t)), cond)
 
   def check_cond(self, cond: Cond, field: str = 'cond') -> None:

@@ -1,5 +1,6 @@
-"""Which process a table, a statistics file or a searched solver was made for."""
+"""Fingerprints: which arrays a figure is of, and which process a table, statistics or a solver was made for."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,19 @@ from diffjax.errors import InputError
 from diffjax.noise_levels import at
 from diffjax.process import Process
 
-__all__ = ['stamp', 'matching']
+__all__ = ['digest', 'matching', 'stamp']
 
 PLACES = (0.02, 0.2, 0.5, 0.8, 0.98)  # of t_max
+
+
+def digest(arrays: dict[str, np.ndarray]) -> str:
+  """First 8 hex digits of the SHA-256 of named arrays (names, shapes, types and bytes): the version of a feature."""
+  total = hashlib.sha256()
+  for name in sorted(arrays):
+    value = np.ascontiguousarray(arrays[name])
+    total.update(f'{name}{value.shape}{value.dtype.str}'.encode())
+    total.update(value.tobytes())
+  return total.hexdigest()[:8]
 
 
 def stamp(process: Process) -> np.ndarray:

@@ -36,9 +36,13 @@ class Denoise(Protocol):
   """The seam between networks and solvers: a pytree that predicts, and knows its process."""
 
   @property
-  def process(self) -> Process: ...
+  def process(self) -> Process:
+    """The forward process it was made for."""
+    ...
 
-  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred: ...
+  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
+    """The pair (x0, eps) at x = x_t, and what the next evaluation may remember."""
+    ...
 
 
 def predict(process: Process, kind: str | Kind, x: Data, t: Time, out: Data) -> Pred:
@@ -90,6 +94,7 @@ class Denoiser(struct.PyTreeNode):
   untrained: str = struct.field(pytree_node=False, kw_only=True, default='')
 
   def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
+    """The pair (x0, eps) that the network stands for at x = x_t."""
     if cond is None and self.null is not None:
       check_null(self)
     out = apply_net(self.net, self.params, self.process, self.kind, x, t, cond=cond)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from diffjax import paths, schedules, solvers, statistics
+from diffjax import files, paths, schedules, solvers, statistics
 from diffjax.cli import main
 from diffjax.data.files import at
 from diffjax.data.records import data_home
@@ -50,7 +50,7 @@ def test_every_door_of_the_library(home, monkeypatch):
   assert from_file('~/tiny.py').seed == 1 and from_file('~/tiny.py:7').seed == 7
   record.claim('~/run', from_file('~/tiny.py'))
   assert (home / 'run' / 'config.json').exists() and record.read_config('~/run').seed == 1
-  record.write('~/b/c', b'1')
+  files.write('~/b/c', b'1')
   assert (home / 'b' / 'c').read_bytes() == b'1'
   Checkpoints('~/run/checkpoints').close()
   assert (home / 'run' / 'checkpoints').is_dir()

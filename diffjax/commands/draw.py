@@ -104,15 +104,10 @@ def of_images(experiment: Any) -> bool:
 
 def write_npz(path: str, samples: Any, labels: Any) -> None:
   """Writes samples and labels as one npz file, whole or not at all."""
-  import io
+  from diffjax.files import write_npz
 
-  import numpy as np
-
-  from diffjax.runs.record import write
-
-  buffer = io.BytesIO()
-  np.savez_compressed(buffer, samples=samples, **({} if labels is None else dict(labels=labels)))
-  write(path, buffer.getvalue())
+  arrays = dict(samples=samples) if labels is None else dict(samples=samples, labels=labels)
+  write_npz(path, arrays, compressed=True)
 
 
 def drawing(title: str, make: Callable[..., None], *arguments: Any, **options: Any) -> None:

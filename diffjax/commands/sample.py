@@ -116,8 +116,8 @@ def _made(options: argparse.Namespace, trained: Trained) -> dict[str, Any]:
   from etils import epath
 
   from diffjax import solvers
-  from diffjax.metrics.features import digest
-  from diffjax.train.checkpoint import digest as checksums
+  from diffjax.fingerprint import digest
+  from diffjax.train.checkpoint import checksums
 
   config = trained.experiment.config.to_dict()
   s = config['sampling']

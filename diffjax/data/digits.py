@@ -4,6 +4,7 @@ import numpy as np
 
 from diffjax.data.dataset import DataSet
 from diffjax.data.records import prepare, read, tfds
+from diffjax.metrics.digits import split
 
 __all__ = ['Digits', 'digits']
 
@@ -11,7 +12,7 @@ LEVELS = 16
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-  """8 x 8 digits, raw values 0..16. train / test are 1437 / 360 of RandomState(0).permutation(1797)."""
+  """8 x 8 digits, raw values 0..16, in the order and the splits of `diffjax.metrics.digits.split`."""
 
   VERSION = tfds.core.Version('1.0.0')
   # Nothing is downloaded, so there are no checksums to look for beside the code; tfds would look for them with
@@ -36,8 +37,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     )
 
   def _split_generators(self, dl_manager):
-    order = np.random.RandomState(0).permutation(1797)
-    return {'train': self._generate_examples(order[:1437]), 'test': self._generate_examples(order[1437:])}
+    train, test = split()
+    return {'train': self._generate_examples(train), 'test': self._generate_examples(test)}
 
   def _generate_examples(self, order):
     from sklearn.datasets import load_digits

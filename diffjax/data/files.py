@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from etils import epath
 from diffjax.data.dataset import Arrays, DataSet, check, misnamed, scaled
 from diffjax.data.pictures import check_colour, decoded, square
 from diffjax.errors import InputError
+from diffjax.files import DamagedFile, read_npz
 from diffjax.paths import place
 
 __all__ = ['folder', 'npz']
@@ -40,11 +40,11 @@ def npz(split: str, path: str, classes: int | None = None, latents: bool = False
       f'data.path {str(place)!r}: no such file; an npz file with arrays x and, for labels, y is expected'
     )
   try:
-    with place.open('rb') as stream, np.load(stream, allow_pickle=False) as file:
-      here = next((pair for pair in ARRAYS if pair[0] in file), ARRAYS[0])
-      x, y = (file[k] if k in file else None for k in here)
-  except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as e:  # TypeError: a plain npy file
+    found = read_npz(place, [name for pair in ARRAYS for name in pair])
+  except DamagedFile as e:
     raise InputError(f'data.path {str(place)!r}: not an npz file of plain arrays ({e})') from e
+  here = next((pair for pair in ARRAYS if pair[0] in found), ARRAYS[0])
+  x, y = (found.get(name) for name in here)
   if x is None or x.ndim not in (2, 4) or not len(x):
     got = 'missing' if x is None else f'of shape {x.shape}'
     raise InputError(f'{place}: array {here[0]} is {got}, must be images (n, H, W, C) or vectors (n, d)')

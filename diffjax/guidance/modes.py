@@ -76,9 +76,11 @@ class Part(struct.PyTreeNode):
 
   @property
   def process(self) -> Process:
+    """The process of the modalities."""
     return self.denoise.process
 
   def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
+    """The pair of the named modalities, given the others."""
     others = self.null if cond is None else cond
     if others is None:
       raise InputError('cond: got None; allowed without `noise`: what is given of the other modalities')
@@ -102,6 +104,7 @@ class GuidedJoint(struct.PyTreeNode):
 
   @property
   def process(self) -> Process:
+    """The process of the modalities."""
     return self.denoise.process
 
   def cost(self, t: float) -> int:
@@ -109,6 +112,7 @@ class GuidedJoint(struct.PyTreeNode):
     return 1 + len(self.null)
 
   def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
+    """The guided pair of all modalities."""
     names, batch = sorted(x), _batch(x)
     t = {name: jnp.broadcast_to(t[name] if isinstance(t, dict) else t, (batch,)) for name in names}
     noise = _rows({name: value for name, (value, _) in self.null.items()}, batch)

@@ -9,6 +9,7 @@ from jax import Array
 
 from diffjax import keys
 from diffjax.contracts import Cond, Data
+from diffjax.dtypes import widened
 from diffjax.errors import InputError
 from diffjax.kinds import Kind, as_kind
 from diffjax.losses.times import TimeLaw, uniform
@@ -65,7 +66,7 @@ def denoising(
     raise InputError(f'null: got None with drop_cond = {drop_cond}; allowed: the condition that means none')
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
-    x0 = jax.tree.map(wide, batch['x'])
+    x0 = jax.tree.map(widened, batch['x'])
     key = keys.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
     k_t, k_eps, k_drop, k_net = keys.split(key, 4)
     t = times(process, k_t)
@@ -86,11 +87,6 @@ def denoising(
   return loss
 
 
-def wide(x: Array) -> Array:
-  """Casts x to its own precision, at least float32."""
-  return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
-
-
 def _without(cond: Cond, null: Cond, dropped: Array) -> Any:
   """`null` where `dropped` (B,), else the condition."""
   return jax.tree.map(lambda c, n: jnp.where(expand(dropped, c), jnp.asarray(n, c.dtype), c), cond, null)
@@ -100,6 +96,6 @@ def mean_square(out: Data, target: Any) -> Array:
   """The mean square error over the dimensions of an example, summed over modalities, (B,)."""
 
   def one(out: Array, target: Array) -> Array:
-    return jnp.mean((wide(out) - target) ** 2, axis=tuple(range(1, out.ndim)))
+    return jnp.mean((widened(out) - target) ** 2, axis=tuple(range(1, out.ndim)))
 
   return jax.tree.reduce(jnp.add, jax.tree.map(one, out, target))

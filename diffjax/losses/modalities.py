@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffjax import keys
+from diffjax.dtypes import widened
 from diffjax.errors import InputError
 from diffjax.kinds import Kind, as_kind
-from diffjax.losses.denoising import Loss, mean_square, wide
+from diffjax.losses.denoising import Loss, mean_square
 from diffjax.losses.times import TimeLaw, uniform
 from diffjax.losses.weights import unit
 from diffjax.prediction import Net, apply_net, target
@@ -60,7 +61,7 @@ def modalities(
                      'modality is given clean; allowed: those timed by t, such as cosine or flow with v')  # fmt: skip
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
-    x0 = jax.tree.map(wide, batch['x'])
+    x0 = jax.tree.map(widened, batch['x'])
     key = keys.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
     k_t, k_eps, k_net = keys.split(key, 3)
     eps = keys.normal(k_eps, x0)

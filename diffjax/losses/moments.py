@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffjax import keys
+from diffjax.dtypes import widened
 from diffjax.errors import InputError
 from diffjax.guidance.moment_heads import blocks, checked_names
 from diffjax.kinds import Kind, as_kind
-from diffjax.losses.denoising import Loss, mean_square, wide
+from diffjax.losses.denoising import Loss, mean_square
 from diffjax.losses.times import TimeLaw, uniform
 from diffjax.prediction import Denoise, Net, apply_net
 from diffjax.process import Process
@@ -61,7 +62,7 @@ def moments(
     raise InputError("base: got None with 'residual2' among names; allowed: the denoiser whose error it is")
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
-    x0 = jax.tree.map(wide, batch['x'])
+    x0 = jax.tree.map(widened, batch['x'])
     key = keys.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
     k_t, k_eps, k_net = keys.split(key, 3)
     t, cond = times(process, k_t), batch.get('cond')

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from diffjax.errors import InputError
-from diffjax.metrics.features import Features, digest
+from diffjax.fingerprint import digest
+from diffjax.metrics.features import Features
 
 __all__ = ['features', 'labels', 'load', 'split']
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 
 import numpy as np
 
 from diffjax.errors import InputError
+from diffjax.fingerprint import digest
 
-__all__ = ['Features', 'pca_features', 'digest', 'rows']
+__all__ = ['Features', 'pca_features', 'rows']
 
 AT_ONCE = 2048  # images
 WHOLE = 512  # rows or columns up to which a matrix is decomposed whole
@@ -26,16 +26,6 @@ class Features:
   def __call__(self, images: np.ndarray) -> np.ndarray:
     """Some images at a time: what a map holds between images and features stays small."""
     return np.concatenate([self.apply(images[i : i + AT_ONCE]) for i in range(0, max(len(images), 1), AT_ONCE)])
-
-
-def digest(arrays: dict[str, np.ndarray]) -> str:
-  """First 8 hex digits of the SHA-256 of named arrays (names, shapes, types and bytes): the version of a feature."""
-  total = hashlib.sha256()
-  for name in sorted(arrays):
-    value = np.ascontiguousarray(arrays[name])
-    total.update(f'{name}{value.shape}{value.dtype.str}'.encode())
-    total.update(value.tobytes())
-  return total.hexdigest()[:8]
 
 
 def rows(x: np.ndarray, name: str = 'features', least: int = 2) -> np.ndarray:

@@ -29,7 +29,7 @@ def cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def gaussian(bandwidth: float) -> Kernel:
-  """The kernel exp(-|x - y|^2 / (2 bandwidth^2)).
+  """The Gaussian kernel, exp(-|x - y|^2 / (2 bandwidth^2)).
 
   Raises:
     InputError: bandwidth is not positive.

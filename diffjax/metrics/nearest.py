@@ -64,7 +64,7 @@ class Nearest:
     self.seen += len(candidates)
 
   def squared(self, fetch: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """(n,) float64, once all candidates were added.
+    """The squared distances (n,) float64, once all candidates were added.
 
     Args:
       fetch: indices, rising, in the order in which they came -> those candidates (b,d).

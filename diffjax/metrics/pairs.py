@@ -60,7 +60,7 @@ def kth_nearest(x: np.ndarray, y: np.ndarray | None = None, k: int = 1) -> np.nd
 
 
 def total_distance(x: np.ndarray, y: np.ndarray) -> float:
-  """sum_ij |x_i - y_j| for x (n,d) and y (m,d)."""
+  """The sum of all distances between two sets, sum_ij |x_i - y_j| for x (n,d) and y (m,d)."""
   if far(x, y):
     return tiles.total_distance(x, y)
   return float(sum(np.sqrt(block).sum() for _, block in squared_distances(x, y)))

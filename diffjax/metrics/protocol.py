@@ -32,10 +32,12 @@ class Reader(Protocol):
   """A set that is read some images at a time, as `data.DataSet`."""
 
   @property
-  def size(self) -> int: ...
+  def size(self) -> int:
+    """How many images there are."""
+    ...
 
   def take(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
-    """{'x': images (b, ...)}, and 'cond': labels (b,) where the set has them."""
+    """Reads some images: {'x': (b, ...)}, and 'cond': labels (b,) where the set has them."""
     ...
 
 

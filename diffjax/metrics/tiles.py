@@ -16,13 +16,13 @@ TILE = 2048  # rows and columns of a tile, 32 MB
 
 
 def total_distance(x: np.ndarray, y: np.ndarray) -> float:
-  """sum_ij |x_i - y_j| for x (n,d) and y (m,d)."""
+  """The sum of all distances between two sets, sum_ij |x_i - y_j| for x (n,d) and y (m,d)."""
   centre = x.mean(0)
   return float(sum(total for *_, total in tiled(_roots, (x - centre,), (y - centre,))))
 
 
 def counts(x: np.ndarray, y: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
-  """For D = |x_i - y_j|^2 and squared radii of x (n,) and y (m,), arrays that tell what lies in whose ball.
+  """Counts what lies in whose ball, for D = |x_i - y_j|^2 and squared radii of x (n,) and y (m,).
 
   Distances that differ by no more than rounding, that of products of points about their centre, are equal.
 
@@ -40,7 +40,7 @@ def counts(x: np.ndarray, y: np.ndarray, first: np.ndarray, second: np.ndarray) 
 
 
 def tiled(program: Callable[..., Any], x: tuple, y: tuple) -> list[tuple[slice, slice, Any]]:
-  """program(*rows of the arrays x, *rows of the arrays y) over all tiles, in float64.
+  """Runs program(*rows of the arrays x, *rows of the arrays y) on all tiles, in float64.
 
   Every tile has one shape, a power of two up to TILE, the last ones filled up with NaN: sets of any size share a
   program. A pair of rows of which one is NaN must count as nothing.

@@ -42,6 +42,7 @@ class Apply:
   hooks: tuple[tuple[str, Callable], ...] = ()
 
   def __call__(self, params, x, t, cond=None, key=None):
+    """What the network returns for x (B, ...) at t, its hooks in place."""
     labels.check(cond, getattr(self.module, 'classes', 0))
     if self.hooks:
       given = params.get('hooks', {})

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
+from diffjax.dtypes import widened
+
 from .layers import ShardedLayer, named
 
 __all__ = ['unit', 'mp_silu', 'mp_sum', 'mp_cat', 'mp_fourier']
@@ -33,7 +35,7 @@ def rms(x: Array, axes: int | tuple[int, ...]) -> Array:
 
   sqrt(mean x^2) over `axes`, which stay with length 1; float32 or wider, with gradient 0 where x = 0.
   """
-  wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  wide = widened(x)
   return jnp.sqrt(jnp.maximum(jnp.mean(jnp.square(wide), axes, keepdims=True), jnp.finfo(wide.dtype).tiny))
 
 

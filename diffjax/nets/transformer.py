@@ -124,7 +124,7 @@ def unstacked(params: dict[str, Any]) -> dict[str, Any]:
 def dimensions(
   sizes: dict[str, tuple[int, int, int]], size: str, depth: int | None, width: int | None, heads: int | None
 ) -> tuple[int, int, int]:
-  """(depth, width, heads) of a preset, each replaced where it is given; checked."""
+  """The depth, width and heads of a preset, each replaced where it is given; checked."""
   check('size', size, size in sizes, ', '.join(map(repr, sizes)))
   preset = sizes[size]
   depth = preset[0] if depth is None else depth

@@ -68,7 +68,9 @@ def unidiffuser(
 
 
 class UniDiffuser(nn.Module):
-  """All modalities from all modalities: {name: x^m}, {name: t^m} -> {name: out^m}, float32; not zero at init.
+  """A transformer with long skips between several modalities, each noisy to its own time.
+
+  {name: x^m}, {name: t^m} -> {name: out^m}, float32; not zero at init.
 
   h = [label row, cossin_D(t^1) .. cossin_D(t^M), W_1 tokens(x^1) .. ] + trained positions
   h through the blocks and long skips of `UViT`, normalised after each sum

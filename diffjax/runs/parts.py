@@ -8,7 +8,6 @@ Images are kept as the evaluation suites read them: `arr_0` uint8 (n, H, W, C) a
 the seeds; other data as `samples` float32 and `labels`.
 """
 
-import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,8 +20,9 @@ from jax.experimental import multihost_utils
 
 from diffjax import finite
 from diffjax.errors import InputError
+from diffjax.files import DamagedFile, read_npz, replacing, write, write_npz
 from diffjax.paths import place
-from diffjax.runs.record import differences, write
+from diffjax.runs.record import differences
 
 __all__ = ['Parts', 'pixels']
 
@@ -139,15 +139,12 @@ class Parts:
     arrays: dict[str, Any] = {self.names[0]: samples}
     if self.labels is not None:
       arrays[self.names[1]] = self.labels[self.ranges[part]]
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write(self._path(part), buffer.getvalue())
+    write_npz(self._path(part), arrays)
 
   def join(self) -> None:
     """Writes OUT.npz, a part in memory at a time; called by one process once no part is missing."""
     names = self.names[: 1 if self.labels is None else 2]
-    beside = self.whole.parent / f'.{self.whole.name}.tmp'
-    with beside.open('wb') as file, zipfile.ZipFile(file, 'w') as archive:
+    with replacing(self.whole) as beside, beside.open('wb') as file, zipfile.ZipFile(file, 'w') as archive:
       for name in names:
         with archive.open(f'{name}.npy', 'w', force_zip64=True) as entry:
           for part in range(len(self.ranges)):
@@ -157,14 +154,12 @@ class Parts:
               header = dict(descr=np.lib.format.dtype_to_descr(rows.dtype), fortran_order=False, shape=shape)
               np.lib.format.write_array_header_1_0(entry, header)
             entry.write(rows.tobytes())
-    beside.replace(self.whole)
 
   def _read(self, part: int, name: str) -> np.ndarray:
     path = self._path(part)
     try:
-      with np.load(io.BytesIO(path.read_bytes())) as file:
-        rows = file[name]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+      rows = read_npz(path, (name,))[name]
+    except (DamagedFile, KeyError) as error:
       raise InputError(f'out: {path} cannot be read ({error}); remove it and start again') from None
     if len(rows) != len(self.ranges[part]):
       raise InputError(f'out: {path} has {len(rows)} samples, not {len(self.ranges[part])}; remove it and start again')

@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 
+from diffjax.files import write
 from diffjax.paths import place
 from diffjax.runs.config import ConfigDict, ConfigError, checked
 
-__all__ = ['claim', 'differences', 'read_config', 'write']
+__all__ = ['claim', 'differences', 'read_config']
 
 FREE = ('sampling', 'evaluation', 'mesh', 'loading.workers', 'loading.prefetch', 'train.log_every', 'train.save_every',
         'train.max_to_keep', 'train.profile', 'train.max_skipped', 'teacher.run', 'teacher.config', 'base.run',
@@ -60,15 +61,6 @@ def differences(before: dict[str, Any], after: dict[str, Any], free: tuple[str, 
   there, here = _flat(before), _flat(after)
   keys = [k for k in {**there, **here} if not k.startswith(free) and there.get(k) != here.get(k)]
   return '; '.join(f'{k} is {there.get(k)!r} there and {here.get(k)!r} here' for k in sorted(keys)[:4])
-
-
-def write(path: Any, data: bytes) -> None:
-  """The file with its directory, whole or not there: written beside its place and renamed."""
-  path = place(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  beside = path.parent / f'.{path.name}.tmp'
-  beside.write_bytes(data)
-  beside.replace(path)
 
 
 def read_config(workdir: str, field: str = 'workdir') -> ConfigDict:

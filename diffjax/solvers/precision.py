@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffjax.contracts import Cond, Data, Params
+from diffjax.dtypes import wide
 from diffjax.prediction import Net, Pred
 
 __all__ = ['widened', 'with_networks_in', 'paired', 'rounded']
@@ -66,4 +67,4 @@ class Told(NamedTuple):
 
 
 def _wide(x: Array) -> Any:
-  return jnp.promote_types(x.dtype, jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
+  return wide(x) if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype

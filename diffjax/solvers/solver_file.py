@@ -1,13 +1,11 @@
 """Tables as files: what a search found, to be sampled with by anyone who has the process."""
 
-import io
-import zipfile
-import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from diffjax.errors import InputError
+from diffjax.files import DamagedFile, read_npz, write_npz
 from diffjax.fingerprint import matching, stamp
 from diffjax.paths import place
 from diffjax.process import Process
@@ -33,14 +31,9 @@ def write(path: str, table: Table, process: Process, about: str) -> None:
   stream, registers, stochastic, skips, nfe, stamp (`diffjax.fingerprint`), about and the format's version.
   """
   arrays: dict[str, Any] = {name: np.asarray(leaf) for name, leaf in table.rows._asdict().items()}
-  buffer = io.BytesIO()
-  np.savez(buffer, **arrays, registers=np.array(table.registers), stochastic=table.stochastic, skips=table.skips,
-           nfe=table.nfe, stamp=stamp(process), about=about, version=VERSION)  # fmt: skip
-  target = place(path)
-  target.parent.mkdir(parents=True, exist_ok=True)
-  temporary = target.parent / f'{target.name}.tmp'
-  temporary.write_bytes(buffer.getvalue())
-  temporary.replace(target)
+  arrays |= dict(registers=np.array(table.registers), stochastic=table.stochastic, skips=table.skips, nfe=table.nfe,
+                 stamp=stamp(process), about=about, version=VERSION)  # fmt: skip
+  write_npz(path, arrays)
 
 
 def read(path: str, process: Process, shape: tuple[int, ...] = ()) -> SolverFile:
@@ -54,14 +47,12 @@ def read(path: str, process: Process, shape: tuple[int, ...] = ()) -> SolverFile
   Raises:
     InputError: the file is not there, damaged, of another version, for another process or another shape of data.
   """
-  source = place(path)
-  if not source.exists():
+  if not place(path).exists():
     raise InputError(f'solver: got {path}, which is not there; allowed: a file that diffjax search wrote')
   try:
-    with np.load(io.BytesIO(source.read_bytes()), allow_pickle=False) as file:
-      found: dict[str, Any] = {name: file[name] for name in file.files}
+    found = read_npz(path)
     version = int(found['version'])
-  except (ValueError, KeyError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+  except (DamagedFile, KeyError, ValueError, TypeError) as error:
     raise _refused(path, f'which is damaged ({error})') from None
   if version != VERSION:
     raise _refused(path, f'of version {version}', f'version {VERSION}')

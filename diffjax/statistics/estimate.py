@@ -10,6 +10,7 @@ from jax import Array
 
 from diffjax import finite, keys, labels
 from diffjax.contracts import Cond, Data, KeyBatch
+from diffjax.dtypes import wide
 from diffjax.errors import InputError
 from diffjax.fingerprint import stamp
 from diffjax.noise_levels import times_of
@@ -79,7 +80,7 @@ def _energies(denoise: Denoise, x0: Array, z: Array, _: Array, cond: Cond, ts: A
   """|eps(x_t)|^2 / d, (M, B), and the three controls (3, B)."""
 
   def inner(u: Array, v: Array) -> Array:
-    return jnp.mean(u.astype(_wide(u)) * v, axis=tuple(range(1, u.ndim)))
+    return jnp.mean(u.astype(wide(u)) * v, axis=tuple(range(1, u.ndim)))
 
   def at(t: Array) -> Array:
     eps = denoise(denoise.process.perturb(x0, z, t), t, cond).eps
@@ -147,7 +148,7 @@ def _slopes(denoise: Denoise, x0: Array, z: Array, sign: Array, cond: Cond, ts: 
   def at(t: Array) -> Array:
     push = jax.linearize(lambda x: denoise(x, t, cond).x0, denoise.process.perturb(x0, z, t))[1]
     diagonal = jnp.sum(jax.lax.map(lambda v: v * push(jnp.broadcast_to(v, x0.shape)), probes), 0)
-    return denoise.process.schedule(t)[0] * jnp.mean(diagonal.astype(_wide(x0)), 0)
+    return denoise.process.schedule(t)[0] * jnp.mean(diagonal.astype(wide(x0)), 0)
 
   return jax.lax.map(at, ts)
 
@@ -172,7 +173,7 @@ def _moments(
     p = jnp.exp(-process.lam(t))
     f = rest * p * eps - l * clean
     rate = rest * p * (d_eps / dlam - eps) - l * d_clean / dlam - rise * (p * eps + clean)
-    f, rate = f.astype(_wide(f)), rate.astype(_wide(f))
+    f, rate = f.astype(wide(f)), rate.astype(wide(f))
     mean, mean_rate = jnp.mean(f, 0), jnp.mean(rate, 0)
     gap = f - mean
     return mean, mean_rate, jnp.mean(gap**2, 0), jnp.mean(gap * (rate - mean_rate), 0)
@@ -203,10 +204,6 @@ def _checked(process: Process, knots: int, x0: Data, batch: int) -> np.ndarray:
 def _times(process: Process, lam: np.ndarray) -> Array:
   """The times of these lam, inside (0, t_max] also after rounding."""
   return jnp.asarray(np.minimum(times_of(process, lam), float(process.t_max)), float)
-
-
-def _wide(x: Array) -> Any:
-  return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def _batches(x0: Data, key: Array, cond: Cond, batch: int, place: Place) -> Iterator[tuple[Array, Array, Array, Any]]:

@@ -1,13 +1,11 @@
 """Statistics as files."""
 
-import io
-import zipfile
-import zlib
 from typing import Any, TypeVar
 
 import numpy as np
 
 from diffjax.errors import InputError
+from diffjax.files import DamagedFile, read_npz, write_npz
 from diffjax.paths import place
 from diffjax.statistics.types import Gaussian, ModelStatistics, NoiseEnergy, Spread
 
@@ -20,16 +18,10 @@ Statistics = TypeVar('Statistics', NoiseEnergy, ModelStatistics, Gaussian, Sprea
 
 
 def save(path: str, value: NoiseEnergy | ModelStatistics | Gaussian | Spread) -> None:
-  """Write an .npz, first under a temporary name: a file that is there is replaced as a whole or not at all."""
+  """Writes an npz file of one kind of statistics; a file that is there is replaced as a whole or not at all."""
   kind = next(name for name, made in KINDS.items() if type(value) is made)
-  buffer = io.BytesIO()
   arrays: dict[str, Any] = {name: np.asarray(v, np.float64) for name, v in vars(value).items()}
-  np.savez(buffer, **arrays, kind=kind, version=VERSION)
-  target = place(path)
-  target.parent.mkdir(parents=True, exist_ok=True)
-  temporary = target.parent / f'{target.name}.tmp'
-  temporary.write_bytes(buffer.getvalue())
-  temporary.replace(target)
+  write_npz(path, arrays | dict(kind=kind, version=VERSION))
 
 
 def load(path: str, kind: type[Statistics]) -> Statistics:
@@ -38,14 +30,13 @@ def load(path: str, kind: type[Statistics]) -> Statistics:
   Raises:
     InputError: it is not there, damaged, of another version or of another kind.
   """
-  source, wanted = place(path), next(name for name, made in KINDS.items() if made is kind)
-  if not source.exists():
+  wanted = next(name for name, made in KINDS.items() if made is kind)
+  if not place(path).exists():
     raise InputError(f'statistics: got {path}, which is not there; allowed: a file that diffjax statistics wrote')
   try:
-    with np.load(io.BytesIO(source.read_bytes()), allow_pickle=False) as file:
-      found: dict[str, Any] = {name: file[name] for name in file.files}
+    found: dict[str, Any] = read_npz(path)
     told, version = str(found.pop('kind')), int(found.pop('version'))
-  except (ValueError, KeyError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+  except (DamagedFile, KeyError, ValueError, TypeError) as error:
     raise _refused(path, f'which is damaged ({error})') from None
   if version != VERSION:
     raise _refused(path, f'of version {version}', f'version {VERSION}')

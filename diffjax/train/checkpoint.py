@@ -5,12 +5,11 @@ lie the resolved config and a checksum. Saving runs in the background. What goes
 the next save tries again; what is corrupt is passed over for the one before; what belongs to another config is refused.
 """
 
-import hashlib
+import contextlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -21,11 +20,13 @@ from etils import epath
 from jax import Array
 
 from diffjax.errors import InputError
+from diffjax.fingerprint import digest
 from diffjax.paths import expanded
 
-__all__ = ['Checkpoints']
+__all__ = ['Checkpoints', 'checksums']
 
-MIXED = 'mixed'  # what a digest is called in a checkpoint; those from before have 'words'
+# What Orbax raises for files that are damaged, missing or cannot be written: TensorStore's errors are ValueErrors.
+FAILURES = (OSError, ValueError, LookupError)
 
 
 class Checkpoints:
@@ -71,7 +72,7 @@ class Checkpoints:
     tree = _nested(state)
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(tree),
-      digest=ocp.args.StandardSave({MIXED: digest(tree)}),
+      digest=ocp.args.StandardSave({'leaves': checksums(tree)}),
       config=ocp.args.JsonSave(self.config),
     )
     try:
@@ -79,7 +80,7 @@ class Checkpoints:
         self.manager.delete(step)
         self.bad.discard(step)
       self.manager.save(step, args=items, force=True)
-    except Exception as error:
+    except FAILURES as error:
       return self._failure(error, step)
     return fine
 
@@ -88,7 +89,7 @@ class Checkpoints:
     try:
       self.manager.wait_until_finished()
       self.manager.check_for_errors()
-    except Exception as error:
+    except FAILURES as error:
       return self._failure(error)
     return True
 
@@ -102,14 +103,14 @@ class Checkpoints:
     )
     try:
       self.manager = self._open()
-    except Exception as again:
+    except FAILURES as again:
       warnings.warn(f'{self.directory} cannot be opened either ({_short(again)})', RuntimeWarning, stacklevel=3)
     return False
 
   def _on_disk(self) -> set[int]:
     try:
       return set(ocp.utils.checkpoint_steps(self.directory)) - self.bad
-    except Exception:
+    except OSError:
       return set()
 
   def restore(self, target: Any, step: int | None = None) -> Any:
@@ -128,7 +129,7 @@ class Checkpoints:
         return self._read(target, candidate)
       except Mismatch as error:
         raise InputError(str(error)) from None
-      except Exception as error:
+      except Unreadable as error:
         self._pass_over(candidate, error)
     if steps:
       raise InputError(
@@ -138,23 +139,31 @@ class Checkpoints:
 
   def _read(self, target: Any, step: int) -> Any:
     tree = _nested(target)
-    compare(self.manager.item_metadata(step)['state'], tree, f'{self.directory}/{step}')
+    compare(self._shapes(step), tree, f'{self.directory}/{step}')
     found = self._restore(tree, step)
     return jax.tree.unflatten(jax.tree.structure(target), _leaves(found, target))
+
+  def _shapes(self, step: int) -> Any:
+    with _reading():
+      shapes = self.manager.item_metadata(step)['state']
+    if shapes is None:
+      raise Unreadable('it has no metadata')
+    return shapes
 
   def _restore(self, tree: Any, step: int) -> Any:
     whole = jax.tree.leaves(tree)[0].sharding
     count = jax.ShapeDtypeStruct((len(jax.tree.leaves(tree)),), jnp.uint32, sharding=_whole(whole))
-    (name,) = self.manager.item_metadata(step)['digest']
-    items = ocp.args.Composite(state=ocp.args.StandardRestore(tree), digest=ocp.args.StandardRestore({name: count}))
-    found = self.manager.restore(step, args=items)
-    if not np.array_equal(digest(found['state'], name == MIXED), found['digest'][name]):
-      raise OSError('its checksum differs')
+    digest = ocp.args.StandardRestore({'leaves': count})
+    items = ocp.args.Composite(state=ocp.args.StandardRestore(tree), digest=digest)
+    with _reading():
+      found = self.manager.restore(step, args=items)
+    if not np.array_equal(checksums(found['state']), found['digest']['leaves']):
+      raise Unreadable('its checksum differs')
     return found['state']
 
-  def _pass_over(self, step: int, error: Exception) -> None:
+  def _pass_over(self, step: int, error: 'Unreadable') -> None:
     self.bad.add(step)
-    text = f'checkpoint of step {step} in {self.directory} cannot be read ({_short(error)}); trying the one before'
+    text = f'checkpoint of step {step} in {self.directory} cannot be read ({error}); trying the one before'
     warnings.warn(text, RuntimeWarning, stacklevel=3)
 
   def load(self, names: tuple[str, ...] = ('roles', 'ema'), step: int | None = None) -> dict[str, Any]:
@@ -168,11 +177,11 @@ class Checkpoints:
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     for candidate in [step] if step is not None else list(reversed(self.steps())):
       try:
-        shapes = self.manager.item_metadata(candidate)['state']
-        tree = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), dict(shapes))
+        shapes = dict(self._shapes(candidate))
+        tree = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), shapes)
         found = self._restore(tree, candidate)
         return {name: found.get(name, {}) for name in names}
-      except Exception as error:
+      except Unreadable as error:
         self._pass_over(candidate, error)
     raise InputError(f'workdir: got {self.directory}; allowed: a directory with a checkpoint that can be read')
 
@@ -194,8 +203,7 @@ class Checkpoints:
                        'was saved whole')  # fmt: skip
     tree = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), shapes)
     found = self.manager.restore(step, args=ocp.args.Composite(digest=ocp.args.StandardRestore(tree)))['digest']
-    words = np.concatenate([np.asarray(leaf, '<u4') for leaf in jax.tree.leaves(found)])
-    return hashlib.sha256(words.tobytes()).hexdigest()[:16]
+    return digest({name: np.asarray(words) for name, words in found.items()})
 
   def reached_preemption(self, step: int) -> bool:
     """Whether the processes agree to stop at this step; to be asked by all of them at every step."""
@@ -212,10 +220,21 @@ class Mismatch(Exception):
   """A checkpoint of another structure."""
 
 
+class Unreadable(Exception):
+  """A checkpoint that is damaged; the message says how."""
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+  """Around a call of Orbax and nothing else: an error of our own code must not pass for a damaged checkpoint."""
+  try:
+    yield
+  except FAILURES as error:
+    raise Unreadable(_short(error)) from error
+
+
 def compare(saved: Any, target: Any, where: str) -> None:
   """Raises Mismatch that names the leaves which differ between a checkpoint's metadata and nested dicts of shapes."""
-  if saved is None:
-    raise OSError('it has no metadata')
   stored = {path: tuple(leaf.shape) for path, leaf in _named(saved)}
   wanted = {path: _words_shape(leaf) for path, leaf in _named(target)}
   differ = [f'missing {path}' for path in wanted if path not in stored]
@@ -230,23 +249,23 @@ def compare(saved: Any, target: Any, where: str) -> None:
     )
 
 
-def digest(tree: Any, mixed: bool = True) -> Array:
-  """A checksum a leaf, uint32 (leaves,), the same in any order of devices: sum_i mix(word_i + mix(i)) modulo 2^32.
+def checksums(tree: Any) -> Array:
+  """One checksum a leaf, uint32 (leaves,), the same however the leaves lie on devices.
 
-  Not `mixed`: sum_i (2 i + 1) word_i, that of checkpoints from before, blind to an even number of changed signs.
+  sum_i mix(word_i + mix(i)) modulo 2^32
   """
-  return jnp.stack([_checksum(leaf, mixed) for leaf in jax.tree.leaves(tree)])
+  return jnp.stack([_checksum(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-@partial(jax.jit, static_argnums=1)
-def _checksum(x: Array, mixed: bool) -> Array:
+@jax.jit
+def _checksum(x: Array) -> Array:
   if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
     x = jax.random.key_data(x)
   x = x.astype(jnp.uint8) if x.dtype == bool else x
   bits = jnp.dtype(f'uint{8 * min(x.dtype.itemsize, 4)}')
   words = jax.lax.bitcast_convert_type(x, bits).astype(jnp.uint32).ravel()
   place = jnp.arange(words.size, dtype=jnp.uint32)
-  return jnp.sum(_mix(words + _mix(place)) if mixed else words * (2 * place + 1), dtype=jnp.uint32)
+  return jnp.sum(_mix(words + _mix(place)), dtype=jnp.uint32)
 
 
 def _mix(words: Array) -> Array:

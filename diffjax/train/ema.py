@@ -57,14 +57,24 @@ Average = Constant | Power
 
 
 def constant(decay: float) -> Constant:
-  """Exponential average of `decay`, warmed up: beta_n = min(decay, n / (n + 9)). Raises InputError outside [0, 1)."""
+  """The exponential average of this decay, warmed up.
+
+  beta_n = min(decay, n / (n + 9))
+
+  Raises:
+    InputError: a decay outside [0, 1).
+  """
   if not 0 <= decay < 1:
     raise InputError(f'ema: got a decay of {decay}; allowed: 0 <= decay < 1')
   return Constant(float(decay))
 
 
 def power(width: float) -> Power:
-  """Power-function average of this relative standard deviation. Raises InputError outside (0, 12^-1/2)."""
+  """The power-function average of this relative standard deviation.
+
+  Raises:
+    InputError: a width outside (0, 12^-1/2).
+  """
   if not 0 < width < 12**-0.5:
     raise InputError(f'ema: got a power-function width of {width}; allowed: 0 < width < {12**-0.5:.3f}')
   return Power(float(width))

@@ -84,6 +84,7 @@ class Log:
       self.events.flush()
 
   def close(self) -> None:
+    """Writes what is left, and ends the bar and the events."""
     self.flush()
     self.bar.close()
     if self.events is not None:

@@ -126,7 +126,7 @@ class Method:
 
   @property
   def copied(self) -> dict[str, Copy]:
-    """`copies`, each a `Copy`."""
+    """The copies, each as a `Copy`."""
     return {role: Copy(made) if isinstance(made, str) else made for role, made in self.copies.items()}
 
 

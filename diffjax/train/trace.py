@@ -58,7 +58,7 @@ def operations(file: Any) -> list[Operation]:
 
 
 def sources(text: str) -> dict[str, str]:
-  """Instruction -> what it was in the program before, 'UNet/up0_0/conv_0/conv_general_dilated', from compiled HLO.
+  """What each instruction of compiled HLO was in the program before: 'UNet/up0_0/conv_0/conv_general_dilated'.
 
   A fusion is the product or convolution inside, where there is one, and else what it ends in.
   """

@@ -134,6 +134,7 @@ class Training:
     self.taken += time.perf_counter() - began
 
   def close(self):
+    """Lets go of the stream and of the set."""
     self.stream.close()
     self.source.close()
 

@@ -55,6 +55,7 @@ class Unskipped(NamedTuple):
   net: Apply
 
   def __call__(self, params: Any, x: Any, t: Any, cond: Any = None, key: Any = None) -> Any:
+    """What the network returns where every skip is cut."""
     width = params['norm']['scale'].size
     straight = dict(kernel=jnp.eye(2 * width, width), bias=jnp.zeros(width))
     cut = {k: {**part, 'skip': straight} if k.startswith('out_block') else part for k, part in params.items()}

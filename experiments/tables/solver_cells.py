@@ -36,6 +36,7 @@ class Cells:
     return {name: solver for name, solver in laid.items() if name not in done}
 
   def add(self, lines: list[dict], **place: Any) -> None:
+    """Appends cells measured at this place to the file."""
     new = [place | line for line in lines]
     with self.path.open('a') as file:
       file.write(''.join(json.dumps(line) + '\n' for line in new))

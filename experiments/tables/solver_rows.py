@@ -32,10 +32,12 @@ class Row(NamedTuple):
 
   @property
   def headed(self) -> bool:
+    """Whether the sampler needs a second head."""
     return self.sampler in HEADED
 
   @property
   def group(self) -> str:
+    """The part of the table that the row stands in."""
     if self.headed or self.sampler in solvers.with_statistics:
       return 'informed'
     return 'ours' if self.sampler == 'trig_adams' else 'published'

@@ -138,7 +138,7 @@ def test_all_roles_and_the_buffer_are_one_state(home, student):
   counts = {name: int(jax.tree.leaves(opt)[0]) for name, opt in end.opt.items()}
   assert counts == {'student': 12, 'critic': 6}
   kept = json.loads((home / 'student' / 'config.json').read_text())
-  assert kept['teacher']['step'] == 6 and len(kept['teacher']['digest']) == 16
+  assert kept['teacher']['step'] == 6 and len(kept['teacher']['digest']) == 8
   assert kept['teacher']['config']['seed'] == 7
 
 

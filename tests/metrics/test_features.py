@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from diffjax.fingerprint import digest
 from diffjax.metrics import features
-from diffjax.metrics.features import digest, pca_features
+from diffjax.metrics.features import pca_features
 
 
 def test_pca_whitens_what_it_was_fitted_on():

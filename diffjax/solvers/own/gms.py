@@ -9,11 +9,12 @@ from jax import Array
 
 from diffjax import keys
 from diffjax.contracts import KeyBatch
+from diffjax.dtypes import wide
 from diffjax.errors import InputError
 from diffjax.prediction import Pred
 from diffjax.process import Process, expand
 from diffjax.solvers.noise import Noise, independent
-from diffjax.solvers.own.sn_dpm import Stepped, Steps, given_keys, laid_out, root, unzip, wide
+from diffjax.solvers.own.sn_dpm import Stepped, Steps, given_keys, laid_out, root, unzip
 
 __all__ = ['gms']
 

@@ -19,6 +19,7 @@ from flax import struct
 from jax import Array
 
 from diffjax.contracts import Data, KeyBatch, Time
+from diffjax.dtypes import wide
 from diffjax.errors import InputError
 from diffjax.noise_levels import on_grid
 from diffjax.prediction import Pred
@@ -224,10 +225,6 @@ def root(square: Array) -> Array:
   """The square root, with the slope 0 at 0."""
   some = square > 0
   return jnp.where(some, jnp.sqrt(jnp.where(some, square, 1)), 0)
-
-
-def wide(x: Array) -> Any:
-  return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def unzip(n: int, f: Callable, state: Any, *trees: Any) -> tuple[Any, ...]:
