@@ -20,21 +20,23 @@ __all__ = ['Generator', 'Solved', 'solved']
 class Generator(Protocol):
   """A pytree that draws: (keys (B,), cond) -> x (B, ...), sample k from its own key alone.
 
-  Attributes:
-    nfe: network evaluations of a sample.
-    cost: forwards and VJPs of a sample.
-
   One that has a way to show has `path(keys, cond)` too, which returns the sample, and the points before each step with
   the data predicted there, ((B, ...), ((n, B, ...), (n, B, ...))), and `times`, those n.
   """
 
   @property
-  def nfe(self) -> int: ...
+  def nfe(self) -> int:
+    """Network evaluations of a sample."""
+    ...
 
   @property
-  def cost(self) -> float: ...
+  def cost(self) -> float:
+    """Forwards and VJPs of a sample."""
+    ...
 
-  def __call__(self, key_batch: KeyBatch, cond: Cond = None) -> Data: ...
+  def __call__(self, key_batch: KeyBatch, cond: Cond = None) -> Data:
+    """Draws samples, one a key."""
+    ...
 
   def check_cond(self, cond: Cond, field: str = 'cond') -> None:
     """Raises InputError for a condition that it cannot take."""
@@ -58,6 +60,7 @@ class Solved(struct.PyTreeNode):
 
   @property
   def nfe(self) -> int:
+    """Network evaluations of a sample."""
     return self.solver.nfe
 
   @property
@@ -67,6 +70,7 @@ class Solved(struct.PyTreeNode):
 
   @property
   def cost(self) -> float:
+    """Forwards and VJPs of a sample."""
     evaluated = self.times[np.asarray(self.solver.rows.evaluated)]
     return sum(guidance.cost(self.denoise, t) for t in evaluated)
 
@@ -86,6 +90,7 @@ class Solved(struct.PyTreeNode):
     return self.denoise.process.start(begin, like, *self.law), own
 
   def __call__(self, key_batch: KeyBatch, cond: Cond = None) -> Data:
+    """The samples, one a key."""
     x, own = self.start(key_batch)
     return sample(self.denoise, self.solver, x, own, cond)
 

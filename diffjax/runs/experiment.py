@@ -49,10 +49,12 @@ class Experiment:
 
   @property
   def process(self) -> Process:
+    """The forward process."""
     return self.parts.process
 
   @property
   def net(self) -> Apply:
+    """The student's network."""
     return self.parts.net
 
   @property
@@ -219,7 +221,7 @@ def build(config: ConfigDict) -> Experiment:
   lacking = [name for name in method.needs if name not in parts.others]
   if lacking:
     raise ConfigError(f'config.data: got {config.data.name} without {", ".join(lacking)}; allowed with '
-                      f'{config.method.name}: data that have it, declared as config.data.others = {{name: shape}}')  # fmt: skip
+                      f'{config.method.name}: data with it, declared as config.data.others = {{name: shape}}')  # fmt: skip
   averages = refused('train.ema', ema.averages, config.train.ema)
   if not -1 <= config.sampling.ema < len(averages):
     raise ConfigError(f'config.sampling.ema: got {config.sampling.ema}; allowed: -1 for the weights themselves, or '
