@@ -114,7 +114,7 @@ class DataSet:
     """The same set read once into one contiguous array; itself where it is one already."""
     if isinstance(self.source, Arrays):
       return self
-    whole = {key: np.empty((self.size, *shape), np.float32) for key, shape in self.others.items()}
+    whole: dict[str, np.ndarray] = {k: np.empty((self.size, *s), np.float32) for k, s in self.others.items()}
     whole['x'] = np.empty((self.size, *self.shape), self.dtype)
     if self.classes is not None:
       whole['cond'] = np.empty(self.size, np.int32)

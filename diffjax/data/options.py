@@ -19,7 +19,8 @@ def check_made(split: str, n: int, seed: int) -> None:
 
 def whole(field: str, value: Any, low: int, high: int | None = None) -> int:
   """A whole number of at least `low` and, where it is given, at most `high`."""
-  if isinstance(value, bool) or int(value) != value or value < low or (high is not None and value > high):
+  right = isinstance(value, int) and not isinstance(value, bool)
+  if not right or value < low or (high is not None and value > high):
     ends = f'of at least {low}' if high is None else f'{low} to {high}'
     raise InputError(f'{field}: got {value!r}; allowed: whole numbers {ends}')
   return int(value)
@@ -27,7 +28,7 @@ def whole(field: str, value: Any, low: int, high: int | None = None) -> int:
 
 def number(field: str, value: Any, low: float, high: float = float('inf')) -> float:
   """A number from `low` up to, and without, `high`."""
-  if not low <= value < high:
+  if not isinstance(value, int | float) or not low <= value < high:
     ends = f'of at least {low:g}' + ('' if high == float('inf') else f' and below {high:g}')
     raise InputError(f'{field}: got {value!r}; allowed: numbers {ends}')
   return float(value)

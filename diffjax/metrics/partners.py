@@ -52,7 +52,7 @@ def psnr(squares: np.ndarray) -> np.ndarray:
 
 
 def _unpaired(given: Given, x: np.ndarray) -> np.ndarray | None:
-  """Mean square errors of training data of the same labels; None where there are too few."""
+  """Mean square errors (subsets, n) of training data of the same labels; None where there are too few."""
   pool, labels = flat(given.pool['x']), given.labels
   there, asked = (np.zeros(len(pool), int), np.zeros(len(x), int)) if labels is None else (given.pool['cond'], labels)
   rng = np.random.default_rng(given.seed)
@@ -60,4 +60,4 @@ def _unpaired(given: Given, x: np.ndarray) -> np.ndarray | None:
     stand_ins = [matched(rng, there, asked) for _ in range(given.subsets)]
   except InputError:
     return None
-  return np.mean([np.mean((pool[index] - x) ** 2, 1) for index in stand_ins], axis=0) if stand_ins else None
+  return np.array([np.mean((pool[index] - x) ** 2, 1) for index in stand_ins]) if stand_ins else None

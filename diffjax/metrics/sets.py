@@ -80,12 +80,12 @@ def compared(
   except InputError:
     stand_ins = []
   known = [statistic(x, pool[index], both) for index in given.progress('floors', stand_ins)]
-  floors = np.mean(known, axis=0) if known else [None] * len(names)
+  floors = np.mean(known, axis=0) if known else None
   sds = None
   if given.draws and min(len(x), len(y)) >= LEAST:
     sds = half_samples(statistic, x, y, both, given.draws, given.seed, lambda n: given.progress('intervals', n))
   return {
-    name: Metric(float(values[i]), None if floors[i] is None else float(floors[i]),
+    name: Metric(float(values[i]), None if floors is None else float(floors[i]),
                  None if sds is None else interval(values[i], sds[i]), len(x), len(y), features)
     for i, name in enumerate(names)
   }  # fmt: skip

@@ -21,14 +21,14 @@ def ngrams(given: Given) -> dict[str, Metric]:
   """
   length = np.shape(given.samples)[1]
   names = (*GRAMS[:length], 'place_tv')
-  every, p = given.law.every() if getattr(given.law, 'count', LISTED + 1) <= LISTED else (None, None)
-  if every is not None:
+  every, p = given.law.every() if getattr(given.law, 'count', LISTED + 1) <= LISTED else ((), np.zeros(0))
+  if len(every):
     names = (*names, 'law_tv')
 
   def statistic(reference, samples, labels):
     grams = [total_variation(_grams(reference, n), _grams(samples, n)) for n in range(1, min(length, 3) + 1)]
     places = np.mean([total_variation(a, b) for a, b in zip(reference.T, samples.T, strict=True)])
-    whole = [] if every is None else [_from_law(samples, every, p)]
+    whole = [_from_law(samples, np.asarray(every), p)] if len(every) else []
     return np.array([*grams, places, *whole])
 
   return compared(given, names, statistic, 'tokens', _integers)
@@ -75,7 +75,7 @@ def _grams(x: np.ndarray, n: int) -> np.ndarray:
   """All n-grams of sequences (m, L), each one number."""
   base = 2**20  # of three tokens below it the number is exact
   parts = [x[:, k : x.shape[1] - n + 1 + k] for k in range(n)]
-  return sum(part * base**k for k, part in enumerate(parts)).ravel()
+  return np.sum([part * base**k for k, part in enumerate(parts)], axis=0).ravel()
 
 
 def _from_law(samples: np.ndarray, every: np.ndarray, p: np.ndarray) -> float:

@@ -194,6 +194,8 @@ def test_pages_of_made_sets(page, home):
     ('moving_digits', dict(speed=0), ['data.speed', '0', 'at least 1']),
     ('chains', dict(rows=((1.0, 0.0),)), ['data.rows', '[2]', '3 rows of 3']),
     ('chains', dict(start=(0.5, 0.5, 0.5)), ['data.start', 'no probabilities', 'sum 1']),
+    ('chains', dict(length='4'), ['data.length', "'4'", 'whole numbers']),
+    ('series', dict(noise='low'), ['data.noise', "'low'", 'numbers']),
     ('chains', dict(length=1.5), ['data.length', '1.5', 'whole numbers']),
     ('grammar', dict(n=0), ['data.n', '0', 'at least 1']),
     ('grammar', dict(seed=-1), ['data.seed', '-1']),

@@ -201,6 +201,9 @@ def test_pairs():
   assert found['psnr'] == pytest.approx(20 * np.log10(2 / 0.1), rel=1e-5)
   assert found['rmse_unpaired'] ** 2 == pytest.approx(2 / 3, rel=0.05)  # of two uniform numbers on (-1, 1)
   assert held_against(source, x, train)['psnr'] == 100
+  # data that know nothing of the source, in the samples' place: what they are told against is what they get
+  nothing = held_against(source, others[:90], train, subsets=40)
+  assert nothing['psnr'] == pytest.approx(nothing['psnr_unpaired'], abs=6 * 10 / np.log(10) * 0.2 / np.sqrt(90))
   assert np.isfinite(found['frechet_floor']) and found['m'] == 90
   with pytest.raises(ValueError, match='samples: got 80; allowed: 90, one'):
     metrics.report('series', x[:80], source.arrays(), train, families=('partners',), **FEW)
