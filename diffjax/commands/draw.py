@@ -99,14 +99,19 @@ def draw(trained: Trained, n: int, cond: Any, seed: int) -> Any:
 
 def of_images(experiment: Any) -> bool:
   """Whether the samples are images with numbers from -1 to 1, not latents or points."""
-  return len(experiment.shape) == 3 and not experiment.config.data.get('latents', False)
+  return (
+    isinstance(experiment.shape, tuple)
+    and len(experiment.shape) == 3
+    and not experiment.config.data.get('latents', False)
+  )
 
 
 def write_npz(path: str, samples: Any, labels: Any) -> None:
-  """Writes samples and labels as one npz file, whole or not at all."""
+  """Writes samples, of several modalities each by its name, and labels as one npz file, whole or not at all."""
   from diffjax.files import write_npz
 
-  arrays = dict(samples=samples) if labels is None else dict(samples=samples, labels=labels)
+  arrays = dict(samples) if isinstance(samples, dict) else dict(samples=samples)
+  arrays |= {} if labels is None else dict(labels=labels)
   write_npz(path, arrays, compressed=True)
 
 
@@ -128,6 +133,8 @@ def picture(path: str, drawn: Any, labels: Any, held: Any = None) -> None:
   """A grid of images, or points of any shape beside the held-out ones."""
   from diffjax.runs import plots
 
+  if isinstance(drawn, dict):
+    drawn, held = drawn.get('image', next(iter(drawn.values()))), None
   if drawn.ndim == 4:
     plots.image_grid(path, drawn, labels)
   else:

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   if chief():
     write_npz(f'{options.workdir}/samples.npz', drawn, known)
     seconds = dict(compile=ready - began, sample=sampled - ready)
-    _report(options, trained, (drawn, known), held, seen, seconds)
+    _report(options, trained, drawn, examples, seen, seconds)
   paths = _paths(trained)
   if chief():
     _pictures(options.workdir, trained, drawn, known, held, paths)
@@ -58,25 +58,27 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _report(
-  options: argparse.Namespace, trained: Trained, samples: tuple, held: Any, seen: Any,
-  seconds: dict[str, float],
+  options: argparse.Namespace, trained: Trained, drawn: Any, examples: Any, seen: Any, seconds: dict[str, float]
 ) -> None:  # fmt: skip
   """The figures in report.json, before any picture is drawn."""
   from etils import epath
 
   from diffjax import metrics
+  from diffjax.runs import directory as runs
   from diffjax.train import log
 
-  began, experiment, (drawn, known) = time.perf_counter(), trained.experiment, samples
-  features, classify = metrics.features_for(experiment.config.data.name, seen)
+  began, experiment = time.perf_counter(), trained.experiment
+  held = runs.dataset(experiment, experiment.config.evaluation.split)
   bar = lambda name, items: log.bar(items=items, desc=name, leave=False, delay=1)  # noqa: E731
-  figures = metrics.evaluate(drawn, known, (held, known), seen, features, classify=classify, progress=bar)
+  figures = metrics.report(
+    held.kind, drawn, examples, seen, name=held.name, law=held.law, families=experiment.method.figures, progress=bar
+  )
   seconds = seconds | dict(evaluate=time.perf_counter() - began)
-  report = {**figures, **_circumstances(options.workdir, trained, len(drawn), seconds)}
+  report = {**figures, **_circumstances(options.workdir, trained, figures['m'], seconds)}
   if options.solver:
     report |= dict(solver=dict(file=options.solver), grid=None, teleport=0.0)
   (epath.Path(options.workdir) / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
-  _tell(options.workdir, report)
+  _tell(options.workdir, report, metrics.lines(figures))
 
 
 def _paths(trained: Trained) -> Any:
@@ -166,14 +168,10 @@ def _by_class(labels: Any, each: int = 10) -> Any:
   return np.concatenate([np.flatnonzero(labels == k)[:each] for k in np.unique(labels)[:10]])
 
 
-def _tell(workdir: str, report: dict[str, Any]) -> None:
-  """The report's main figures as a table."""
-  print(f'{"":22}{"value":>9}  {"floor":>9}  95% interval')
-  for name in ('frechet', 'kernel_distance', 'precision', 'recall', 'density', 'coverage', 'label_consistency',
-               'near_copies', 'nearer_to_train'):  # fmt: skip
-    if report.get(name) is not None:
-      floor = report.get(f'{name}_floor', report.get(f'{name}_heldout'))
-      low, high = report[f'{name}_interval']
-      print(f'{name:22}{report[name]:9.4f}  {floor:9.4f}  {low:.4f} to {high:.4f}')
+def _tell(workdir: str, report: dict[str, Any], figures: Any) -> None:
+  """The figures that have an interval as a table."""
+  print(f'{"":26}{"value":>9}  {"floor":>9}  95% interval')
+  for name, value, floor, (low, high) in figures:
+    print(f'{name:26}{value:9.4f}  {"" if floor is None else f"{floor:.4f}":>9}  {low:.4f} to {high:.4f}')
   print(f'{report["n"]} samples, {report["nfe"]} evaluations, scale {report["scale"]:g}, '
         f'{report["sample_images_per_s"]:.0f} images a second: {workdir}/report.json')  # fmt: skip

@@ -83,6 +83,8 @@ def _many(options: argparse.Namespace, trained: Trained, ks: Any, labels: Any, o
   from diffjax.runs.parts import Parts
 
   experiment = trained.experiment
+  if isinstance(experiment.shape, dict):
+    raise InputError(f'seeds: got {options.seeds!r} for data of several modalities; allowed: --n')
   parts = Parts(out, ks, labels, _made(options, trained), images=of_images(experiment))
   batch = experiment.config.sampling.batch
 

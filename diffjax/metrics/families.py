@@ -120,9 +120,11 @@ def _apart(reference: np.ndarray, samples: np.ndarray, labels: Any) -> np.ndarra
 
 def _protocol(given: Given) -> dict[str, Any]:
   features, classify = protocol.features_for(given.name, given.train)
-  rest = given.subsets, given.draws, given.seed, given.progress
-  held, labels = (given.held['x'], given.labels), given.labels
-  return protocol.evaluate(given.samples, labels, held, given.train, features, classify, *rest)
+  held = given.held['x'], given.labels
+  return protocol.evaluate(
+    given.samples, given.labels, held, given.train, features, classify=classify, subsets=given.subsets,
+    draws=given.draws, seed=given.seed, progress=given.progress,
+  )  # fmt: skip
 
 
 def _entries(metrics: Mapping[str, Metric]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def likelihood(given: Given) -> dict[str, Metric]:
 def total_variation(a: np.ndarray, b: np.ndarray) -> float:
   """Half the sum of |p - q| of the frequencies of the values in a and in b: 0 for equal ones, 1 for disjoint ones."""
   values, places = np.unique(np.concatenate([a, b]), return_inverse=True)
-  p, q = (np.bincount(part, minlength=len(values)) / len(part) for part in np.split(places.ravel(), [len(a)]))
+  p, q = (np.bincount(part, minlength=len(values)) / len(part) for part in np.split(np.ravel(places), [len(a)]))
   return float(np.abs(p - q).sum() / 2)
 
 

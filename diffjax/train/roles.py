@@ -90,6 +90,7 @@ class Method:
     buffers: what is kept and renewed beside the roles, by name.
     needs: what a batch must hold beside 'x' and, where the data have labels, 'cond'.
     conditions: those of `needs` that a generator is given too: its cond is then {'label': labels or None, name: ...}.
+    figures: families of figures to evaluate by, beside those of the kind of data (`metrics.FAMILIES`).
     denoiser: role -> params -> the unguided Denoiser, where the method trains one.
     generator: (role -> params, how to sample) -> what draws; `diffjax.methods.generator`.
 
@@ -105,6 +106,7 @@ class Method:
   buffers: Mapping[str, Buffer] = field(default_factory=dict)
   needs: tuple[str, ...] = ()
   conditions: tuple[str, ...] = ()
+  figures: tuple[str, ...] = ()
   denoiser: Callable[[Mapping[str, Any]], Any] | None = None
   generator: Callable[[Mapping[str, Any], Any], Any] | None = None
 
