@@ -89,7 +89,7 @@ def _paths(trained: Trained) -> Any:
   from diffjax.runs.generate import trajectories
 
   experiment = trained.experiment
-  if len(experiment.shape) != 3 or not hasattr(trained.generator, 'path'):
+  if not isinstance(experiment.shape, tuple) or len(experiment.shape) != 3 or not hasattr(trained.generator, 'path'):
     return None
   few = np.arange(min(4, experiment.classes)) if experiment.classes else None
   n = 4 if few is None else len(few)

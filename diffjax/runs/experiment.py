@@ -220,8 +220,9 @@ def build(config: ConfigDict) -> Experiment:
   method = named('method', known, config.method, parts)
   lacking = [name for name in method.needs if name not in parts.others]
   if lacking:
-    raise ConfigError(f'config.data: got {config.data.name} without {", ".join(lacking)}; allowed with '
-                      f'{config.method.name}: data with it, declared as config.data.others = {{name: shape}}')  # fmt: skip
+    gap = ', '.join(lacking)
+    raise ConfigError(f'config.data: got {config.data.name} without {gap}; allowed with '
+                      f'{config.method.name}: data with it, told as config.data.others={{name: shape}}')  # fmt: skip
   averages = refused('train.ema', ema.averages, config.train.ema)
   if not -1 <= config.sampling.ema < len(averages):
     raise ConfigError(f'config.sampling.ema: got {config.sampling.ema}; allowed: -1 for the weights themselves, or '
