@@ -71,7 +71,14 @@ def _report(
   held = runs.dataset(experiment, experiment.config.evaluation.split)
   bar = lambda name, items: log.bar(items=items, desc=name, leave=False, delay=1)  # noqa: E731
   figures = metrics.report(
-    held.kind, drawn, examples, seen, name=held.name, law=held.law, families=experiment.method.figures, progress=bar
+    held.kind,
+    drawn,
+    examples,
+    seen,
+    name=experiment.config.data.name,
+    law=held.law,
+    families=experiment.method.figures,
+    progress=bar,
   )
   seconds = seconds | dict(evaluate=time.perf_counter() - began)
   report = {**figures, **_circumstances(options.workdir, trained, figures['m'], seconds)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,8 @@ def compared(
   floors = np.mean(known, axis=0) if known else None
   sds = None
   if given.draws and min(len(x), len(y)) >= LEAST:
-    sds = half_samples(statistic, x, y, both, given.draws, given.seed, lambda n: given.progress('intervals', n))
+    told = partial(given.progress, 'intervals')
+    sds = half_samples(statistic, x, y, both, draws=given.draws, seed=given.seed, progress=told)
   return {
     name: Metric(float(values[i]), None if floors is None else float(floors[i]),
                  None if sds is None else interval(values[i], sds[i]), len(x), len(y), features)

@@ -98,7 +98,7 @@ class Images:
     return self.whole.size
 
   def take(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
-    return {'x': self.whole.take(indices)['x']}
+    return {key: values for key, values in self.whole.take(indices).items() if key != 'cond'}
 
 
 def reader(experiment: Experiment, split: str) -> data.DataSet | Images:
