@@ -93,6 +93,23 @@ def settings():
   return variables, dict(jax.config.values), signal.getsignal(signal.SIGTERM)
 
 
+@pytest.fixture(scope='module')
+def plain_pictures():
+  """Default margins: to measure every text takes as long as to draw it. tests/runs/test_plots.py has them laid out."""
+  from diffjax.runs import plots
+
+  laid_out = plots._figure
+
+  def plain(*size):
+    figure, canvas = laid_out(*size)
+    figure.set_layout_engine('none')
+    return figure, canvas
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(plots, '_figure', plain)
+    yield
+
+
 @pytest.fixture(scope='session')
 def compile_log():
   """Grows by one for every program that the backend compiles."""

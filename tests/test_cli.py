@@ -15,6 +15,7 @@ from diffjax import cli
 from diffjax.cli import main
 from diffjax.errors import InputError
 
+pytestmark = pytest.mark.usefixtures('plain_pictures')
 CONFIG = """
 from ml_collections import ConfigDict
 
@@ -244,6 +245,7 @@ def test_bad_data_is_refused(spoil, words, config, tmp_path, capsys):
 def test_a_toy_without_labels(tmp_path):
   config = 'experiments/configs/toy2d.py'
   small = ['--config.train.steps=20', '--config.evaluation.n=200', '--config.train.optimiser.warmup=0']
+  small += ['--config.net.width=16', '--config.net.depth=1', '--config.sampling.steps=4', '--config.train.batch=32']
   assert main(['train', f'--config={config}', f'--workdir={tmp_path}/toy', *small]) == 0
   assert main(['evaluate', f'--workdir={tmp_path}/toy']) == 0
   assert main(['sample', f'--workdir={tmp_path}/toy', '--n=50']) == 0

@@ -10,6 +10,7 @@ import pytest
 import diffjax
 from diffjax.cli import main
 
+pytestmark = pytest.mark.usefixtures('plain_pictures')
 README = Path('README.md').read_text()
 
 
