@@ -19,6 +19,7 @@ from diffjax.contracts import Cond, Data, KeyBatch, Memory, Time
 from diffjax.errors import InputError
 from diffjax.prediction import Pred
 from diffjax.process import Process
+from diffjax.pytree import PyTree
 
 __all__ = ['Mixture', 'ExactDenoiser', 'mixture', 'gaussian', 'ring8', 'gaussian_flow']
 
@@ -26,7 +27,7 @@ __all__ = ['Mixture', 'ExactDenoiser', 'mixture', 'gaussian', 'ring8', 'gaussian
 einsum, matmul = (partial(f, precision='highest') for f in (jnp.einsum, jnp.matmul))
 
 
-class Mixture(struct.PyTreeNode):
+class Mixture(PyTree):
   """A mixture of Gaussians, the target whose every figure is known in closed form.
 
   sum_k w_k N(mean_k, U_k diag(var_k) U_k^T) in d dimensions.
@@ -187,7 +188,7 @@ def _column(level: Any) -> Array:
   return jnp.reshape(jnp.asarray(level), (-1, 1))
 
 
-class ExactDenoiser(struct.PyTreeNode):
+class ExactDenoiser(PyTree):
   """The exact denoiser of a mixture under a process."""
 
   target: Mixture

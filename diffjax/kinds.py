@@ -16,6 +16,7 @@ from jax.tree_util import Partial
 
 from diffjax.errors import InputError
 from diffjax.process import Process
+from diffjax.pytree import PyTree
 
 __all__ = ['x0', 'eps', 'v', 'velocity', 'score', 'edm']
 
@@ -30,7 +31,7 @@ class Form(NamedTuple):
   network_time: Array
 
 
-class Kind(struct.PyTreeNode):
+class Kind(PyTree):
   """A kind of network output. `needs_signal` says that x0 cannot be recovered where alpha = 0."""
 
   form: Partial

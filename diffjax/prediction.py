@@ -16,6 +16,7 @@ from diffjax.contracts import Cond, Data, Memory, Params, Time
 from diffjax.errors import InputError
 from diffjax.kinds import Kind, as_kind
 from diffjax.process import Process, expand, over_time
+from diffjax.pytree import PyTree
 
 __all__ = ['Pred', 'Denoise', 'Denoiser', 'predict', 'target', 'complete', 'as_denoiser', 'null_of', 'network_of',
            'check_null']  # fmt: skip
@@ -75,7 +76,7 @@ def complete(process: Process, x: Data, t: Time, x0: Data, aux: Any = ()) -> Pre
   return predict(process, 'x0', x, t, x0)._replace(x0=x0, aux=aux)
 
 
-class Denoiser(struct.PyTreeNode):
+class Denoiser(PyTree):
   """A network with its parameters, process and kind of output: (x, t, cond) -> Pred.
 
   `net` is static and compared by equality: a module wrapped by `diffjax.nets.Apply`, or any module-level function

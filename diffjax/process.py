@@ -17,6 +17,7 @@ from jax import Array
 
 from diffjax import keys
 from diffjax.contracts import Data, KeyBatch, Time
+from diffjax.pytree import PyTree
 
 __all__ = ['Process', 'expand', 'over_time']
 
@@ -32,7 +33,7 @@ def over_time(f: Callable, t: Time, *trees: Any) -> Any:
   return jax.tree.map(lambda t, *subtrees: jax.tree.map(partial(f, t), *subtrees), t, *trees)
 
 
-class Process(struct.PyTreeNode):
+class Process(PyTree):
   """A Gaussian forward process, known by its schedule t -> (alpha, sigma).
 
   `schedule` is a pytree that can be called: `jax.tree_util.Partial(fn, *numbers)`, or a struct whose parameters are

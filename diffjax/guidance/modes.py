@@ -15,6 +15,7 @@ from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise, Pred, check_null
 from diffjax.process import Process, expand
+from diffjax.pytree import PyTree
 
 __all__ = ['conditional', 'clean', 'marginalised', 'joint', 'Part', 'GuidedJoint']
 
@@ -67,7 +68,7 @@ def joint(denoise: Denoise, scale: Any, noise: dict[str, Any]) -> 'GuidedJoint':
   return GuidedJoint(denoise, jnp.asarray(scale, float), marginalised(denoise.process, noise))
 
 
-class Part(struct.PyTreeNode):
+class Part(PyTree):
   """Made by `conditional`."""
 
   denoise: Denoise
@@ -95,7 +96,7 @@ class Part(struct.PyTreeNode):
     return Pred(own(pred.x0), own(pred.eps), pred.aux)
 
 
-class GuidedJoint(struct.PyTreeNode):
+class GuidedJoint(PyTree):
   """Made by `joint`."""
 
   denoise: Denoise

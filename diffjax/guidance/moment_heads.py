@@ -17,6 +17,7 @@ from diffjax.errors import InputError
 from diffjax.kinds import Kind, as_kind
 from diffjax.prediction import Denoise, Net, Pred, apply_net
 from diffjax.process import Process
+from diffjax.pytree import PyTree
 
 __all__ = ['with_moments']
 
@@ -42,7 +43,7 @@ def with_moments(
   return WithMoments(denoise, params, as_kind(kind), net=net, names=checked_names(names))
 
 
-class WithMoments(struct.PyTreeNode):
+class WithMoments(PyTree):
   """Made by `with_moments`."""
 
   denoise: Denoise

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 from jax.tree_util import Partial
 
@@ -14,11 +13,12 @@ from diffjax.contracts import Cond
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise, check_null, network_of, null_of
 from diffjax.process import Process
+from diffjax.pytree import PyTree
 
 __all__ = ['chain', 'cost']
 
 
-class Transform(struct.PyTreeNode):
+class Transform(PyTree):
   """The base of transforms: pytrees whose first field is the wrapped denoiser, `denoise`; their numbers are leaves."""
 
   denoise: Denoise

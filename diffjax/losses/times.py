@@ -14,13 +14,14 @@ from diffjax import keys
 from diffjax.contracts import KeyBatch
 from diffjax.errors import InputError
 from diffjax.process import Process
+from diffjax.pytree import PyTree
 
 __all__ = ['uniform', 'logit_normal', 'lognormal', 'stratified']
 
 Number = float | Array
 
 
-class TimeLaw(struct.PyTreeNode):
+class TimeLaw(PyTree):
   """A law of t: draws are quantiles of one uniform a sample, so sample k never depends on its batch.
 
   Attributes:

@@ -12,6 +12,7 @@ from diffjax import guidance, keys, labels
 from diffjax.contracts import Cond, Data, KeyBatch
 from diffjax.methods.parts import Parts, Sampling
 from diffjax.prediction import Denoise
+from diffjax.pytree import PyTree
 from diffjax.solvers import Solver, sample, start_time, trajectory
 
 __all__ = ['Generator', 'Solved', 'solved']
@@ -43,7 +44,7 @@ class Generator(Protocol):
     ...
 
 
-class Solved(struct.PyTreeNode):
+class Solved(PyTree):
   """A denoiser under a solver, begun with the law that belongs to the first time of its grid.
 
   Attributes:

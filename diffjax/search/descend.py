@@ -15,6 +15,7 @@ from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
 from diffjax.prediction import Denoise, Pred
 from diffjax.process import Process
+from diffjax.pytree import PyTree
 from diffjax.search.free import Free, free
 from diffjax.search.population import member, population, rms
 from diffjax.solvers import Table, sample
@@ -33,7 +34,7 @@ class Target(NamedTuple):
   cond: Cond = None
 
 
-class Group(struct.PyTreeNode):
+class Group(PyTree):
   """Targets of one structure, stacked where there are several."""
 
   targets: Target
@@ -124,7 +125,7 @@ def _descent(
 _step = jax.jit(_descent, static_argnums=6)
 
 
-class Recomputed(struct.PyTreeNode):
+class Recomputed(PyTree):
   """A denoiser whose inside is computed again on the way back instead of kept: memory of one evaluation."""
 
   denoise: Any

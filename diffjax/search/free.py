@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax import Array
 
 from diffjax import noise_levels
 from diffjax.errors import InputError
 from diffjax.process import Process
+from diffjax.pytree import PyTree
 from diffjax.solvers import Rows, Table
 
 __all__ = ['Free', 'free']
@@ -27,7 +27,7 @@ LEAST = 0.01  # of the range of lam that is left behind the last node of a table
 STRIDE = 0.1  # of scale and told: their natural size beside that of look and spacing
 
 
-class Free(struct.PyTreeNode):
+class Free(PyTree):
   """A table with n evaluations, by its free numbers.
 
   Attributes:

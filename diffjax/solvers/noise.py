@@ -6,13 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax import Array
 
 from diffjax import keys
 from diffjax.contracts import Data, KeyBatch
 from diffjax.noise_levels import at
 from diffjax.process import Process
+from diffjax.pytree import PyTree
 
 __all__ = ['Noise', 'independent', 'fixed', 'brownian']
 
@@ -31,7 +31,7 @@ def fixed(z: Any) -> 'Fixed':
   return Fixed(jax.tree.map(jnp.asarray, z))
 
 
-class Fixed(struct.PyTreeNode):
+class Fixed(PyTree):
   """Made by `fixed`."""
 
   z: Any
@@ -59,7 +59,7 @@ def brownian(solver: Any, process: Process) -> 'Brownian':
   return Brownian(jnp.asarray(u, float))
 
 
-class Brownian(struct.PyTreeNode):
+class Brownian(PyTree):
   """Made by `brownian`: the ends (rows, 2) of every row on [0, 1]."""
 
   ends: Array

@@ -19,6 +19,7 @@ from jax import Array
 from diffjax.contracts import Data, KeyBatch, Time
 from diffjax.errors import InputError
 from diffjax.prediction import Pred
+from diffjax.pytree import PyTree
 from diffjax.solvers.noise import Noise, independent
 
 __all__ = ['Rows', 'Table', 'pad']
@@ -65,7 +66,7 @@ class Rows(NamedTuple):
     return self.weights[(*[slice(None)] * before, self.weights.shape[before] + place)]
 
 
-class Table(struct.PyTreeNode):
+class Table(PyTree):
   """A solver whose state is q registers and whose step is a linear map; numbers are leaves, flags are static.
 
   Attributes:

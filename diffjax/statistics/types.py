@@ -3,12 +3,12 @@
 from typing import Any
 
 import numpy as np
-from flax import struct
 
 from diffjax.contracts import Time
 from diffjax.errors import InputError
 from diffjax.fingerprint import matching
 from diffjax.process import Process
+from diffjax.pytree import PyTree
 
 __all__ = ['COMMAND', 'NoiseEnergy', 'Gaussian', 'ModelStatistics', 'Spread', 'given']
 
@@ -17,7 +17,7 @@ COMMAND = 'diffjax statistics --workdir=WORKDIR'
 LEAST = 1e-12  # of an energy and of its distance from 1
 
 
-class NoiseEnergy(struct.PyTreeNode):
+class NoiseEnergy(PyTree):
   """The mean squared norm of the predicted noise by noise level.
 
   Gamma(lam) = E |eps(x_t)|^2 / d, from 0 near the data to 1 in the noise.   arXiv:2201.06503
@@ -54,7 +54,7 @@ class NoiseEnergy(struct.PyTreeNode):
     return np.exp(np.interp(lam, self.lam, np.log1p(-value) - np.log(value) - 2 * self.lam))
 
 
-class ModelStatistics(struct.PyTreeNode):
+class ModelStatistics(PyTree):
   """The linear term l, scaling s and bias b of DPM-Solver-v3, element by element.
 
   f = (sigma eps - l x) / alpha moves along the probability-flow ODE as df/dlam ~ s f + b.
@@ -81,7 +81,7 @@ class ModelStatistics(struct.PyTreeNode):
     return self.l.shape[1:]
 
 
-class Gaussian(struct.PyTreeNode):
+class Gaussian(PyTree):
   """The Gaussian of a data set along its principal axes; no variance outside them.
 
   N(mean, basis diag(var) basis^T).
@@ -102,7 +102,7 @@ class Gaussian(struct.PyTreeNode):
     return np.shape(self.mean)
 
 
-class Spread(struct.PyTreeNode):
+class Spread(PyTree):
   """Where a data set lies and how wide it is.
 
   Attributes:

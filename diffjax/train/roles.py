@@ -14,6 +14,7 @@ from flax import struct
 from jax import Array
 
 from diffjax.errors import InputError
+from diffjax.pytree import PyTree
 
 __all__ = ['Buffer', 'Copy', 'Given', 'Method', 'Phase', 'TrainState', 'active_phases']
 
@@ -132,7 +133,7 @@ class Method:
     return {role: Copy(made) if isinstance(made, str) else made for role, made in self.copies.items()}
 
 
-class TrainState(struct.PyTreeNode):
+class TrainState(PyTree):
   """All that a run carries from step to step, and all that a checkpoint holds.
 
   Attributes:

@@ -28,9 +28,15 @@ OTHER = {  # section -> another name, an option of it, and all that the section 
   'loss.kind': ('edm', 'data_std', 0.7, {}),
   'loss.times': ('logit_normal', 'mean', 0.3, {}),
   'loss.weight': ('min_snr', 'gamma', 2.0, {}),
+  'method': ('modalities', 'rate', 0.5, {}),
+  'teacher.target': ('ring8', 'std', 0.2, {}),
+  'base.target': ('ring8', 'radius', 3.0, {}),
   'train.optimiser': ('sgd', 'momentum', 0.9, {}),
   'sampling.solver': ('deis_tab', 'order', 2, {}),
   'sampling.grid': ('array', 'times', (2.0, 1.0, 0.0), {}),
+  'sampling.observation': ('mask', 'share', 0.5, {}),
+  'sampling.reward': ('label', 'weight', 2.0, {}),
+  'sampling.steering': ('feynman_kac', 'scale', 2.0, {}),
 }
 
 

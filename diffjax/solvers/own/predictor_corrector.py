@@ -14,6 +14,7 @@ from diffjax.contracts import Data, KeyBatch, Time
 from diffjax.errors import InputError
 from diffjax.prediction import Pred
 from diffjax.process import Process, expand
+from diffjax.pytree import PyTree
 from diffjax.solvers.noise import Noise, independent
 from diffjax.solvers.tables.predictors import ancestral, levels, reverse_diffusion
 
@@ -96,7 +97,7 @@ class Rows(NamedTuple):
     return self.weights[..., 4]
 
 
-class PredictorCorrector(struct.PyTreeNode):
+class PredictorCorrector(PyTree):
   """Made by `predictor_corrector`. The state is x."""
 
   rows: Rows

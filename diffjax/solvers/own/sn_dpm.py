@@ -24,6 +24,7 @@ from diffjax.errors import InputError
 from diffjax.noise_levels import on_grid
 from diffjax.prediction import Pred
 from diffjax.process import Process
+from diffjax.pytree import PyTree
 from diffjax.solvers.noise import Noise, independent
 
 __all__ = ['sn_dpm', 'npr_dpm']
@@ -135,7 +136,7 @@ def npr_dpm(
   return Diagonal(*laid_out(process, ts, eta, clip, last_std, data_var), residual=True)
 
 
-class Stepped(struct.PyTreeNode):
+class Stepped(PyTree):
   """What these solvers share: the state is x alone, every row is one evaluation and draws."""
 
   rows: Steps

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 
 from diffjax.contracts import KeyBatch, Time
@@ -11,6 +10,7 @@ from diffjax.errors import InputError
 from diffjax.exact import flow_along
 from diffjax.prediction import Pred
 from diffjax.process import Process
+from diffjax.pytree import PyTree
 from diffjax.solvers.noise import Noise, independent
 from diffjax.solvers.sample import Solver
 from diffjax.statistics.types import Gaussian
@@ -40,7 +40,7 @@ def leap(process: Process, gaussian: Gaussian, x: Array, t: Time, s: Time) -> Ar
   return flow_along(process, gaussian, x, t, s)
 
 
-class Teleport(struct.PyTreeNode):
+class Teleport(PyTree):
   """Made by `teleport`."""
 
   solver: Any
