@@ -22,6 +22,7 @@ class Entry(NamedTuple):
   close: float = 2e-5  # to which other programs agree
   reverse: bool = True  # whether gradients are taken backwards through it
   reads_x: bool = True  # whether x is more to it than a shape
+  padded: bool = False  # a table of one size, so that all of them share one compiled program
 
 
 def small(dtype='float32'):

@@ -16,14 +16,19 @@ def run_solver(tree, x, cond, key):
 
 
 def solver(name, after=lambda table: table):
-  """Padded, so that all of them share one compiled program; `tests/solvers` has them as they are."""
+  """A padded table; `tests/solvers` has them as they are."""
+  return padded(lambda process, ts: after(getattr(solvers, name)(process, ts)), to_zero=True)
+
+
+def padded(make, to_zero=False):
+  """make(process, ts): a table, padded."""
 
   def numbers(seed, dtype):
     denoise = denoiser(seed, dtype)
-    ts = grids.uniform(denoise.process, 4) ** (1 + 0.2 * seed)
-    return denoise, solvers.pad(after(getattr(solvers, name)(denoise.process, ts)), 16, 6)
+    ts = grids.uniform(denoise.process, 4, to_zero=to_zero) ** (1 + 0.2 * seed)
+    return denoise, solvers.pad(make(denoise.process, ts), 16, 6)
 
-  return Entry(numbers, run_solver)
+  return Entry(numbers, run_solver, padded=True)
 
 
 def rewritten(make):
@@ -36,9 +41,9 @@ def rewritten(make):
   return Entry(numbers, run_solver)
 
 
-def informed(name, known):
+def informed(name, known, entry=rewritten):
   """known(process): the statistics that the table is laid out on."""
-  return rewritten(lambda process, ts: getattr(solvers, name)(process, ts, known(process)))
+  return entry(lambda process, ts: getattr(solvers, name)(process, ts, known(process)))
 
 
 def slanted(process):
@@ -81,7 +86,7 @@ def begun(draw):
 
 
 SOLVERS = {
-  'analytic_dpm': informed('analytic_dpm', statistics.isotropic),
+  'analytic_dpm': informed('analytic_dpm', statistics.isotropic, padded),
   'ancestral': solver('ancestral'),
   'ddim': solver('ddim'),
   'ddpm': solver('ddpm'),
@@ -120,15 +125,15 @@ SOLVERS = {
   'unipc': solver('unipc'),
 }
 TABLE_TRANSFORMS = {
-  'churn': rewritten(lambda process, ts: solvers.churn(solvers.dpmpp_2m, process, ts, s_churn=1.0)),
-  'denoise_to_zero': rewritten(
+  'churn': padded(lambda process, ts: solvers.churn(solvers.dpmpp_2m, process, ts, s_churn=1.0)),
+  'denoise_to_zero': padded(
     lambda process, ts: solvers.denoise_to_zero(solvers.dpmpp_2m(process, ts), process, ts[-1])
   ),
-  'dualfast': rewritten(lambda process, ts: solvers.dualfast(solvers.dpmpp_2m(process, ts), process, 0.2)),
+  'dualfast': padded(lambda process, ts: solvers.dualfast(solvers.dpmpp_2m(process, ts), process, 0.2)),
   'heavy_ball': solver('dpmpp_2m', after=solvers.heavy_ball),
   'in_data_form': rewritten(lambda process, ts: solvers.in_data_form(solvers.ipndm(process, ts), process)),
   'nesterov': solver('dpmpp_2m', after=solvers.nesterov),
-  'pair_form': rewritten(lambda process, ts: solvers.pair_form(solvers.dpmpp_2m(process, ts), process)),
+  'pair_form': padded(lambda process, ts: solvers.pair_form(solvers.dpmpp_2m(process, ts), process)),
 }
 ADAPTIVE = {
   'dopri5': alone(lambda denoise, x, cond: solvers.dopri5(denoise, x, cond, rtol=0.1, atol=0.1, end=0.3, max_steps=8)),
