@@ -6,6 +6,7 @@ one may run its program for the other, as chance has it (one pair of types in se
 static value, so that structures of different types differ. Derive transforms and denoisers of your own from it too.
 """
 
+import dataclasses
 from typing import Any
 
 from flax import struct
@@ -21,3 +22,8 @@ class PyTree(struct.PyTreeNode):
     cls.__annotations__ = {**cls.__dict__.get('__annotations__', {}), 'type_name': str}
     cls.type_name = struct.field(pytree_node=False, default=name, repr=False, kw_only=True)
     super().__init_subclass__(**options)
+
+  @classmethod
+  def children(cls) -> tuple[str, ...]:
+    """The names of the fields that are children, in order."""
+    return tuple(field.name for field in dataclasses.fields(cls) if field.metadata.get('pytree_node', True))

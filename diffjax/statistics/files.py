@@ -20,7 +20,7 @@ Statistics = TypeVar('Statistics', NoiseEnergy, ModelStatistics, Gaussian, Sprea
 def save(path: str, value: NoiseEnergy | ModelStatistics | Gaussian | Spread) -> None:
   """Writes an npz file of one kind of statistics; a file that is there is replaced as a whole or not at all."""
   kind = next(name for name, made in KINDS.items() if type(value) is made)
-  arrays: dict[str, Any] = {name: np.asarray(v, np.float64) for name, v in vars(value).items()}
+  arrays: dict[str, Any] = {name: np.asarray(getattr(value, name), np.float64) for name in value.children()}
   write_npz(path, arrays | dict(kind=kind, version=VERSION))
 
 
@@ -42,7 +42,7 @@ def load(path: str, kind: type[Statistics]) -> Statistics:
     raise _refused(path, f'of version {version}', f'version {VERSION}')
   if told != wanted:
     raise _refused(path, f'which holds {told!r}', f'{wanted!r}')
-  if found.keys() != kind.__dataclass_fields__.keys() or not _fits(found):
+  if found.keys() != set(kind.children()) or not _fits(found):
     raise _refused(path, 'which is damaged (its arrays do not fit each other)')
   return kind(**found)
 
