@@ -19,9 +19,11 @@ from diffjax.cli import main
 from diffjax.runs import directory, record
 from diffjax.runs.config import from_file, override
 from diffjax.runs.experiment import build
+from diffjax.train.log import read_csv
 from diffjax.train.sharding import make_mesh
 
 ROOT = pathlib.Path(__file__).parents[2]
+README = (ROOT / 'README.md').read_text()
 RECIPE = '''
 """A student between data and a teacher, a critic that follows a buffer of past data."""
 
@@ -95,6 +97,7 @@ def home(tmp_path_factory):
   """A directory with the recipe's module on the path, a config, and a trained teacher."""
   home = tmp_path_factory.mktemp('door')
   (home / 'recipes_of_mine.py').write_text(RECIPE)
+  (home / 'my_module.py').write_text(next(b for b in README.split('```python\n') if 'def copied' in b).split('```')[0])
   (home / 'tiny.py').write_text(CONFIG)
   sys.path.insert(0, str(home))
   importlib.invalidate_caches()
@@ -181,12 +184,12 @@ def test_samples_evaluates_and_loads(home, student):
 
   draw = diffjax.generator(student)
   np.testing.assert_allclose(draw(key_batch(0, np.arange(21))), few, atol=1e-5)
-  assert draw.nfe == draw.cost == 5  # Heun, three steps, the last one Euler's
+  assert draw.nfe == draw.cost == 4  # Heun, three steps; from pure noise and to the data Euler's
   denoise, process, config = diffjax.load(student)
   assert denoise.params.keys() == state(home, 'student').roles['student'].keys()
   assert main(['evaluate', f'--workdir={student}']) == 0
   report = json.loads(pathlib.Path(f'{student}/report.json').read_text())
-  assert report['nfe'] == 5 and report['n'] == 64
+  assert report['nfe'] == 4 and report['n'] == 64
 
 
 def test_another_teacher_is_noticed(home, student, capsys):
@@ -217,6 +220,16 @@ def test_a_student_begins_as_its_teacher(home):
                '--config.train.optimiser.learning_rate=1e-30']) == 0  # fmt: skip
   end = state(home, 'moved')
   jax.tree.map(np.testing.assert_array_equal, end.roles['student'], end.roles['teacher'])
+
+
+def test_the_recipe_of_the_readme(home):
+  """A copy of a copy: begun elsewhere, it comes nearer to its teacher."""
+  line = [f'--config={home}/tiny.py', f'--workdir={home}/copy', '--config.method=my_module.copied']
+  more = ['--config.train.steps=60', '--config.train.log_every=10', '--config.train.optimiser.learning_rate=1e-2']
+  assert main(['train', *line, *more, f'--config.teacher.run={home}/teacher']) == 0
+  losses = [float(row['loss']) for row in read_csv(f'{home}/copy/metrics.csv')]
+  assert losses[-1] < 0.5 * losses[0]
+  assert diffjax.generator(f'{home}/copy')(jax.random.split(jax.random.key(0), 3)).shape == (3, 2)
 
 
 REFUSALS = {
