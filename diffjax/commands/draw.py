@@ -9,7 +9,18 @@ from diffjax.commands.start import TIMEOUT, mesh_of, start
 from diffjax.errors import InputError
 
 MADE = ('data', 'process', 'net', 'loss', 'method', 'teacher', 'base', 'train')  # what a run was made from
-__all__ = ['Trained', 'chief', 'draw', 'drawing', 'network', 'of_images', 'picture', 'sampler', 'titles', 'write_npz']
+__all__ = [
+  'Trained',
+  'is_main_process',
+  'draw',
+  'drawing',
+  'network',
+  'of_images',
+  'picture',
+  'sampler',
+  'titles',
+  'write_npz',
+]
 
 
 class Trained(NamedTuple):
@@ -70,7 +81,7 @@ def network(
   return Trained(experiment, mesh, directory.weights(experiment, state), int(state.step))
 
 
-def chief() -> bool:
+def is_main_process() -> bool:
   """Whether this process is the one that writes what there is one of."""
   import jax
 

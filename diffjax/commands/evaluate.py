@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from diffjax.commands.draw import Trained, chief, draw, drawing, picture, sampler, titles, write_npz
-from diffjax.commands.start import hosts, meet
+from diffjax.commands.draw import Trained, draw, drawing, is_main_process, picture, sampler, titles, write_npz
+from diffjax.commands.start import add_distributed_arguments, barrier
 
 __all__ = ['TEXT', 'arguments', 'run']
 
@@ -23,7 +23,7 @@ and interval), samples.png and trajectory.png."""
 def arguments(parser: argparse.ArgumentParser) -> None:
   """What the command takes beside --workdir."""
   parser.add_argument('--solver', metavar='FILE', help="a solver that diffjax search wrote; the config's by default")
-  hosts(parser)
+  add_distributed_arguments(parser)
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -47,14 +47,14 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   ready = time.perf_counter()
   drawn = draw(trained, n, cond, c.seed)
   sampled = time.perf_counter()
-  if chief():
+  if is_main_process():
     write_npz(f'{options.workdir}/samples.npz', drawn, known)
     seconds = dict(compile=ready - began, sample=sampled - ready)
     _report(options, trained, drawn, examples, seen, seconds)
   paths = _paths(trained)
-  if chief():
+  if is_main_process():
     _pictures(options.workdir, trained, drawn, known, held, paths)
-  meet('evaluated')
+  barrier('evaluated')
 
 
 def _report(

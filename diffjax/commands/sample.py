@@ -4,8 +4,19 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from diffjax.commands.draw import MADE, Trained, chief, draw, drawing, of_images, picture, sampler, titles, write_npz
-from diffjax.commands.start import hosts, meet
+from diffjax.commands.draw import (
+  MADE,
+  Trained,
+  draw,
+  drawing,
+  is_main_process,
+  of_images,
+  picture,
+  sampler,
+  titles,
+  write_npz,
+)
+from diffjax.commands.start import add_distributed_arguments, barrier
 from diffjax.errors import InputError
 
 __all__ = ['TEXT', 'arguments', 'run']
@@ -38,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--solver', metavar='FILE', help="a solver that diffjax search wrote; the config's by default")
   parser.add_argument('--out', metavar='PATH', help='where to write, without suffix; WORKDIR/drawn by default, with '
                       '--seeds WORKDIR/seeds')  # fmt: skip
-  hosts(parser)
+  add_distributed_arguments(parser)
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -61,7 +72,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   labels = _classes(options, given, trained.experiment.classes, ks)
   (_few if options.seeds is None else _many)(options, trained, ks, labels, out)
   c = trained.experiment.config.sampling
-  if chief():
+  if is_main_process():
     kinds = '.npz and .png' if options.seeds is None else '.npz'
     leap = f' from sigma / alpha <= {c.teleport:g} on' if c.teleport else ''
     print(f'{len(ks)} samples, {options.solver or c.solver.name + leap}, {trained.generator.nfe} evaluations, '
@@ -70,7 +81,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 def _few(options: argparse.Namespace, trained: Trained, ks: Any, labels: Any, out: str) -> None:
   drawn = draw(trained, len(ks), _conditions(trained, labels, ks), options.seed)
-  if chief():
+  if is_main_process():
     write_npz(f'{out}.npz', drawn, labels)
     drawing(f'{out}.png', picture, f'{out}.png', drawn, titles(trained.experiment, labels))
 
@@ -90,15 +101,15 @@ def _many(options: argparse.Namespace, trained: Trained, ks: Any, labels: Any, o
 
   def some(places: Any) -> Any:
     cond = _conditions(trained, None if labels is None else labels[places], ks[places])
-    with tqdm(total=len(places), disable=not chief(), unit='sample', desc='of this host') as bar:
+    with tqdm(total=len(places), disable=not is_main_process(), unit='sample', desc='of this host') as bar:
       for x in drawn(trained.generator, ks[places], cond, seed=options.seed, batch=batch, mesh=trained.mesh):
         yield x
         bar.update(len(x))
 
   parts.fill(some)
-  if chief() and not parts.whole.exists():
+  if is_main_process() and not parts.whole.exists():
     parts.join()
-  meet('joined')
+  barrier('joined')
 
 
 def _conditions(trained: Trained, labels: Any, ks: Any) -> Any:

@@ -13,12 +13,12 @@ from diffjax.errors import InputError
 from diffjax.paths import expanded
 from diffjax.runs.config import ConfigDict, refused
 
-__all__ = ['hosts', 'meet', 'mesh_of', 'start']
+__all__ = ['add_distributed_arguments', 'barrier', 'mesh_of', 'start']
 
 TIMEOUT = 100
 
 
-def hosts(parser: argparse.ArgumentParser) -> None:
+def add_distributed_arguments(parser: argparse.ArgumentParser) -> None:
   """The options of a command that runs as several processes."""
   parser.add_argument(
     '--distributed',
@@ -55,7 +55,7 @@ def start(config: ConfigDict, distributed: str | None = None, timeout: int = TIM
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 
-def meet(where: str) -> None:
+def barrier(where: str) -> None:
   """Waits until all processes are here."""
   from jax.experimental import multihost_utils
 

@@ -56,10 +56,10 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   asked = dict(knots=options.knots, batch=batch, place=place)
   scale, of = guidance_scale(experiment.config.sampling), f'{n} examples at {options.knots} noise levels'
   print(f'{of}, scale {scale:g}: {_cost(denoise, n, options.knots, x0[0].size)}', flush=True)
-  distinct, chief = x0[:size], jax.process_index() == 0
+  distinct, is_main_process = x0[:size], jax.process_index() == 0
 
   def bar(name: str) -> Any:
-    return lambda batches: log.bar(chief, batches, desc=name, total=-(-n // batch), unit='batch')
+    return lambda batches: log.bar(is_main_process, batches, desc=name, total=-(-n // batch), unit='batch')
 
   for name, how, make in (
     ('gaussian', f'{len(distinct)} examples', lambda: statistics.gaussian(distinct, min(AXES, x0[0].size))),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffjax.commands import plan
-from diffjax.commands.start import hosts, mesh_of, start
+from diffjax.commands.start import add_distributed_arguments, mesh_of, start
 from diffjax.errors import InputError
 from diffjax.runs.config import ConfigError, refused
 
@@ -31,7 +31,7 @@ parameters, and the memory and FLOPs a step needs of each device."""
 def arguments(parser: argparse.ArgumentParser) -> None:
   """What the command takes beside --workdir."""
   parser.add_argument('--config', required=True, metavar='FILE', help='a Python file with get_config()')
-  hosts(parser)
+  add_distributed_arguments(parser)
   parser.add_argument(
     '--dry_run', nargs='?', const='compiled', choices=('compiled', 'shapes'),
     help='tell shardings, memory and FLOPs of a step on any mesh, and write nothing; shapes: without compiling it',
