@@ -55,7 +55,7 @@ class Parts:
     classes: the number of labels, 0 without.
     loss: the loss that `config.loss` names, of the role 'student'.
     loss_options: `config.loss`, as written.
-    optimiser: () -> the optimiser of `config.train.optimiser`, a new one each time.
+    optimiser: the optimiser of `config.train.optimiser`, a new one each time; of so many steps, the run's by default.
     steps: of the run.
     teacher, base: what `config.teacher` and `config.base` name, where they do.
     others: the shapes of what an example holds beside x and its label, by name.
@@ -69,7 +69,7 @@ class Parts:
   classes: int
   loss: Callable
   loss_options: Mapping[str, Any]
-  optimiser: Callable[[], optax.GradientTransformation]
+  optimiser: Callable[..., optax.GradientTransformation]
   steps: int
   teacher: Source | None = None
   base: Source | None = None

@@ -208,7 +208,9 @@ def build(config: ConfigDict) -> Experiment:
     process, kind, net, shape, classes,
     loss=_loss(config, process, kind, net, classes),
     loss_options=config.loss.to_dict(),
-    optimiser=lambda: named('train.optimiser', registry(optimiser), config.train.optimiser, config.train.steps),
+    optimiser=lambda steps=config.train.steps: named(
+      'train.optimiser', registry(optimiser), config.train.optimiser, steps
+    ),
     steps=config.train.steps,
     teacher=_source(config, 'teacher', process),
     base=_source(config, 'base', process),

@@ -1,0 +1,9 @@
+"""Few-step generation: students of a teacher, or of data alone, that need one or a few evaluations a sample."""
+
+from diffjax.fewstep.prodiff import prodiff
+from diffjax.fewstep.progressive import progressive
+
+__all__ = [
+  'prodiff',
+  'progressive',
+]
