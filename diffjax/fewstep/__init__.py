@@ -2,8 +2,10 @@
 
 from diffjax.fewstep.prodiff import prodiff
 from diffjax.fewstep.progressive import progressive
+from diffjax.fewstep.reflow import reflow
 
 __all__ = [
   'prodiff',
   'progressive',
+  'reflow',
 ]

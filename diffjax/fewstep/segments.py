@@ -18,11 +18,13 @@ from diffjax import keys
 from diffjax.contracts import Cond, KeyBatch
 from diffjax.dtypes import widened
 from diffjax.errors import InputError
+from diffjax.losses.denoising import mean_square
 from diffjax.methods import Parts
+from diffjax.prediction import apply_net, target
 from diffjax.process import Process, expand
 from diffjax.solvers import transfer
 
-__all__ = ['DISTANCES', 'WEIGHTS', 'Lesson', 'implied_x0', 'jumps', 'matching', 'noised', 'on_grid']
+__all__ = ['DISTANCES', 'WEIGHTS', 'Lesson', 'implied_x0', 'jumps', 'matching', 'noised', 'on_grid', 'paired']
 
 Predict = Callable[[Array, Array, Cond], Array]
 Net = Callable[[dict[str, Any], Array, Array, Cond], Array]
@@ -116,6 +118,37 @@ def matching(
     apart = DISTANCES[distance](widened(said) - widened(jax.lax.stop_gradient(told.target)))
     error = jnp.mean(apart, axis=tuple(range(1, apart.ndim)))
     return WEIGHTS[weight](parts.process, told.t) * error, {'t': told.t, 'error': error}
+
+  return loss
+
+
+class Line(NamedTuple):
+  """A pair of data and noise (B, ...), a time t (B,) between them, and cond."""
+
+  x0: Array
+  z: Array
+  t: Array
+  cond: Cond
+
+
+def paired(parts: Parts, line: Callable[[dict[str, Any], dict[str, Any], KeyBatch], Line]) -> Callable:
+  """The student's error on pairs that belong together: denoising, except that the noise is that of the pair.
+
+  E mean |net(x_t, t) - target(x0, z, t)|^2 at x_t = alpha x0 + sigma z, one value an example; on rectified flow with
+  kind velocity |v(x_t, t) - (z - x0)|^2.   arXiv:2209.03003 eq. 1
+
+  Args:
+    parts: of the recipe; the student's network is its net.
+    line: (roles, batch, key batch) -> Line, through which no gradient passes.
+  """
+  process, kind = parts.process, parts.kind
+
+  def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
+    own, k_net = keys.split(keys.per_sample(key, batch['x'].shape[0]), 2)
+    x0, z, t, cond = jax.lax.stop_gradient(line(roles, batch, own))
+    out = apply_net(parts.net, roles['student'], process, kind, process.perturb(x0, z, t), t, cond=cond, key=k_net)
+    error = mean_square(out, target(process, kind, x0, z, t))
+    return error, {'t': t, 'error': error}
 
   return loss
 

@@ -18,7 +18,7 @@ from diffjax.prediction import Denoise, Denoiser
 from diffjax.process import Process
 from diffjax.statistics import Spread
 
-__all__ = ['Parts', 'Sampling', 'Source']
+__all__ = ['Parts', 'Sampling', 'Source', 'same_process']
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,12 @@ class Parts:
       if getattr(found, part) != getattr(self, part):
         raise InputError(f'{field}: got {found.name} of {part} {getattr(found, part)}; allowed: that of this run, '
                          f'{getattr(self, part)}')  # fmt: skip
-    if process and not _same(found.process, self.process):
+    if process and not same_process(found.process, self.process):
       raise InputError(f'{field}: got {found.name} of another process; allowed: that of this run, config.process')
     return found
 
 
-def _same(first: Process, second: Process) -> bool:
+def same_process(first: Process, second: Process) -> bool:
   """Whether two processes have one schedule and one span of time."""
   if not np.isclose(first.t_max, second.t_max):
     return False

@@ -64,7 +64,8 @@ class Buffer:
 
   Attributes:
     init: key -> arrays.
-    renew: (roles, arrays, batch, key) -> arrays, of the same shapes; roles as they are before the step.
+    renew: (roles, arrays, batch, key) -> arrays, of the same shapes; roles as they are before the step, and in them the
+      buffers by name, those that come before this one renewed.
   """
 
   init: Callable[[Array], Any]

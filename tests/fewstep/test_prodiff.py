@@ -10,7 +10,6 @@ from diffjax import exact, fewstep, keys, kinds, schedules, solvers
 from diffjax.errors import InputError
 from diffjax.fewstep.segments import implied_x0, jumps
 from diffjax.methods import Sampling, Source
-from diffjax.prediction import as_denoiser
 from diffjax.solvers import grids
 
 COSINE = schedules.cosine()
