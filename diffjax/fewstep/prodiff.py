@@ -9,8 +9,8 @@ from jax import Array
 from diffjax import keys
 from diffjax.contracts import Cond, KeyBatch
 from diffjax.errors import InputError
+from diffjax.fewstep.lessons import Lesson, jumps, matching, noised, on_grid
 from diffjax.fewstep.progressive import UNTOLD, drawn_place, halving
-from diffjax.fewstep.segments import Lesson, jumps, matching, noised, on_grid
 from diffjax.fewstep.starts import loads, same_network
 from diffjax.methods import Parts, Sampling, Solved, under_solver
 from diffjax.prediction import Denoiser

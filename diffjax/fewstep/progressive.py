@@ -9,7 +9,7 @@ from jax import Array
 
 from diffjax import keys
 from diffjax.contracts import Cond, KeyBatch
-from diffjax.fewstep.segments import Lesson, implied_x0, jumps, matching, noised, on_grid
+from diffjax.fewstep.lessons import Lesson, implied_x0, jumps, matching, noised, on_grid
 from diffjax.fewstep.stages import Plan, halvings, plan, restarted, tutor
 from diffjax.fewstep.starts import loads, same_network
 from diffjax.methods import Parts, Sampling, Solved, Source, under_solver

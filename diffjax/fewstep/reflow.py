@@ -12,7 +12,7 @@ from jax import Array
 from diffjax import guidance, keys, solvers
 from diffjax.contracts import Cond, KeyBatch
 from diffjax.errors import InputError
-from diffjax.fewstep.segments import Line, on_grid, paired
+from diffjax.fewstep.lessons import Line, on_grid, paired
 from diffjax.fewstep.stages import Plan, plan, restarted, tutor
 from diffjax.fewstep.starts import loads, same_network
 from diffjax.methods import Parts, Sampling, Solved, Source, under_solver

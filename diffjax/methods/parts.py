@@ -141,6 +141,7 @@ class Sampling:
     solver: () -> the solver on its grid, or the one of a file.
     guided: a denoiser -> that under `sampling.guidance`.
     data: the mean and deviation of the run's data, where they are known.
+    scale: of the guidance in `guided`, for a network that is told it; 1 without any.
   """
 
   steps: int
@@ -148,3 +149,4 @@ class Sampling:
   solver: Callable[[], Any]
   guided: Callable[[Denoise], Denoise]
   data: Spread | None = None
+  scale: float = 1.0

@@ -68,7 +68,7 @@ def init_state(
   roles = dict(roles)
   for role, made in method.copied.items():
     _known(roles, made.source, f'copies.{role}')
-    roles[role] = jax.tree.map(jnp.copy, roles[made.source])
+    roles[role] = jax.tree.map(jnp.copy, made.of(roles[made.source]))
   for role in method.loads:
     _known(roles, role, 'loads')
   for phase in method.phases:

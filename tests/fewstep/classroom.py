@@ -83,7 +83,7 @@ def audit(loss, roles, batch):
     return jnp.mean(loss({**roles, **moved}, batch, jax.random.key(3))[0])
 
   floats = {name: tree for name, tree in roles.items() if name != 'step'}
-  grads = jax.grad(mean, allow_int=True)(floats)
+  grads = jax.jit(jax.grad(mean, allow_int=True))(floats)
   largest = lambda tree: max(  # noqa: E731
     (float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(tree) if leaf.dtype != jax.dtypes.float0), default=0.0
   )

@@ -8,7 +8,7 @@ from classroom import GAUSSIAN, Slopes, audit, closed, figures, parts_of, r8, tr
 
 from diffjax import exact, fewstep, keys, kinds, schedules, solvers
 from diffjax.errors import InputError
-from diffjax.fewstep.segments import implied_x0, jumps
+from diffjax.fewstep.lessons import implied_x0, jumps
 from diffjax.methods import Sampling, Source
 from diffjax.solvers import grids
 

@@ -8,8 +8,8 @@ from classroom import GAUSSIAN, Slopes, audit, closed, figures, mlp, parts_of, r
 
 from diffjax import exact, fewstep, keys, kinds, schedules, solvers
 from diffjax.errors import InputError
+from diffjax.fewstep.lessons import implied_x0, jumps
 from diffjax.fewstep.progressive import halving
-from diffjax.fewstep.segments import implied_x0, jumps
 from diffjax.fewstep.stages import Plan, halvings, plan, restarted
 from diffjax.methods import Sampling, Source
 from diffjax.solvers import grids, transfer

@@ -11,8 +11,8 @@ from classroom import GAUSSIAN, audit, closed, figures, mlp, parts_of, r8, train
 
 from diffjax import exact, fewstep, keys, kinds, schedules, solvers
 from diffjax.errors import InputError
+from diffjax.fewstep.lessons import Line, paired
 from diffjax.fewstep.reflow import ends
-from diffjax.fewstep.segments import Line, paired
 from diffjax.methods import Sampling, Source
 from diffjax.solvers import grids
 
