@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from diffjax.errors import InputError
 from diffjax.methods.generator import Generator, Solved, solved, under_solver
-from diffjax.methods.parts import Parts, Sampling, Source
+from diffjax.methods.parts import Parts, Sampling, Source, same_process
 from diffjax.methods.recipes import denoising, modalities
 
 __all__ = [
@@ -21,11 +21,12 @@ __all__ = [
   'denoising',
   'modalities',
   'recipes',
+  'same_process',
   'solved',
   'under_solver',
 ]
 
-ROOMS = ('diffjax.methods.recipes',)
+ROOMS = ('diffjax.methods.recipes', 'diffjax.fewstep')
 
 
 def recipes(name: str = '') -> dict[str, Callable]:

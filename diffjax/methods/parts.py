@@ -18,7 +18,7 @@ from diffjax.prediction import Denoise, Denoiser
 from diffjax.process import Process
 from diffjax.statistics import Spread
 
-__all__ = ['Parts', 'Sampling', 'Source']
+__all__ = ['Parts', 'Sampling', 'Source', 'same_process']
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Parts:
     classes: the number of labels, 0 without.
     loss: the loss that `config.loss` names, of the role 'student'.
     loss_options: `config.loss`, as written.
-    optimiser: () -> the optimiser of `config.train.optimiser`, a new one each time.
+    optimiser: the optimiser of `config.train.optimiser`, a new one each time; of so many steps, the run's by default.
     steps: of the run.
     teacher, base: what `config.teacher` and `config.base` name, where they do.
     others: the shapes of what an example holds beside x and its label, by name.
@@ -69,7 +69,7 @@ class Parts:
   classes: int
   loss: Callable
   loss_options: Mapping[str, Any]
-  optimiser: Callable[[], optax.GradientTransformation]
+  optimiser: Callable[..., optax.GradientTransformation]
   steps: int
   teacher: Source | None = None
   base: Source | None = None
@@ -118,12 +118,12 @@ class Parts:
       if getattr(found, part) != getattr(self, part):
         raise InputError(f'{field}: got {found.name} of {part} {getattr(found, part)}; allowed: that of this run, '
                          f'{getattr(self, part)}')  # fmt: skip
-    if process and not _same(found.process, self.process):
+    if process and not same_process(found.process, self.process):
       raise InputError(f'{field}: got {found.name} of another process; allowed: that of this run, config.process')
     return found
 
 
-def _same(first: Process, second: Process) -> bool:
+def same_process(first: Process, second: Process) -> bool:
   """Whether two processes have one schedule and one span of time."""
   if not np.isclose(first.t_max, second.t_max):
     return False
@@ -141,6 +141,7 @@ class Sampling:
     solver: () -> the solver on its grid, or the one of a file.
     guided: a denoiser -> that under `sampling.guidance`.
     data: the mean and deviation of the run's data, where they are known.
+    scale: of the guidance in `guided`, for a network that is told it; 1 without any.
   """
 
   steps: int
@@ -148,3 +149,4 @@ class Sampling:
   solver: Callable[[], Any]
   guided: Callable[[Denoise], Denoise]
   data: Spread | None = None
+  scale: float = 1.0

@@ -74,7 +74,9 @@ class Experiment:
   def roles(self) -> dict[str, Any]:
     """The shapes of the parameters of every role."""
     shapes = {**jax.eval_shape(self.init, jax.random.key(0)), **self.given_shapes()}
-    return shapes | {role: shapes[made.source] for role, made in self.method.copied.items()}
+    for role, made in self.method.copied.items():
+      shapes[role] = jax.eval_shape(made.of, shapes[made.source])
+    return shapes
 
   def given_shapes(self) -> dict[str, Any]:
     """The shapes of the roles that begin as the weights of other runs."""
@@ -121,6 +123,7 @@ class Experiment:
       solver=(lambda: self.solver(workdir)) if solver is None else (lambda: solver),
       guided=self.guided,
       data=self.spread(workdir),
+      scale=guidance_scale(self.config.sampling),
     )
     return refused('sampling', self.method.generator, roles, sampling)
 
@@ -208,7 +211,9 @@ def build(config: ConfigDict) -> Experiment:
     process, kind, net, shape, classes,
     loss=_loss(config, process, kind, net, classes),
     loss_options=config.loss.to_dict(),
-    optimiser=lambda: named('train.optimiser', registry(optimiser), config.train.optimiser, config.train.steps),
+    optimiser=lambda steps=config.train.steps: named(
+      'train.optimiser', registry(optimiser), config.train.optimiser, steps
+    ),
     steps=config.train.steps,
     teacher=_source(config, 'teacher', process),
     base=_source(config, 'base', process),

@@ -50,10 +50,22 @@ class Copy:
 
   Attributes:
     average: what `diffjax.train.ema` makes; None leaves the copy as it began (a frozen teacher).
+    begins: the source's params -> its own, where it has more than the source; for copies that follow nobody.
   """
 
   source: str
   average: Any = None
+  begins: Callable[[Any], Any] | None = None
+
+  def __post_init__(self):
+    if self.average is not None and self.begins is not None:
+      raise InputError(
+        f'copies: got an average of {self.source} that begins as something else; allowed: one of the two'
+      )
+
+  def of(self, params: Any) -> Any:
+    """What it begins as, of these params of the source."""
+    return params if self.begins is None else self.begins(params)
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,8 @@ class Buffer:
 
   Attributes:
     init: key -> arrays.
-    renew: (roles, arrays, batch, key) -> arrays, of the same shapes; roles as they are before the step.
+    renew: (roles, arrays, batch, key) -> arrays, of the same shapes; roles as they are before the step, and in them the
+      buffers by name, those that come before this one renewed.
   """
 
   init: Callable[[Array], Any]

@@ -68,7 +68,7 @@ def init_state(
   roles = dict(roles)
   for role, made in method.copied.items():
     _known(roles, made.source, f'copies.{role}')
-    roles[role] = jax.tree.map(jnp.copy, roles[made.source])
+    roles[role] = jax.tree.map(jnp.copy, made.of(roles[made.source]))
   for role in method.loads:
     _known(roles, role, 'loads')
   for phase in method.phases:
@@ -235,10 +235,10 @@ def gradient(
 
 
 def _renewed(method: Method, state: TrainState, batch: Any, key: Array) -> dict[str, Any]:
-  """The buffers after this step's renewal; each that is not finite stays as it was."""
+  """The buffers after this step's renewal, one after another; each that is not finite stays as it was."""
   kept = dict(state.buffers)
   for i, (name, buffer) in enumerate(method.buffers.items()):
-    new = buffer.renew(dict(state.roles), kept[name], batch, jax.random.fold_in(key, BUFFERS + i))
+    new = buffer.renew({**state.roles, **kept}, kept[name], batch, jax.random.fold_in(key, BUFFERS + i))
     floats = [leaf for leaf in jax.tree.leaves(new) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floats] or [jnp.asarray(True)]))
     kept[name] = jax.tree.map(partial(jnp.where, finite), new, kept[name])

@@ -1,0 +1,150 @@
+"""Reflow: a flow trained on the pairs that another flow makes is straighter, and at last one step."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+from diffjax import guidance, keys, solvers
+from diffjax.contracts import Cond, KeyBatch
+from diffjax.errors import InputError
+from diffjax.fewstep.lessons import Line, on_grid, paired
+from diffjax.fewstep.stages import Plan, plan, restarted, tutor
+from diffjax.fewstep.starts import loads, same_network
+from diffjax.methods import Parts, Sampling, Solved, Source, under_solver
+from diffjax.prediction import Denoise, Denoiser
+from diffjax.process import Process
+from diffjax.solvers import Solver, grids
+from diffjax.train.roles import Buffer, Method, Phase
+
+__all__ = ['reflow']
+
+
+def reflow(
+  parts: Parts,
+  rounds: int = 1,
+  distil: bool = False,
+  stages: tuple[float, ...] = (),
+  pool: int = 2048,
+  fresh: int = 16,
+  steps: int = 20,
+  scale: float = 1.0,
+) -> Method:
+  """Reflow: pairs (z, x0) of a flow's noise and the sample it makes of it, and a straighter flow through them.
+
+  |v(x_t, t) - (z - x0)|^2 at x_t = (1 - t) x0 + t z, t uniform on [t_min, 1]; of kinds other than velocity likewise.
+
+  The pairs of the first round are the teacher's, of its own process; in later rounds the student's of the round before.
+  Marginals stay, and the cost E |z - x0|^2 does not grow. With `distil` a last stage trains the one step from t = 1 on
+  the student's own pairs, as InstaFlow does, there with a perceptual distance. Data are not read, but for labels.
+
+  arXiv:2209.03003 Alg. 1, arXiv:2309.06380
+
+  Args:
+    parts: on the process flow; with a teacher on any.
+    rounds: of reflow.
+    distil: whether one step is distilled at the end; sample with one then.
+    stages: the share of the run that each round, and the distillation, has; equal by default.
+    pool: pairs kept, from which batches are drawn.
+    fresh: pairs made at each step, in place of the oldest; a divisor of `pool`.
+    steps: of dpmpp_2m on the grid noise_share, by which pairs are made.
+    scale: of the teacher's guidance, which the pairs keep.
+
+  Raises:
+    InputError: no teacher or one of another shape or labels, a process that is not flow, numbers that do not fit.
+  """
+  teacher, process = parts.source('teacher', process=False), parts.process
+  ts = jnp.linspace(0.0, 1.0, 5)
+  if float(process.t_max) != 1 or not np.allclose(np.stack(process.schedule(ts)), np.stack([1 - ts, ts]), atol=1e-6):
+    raise InputError('process: got one whose paths from data to noise are no lines; allowed: flow')
+  if rounds < 1 or fresh < 1 or pool % fresh:
+    raise InputError(f'rounds, pool, fresh: got {rounds}, {pool}, {fresh}; allowed: one round or more, and a pool that '
+                     'is a multiple of fresh')  # fmt: skip
+  if scale != 1 and not parts.classes:
+    raise InputError(f'scale: got {scale}; allowed: 1, since data.classes is 0')
+  cut = plan(parts.steps, rounds + distil, stages)
+  begins_as = same_network(parts, teacher)
+  shapes = jax.eval_shape(parts.init, jax.random.key(0))
+  buffers = {'tutor': tutor(shapes, cut.starts), 'pairs': _pairs(parts, cut, teacher, (pool, fresh, steps), scale)}
+
+  def denoiser(roles: Mapping[str, Any]) -> Denoiser:
+    return parts.denoiser(roles['student'], 'reflow drops no labels' if parts.classes else '')
+
+  def generator(roles: Mapping[str, Any], sampling: Sampling) -> Solved:
+    if distil:
+      on_grid(process, sampling.solver(), 1)
+    return under_solver(parts, denoiser(roles), sampling)
+
+  return Method(
+    (Phase('student', paired(parts, _line(process, cut, distil)), restarted(parts.optimiser, cut)),),
+    copies={'student': 'teacher'} if begins_as else {},
+    init=lambda key: {} if begins_as else {'student': parts.init(key)},
+    loads=loads(teacher),
+    buffers=buffers,
+    denoiser=denoiser,
+    generator=generator,
+  )
+
+
+class Pairs(struct.PyTreeNode):
+  """Noise z and the samples x it was taken to (pool, ...), their labels, and how many are of the present stage."""
+
+  z: Array
+  x: Array
+  cond: Cond
+  held: Array
+
+
+def _pairs(parts: Parts, cut: Plan, teacher: Source, sizes: tuple[int, int, int], scale: float) -> Buffer:
+  """The pool of pairs: at each step the oldest `fresh` make room for new ones, in a new stage all of them do."""
+  pool, fresh, steps = sizes
+  first, later = (solvers.dpmpp_2m(p, grids.noise_share(p, steps)) for p in (teacher.process, parts.process))
+
+  def init(key: Array) -> Pairs:
+    x, _, cond = parts.inputs(pool)
+    return Pairs(x, x, cond, jnp.zeros((), jnp.int32))
+
+  def renew(roles: Mapping[str, Any], kept: Pairs, batch: dict[str, Any], key: Array) -> Pairs:
+    stage = cut.stage(roles['tutor'].step)
+    since = roles['tutor'].step - jnp.asarray(cut.starts, jnp.int32)[stage]
+    z = keys.normal(keys.per_sample(key, fresh), parts.inputs(fresh)[0])
+    cond = jnp.resize(batch['cond'], (fresh,)) if parts.classes else None
+
+    def by_teacher() -> Array:
+      denoise = teacher.denoiser(roles.get('teacher', ()))
+      return ends(guidance.cfg(denoise, scale) if scale != 1 else denoise, first, z, cond)
+
+    def by_tutor() -> Array:
+      return ends(parts.denoiser(roles['tutor'].params), later, z, cond)
+
+    x = by_teacher() if len(cut.starts) == 1 else jax.lax.cond(stage == 0, by_teacher, by_tutor)
+    place = since * fresh % pool
+    put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), place, 0)  # noqa: E731
+    z, x, cond = jax.tree.map(put, (kept.z, kept.x, kept.cond), (z, x, cond))
+    return Pairs(z, x, cond, jnp.minimum((since + 1) * fresh, pool))
+
+  return Buffer(init, renew)
+
+
+def ends(denoise: Denoise, solver: Solver, z: Array, cond: Cond = None) -> Array:
+  """Where the flow of a denoiser takes the noise z (B, ...)."""
+  process: Process = denoise.process
+  return solvers.sample(denoise, solver, process.schedule(process.t_max)[1] * z, None, cond)
+
+
+def _line(process: Process, cut: Plan, distil: bool) -> Callable:
+  def line(roles: Mapping[str, Any], batch: dict[str, Any], key_batch: KeyBatch) -> Line:
+    k_row, k_t = keys.split(key_batch, 2)
+    pairs = roles['pairs']
+    row = jnp.floor(keys.uniform(k_row) * pairs.held).astype(jnp.int32)
+    z, x0, cond = jax.tree.map(lambda leaf: leaf[row], (pairs.z, pairs.x, pairs.cond))
+    t = process.t_min + keys.uniform(k_t) * (process.t_max - process.t_min)
+    if distil:
+      t = jnp.where(cut.stage(roles['tutor'].step) == len(cut.starts) - 1, process.t_max, t)
+    return Line(x0, z, t, cond)
+
+  return line

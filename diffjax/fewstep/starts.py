@@ -1,0 +1,49 @@
+"""Where a student begins: as its teacher, where its network has all of that one's weights and they mean the same."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffjax.contracts import Params
+from diffjax.methods import Parts, Source, same_process
+
+__all__ = ['fits', 'grafted', 'loads', 'same_network']
+
+
+def same_network(parts: Parts, teacher: Source) -> bool:
+  """Whether the teacher's weights fit the student's network and mean the same: of this kind, on this process."""
+  return fits(parts, teacher) and len(jax.tree.leaves(teacher.params)) == len(jax.tree.leaves(_own(parts)))
+
+
+def fits(parts: Parts, teacher: Source) -> bool:
+  """Whether the student's network has all of the teacher's weights, and perhaps more, and they mean the same."""
+  if teacher.kind is None or not same_process(parts.process, teacher.process):
+    return False
+  if jax.tree.structure(teacher.kind) != jax.tree.structure(parts.kind):
+    return False
+  kinds = zip(*map(jax.tree.leaves, (teacher.kind, parts.kind)), strict=True)
+  return all(np.array_equal(a, b) for a, b in kinds) and _within(teacher.params, _own(parts))
+
+
+def grafted(shapes: Any, params: Params) -> Any:
+  """These weights in a network of these shapes; those that it has more are 0."""
+  if isinstance(shapes, dict):
+    return {name: grafted(part, params.get(name) if params else None) for name, part in shapes.items()}
+  return jnp.zeros(shapes.shape, shapes.dtype) if params is None else params
+
+
+def loads(teacher: Source) -> tuple[str, ...]:
+  """The roles that begin as another run's weights: the teacher, unless it is a closed form."""
+  return () if teacher.kind is None else ('teacher',)
+
+
+def _own(parts: Parts) -> Any:
+  return jax.eval_shape(parts.init, jax.random.key(0))
+
+
+def _within(params: Any, shapes: Any) -> bool:
+  if isinstance(params, dict):
+    return isinstance(shapes, dict) and all(name in shapes and _within(params[name], shapes[name]) for name in params)
+  return not isinstance(shapes, dict) and (params.shape, params.dtype) == (shapes.shape, shapes.dtype)
