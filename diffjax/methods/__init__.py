@@ -25,7 +25,7 @@ __all__ = [
   'under_solver',
 ]
 
-ROOMS = ('diffjax.methods.recipes',)
+ROOMS = ('diffjax.methods.recipes', 'diffjax.fewstep')
 
 
 def recipes(name: str = '') -> dict[str, Callable]:

@@ -22,6 +22,11 @@ def is_count(value: Any) -> bool:
   return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def check_times(times: Any) -> None:
+  """InputError unless `times` is 1, or 2 for a network that is told where a jump begins and where it ends."""
+  check('times', times, times in (1, 2) and not isinstance(times, bool), '1, or 2: a jump is from one time to another')
+
+
 def check_remat(value: Any) -> None:
   """InputError unless `value` is a policy of `layers.rematted`."""
   known = value is None or value is False or value in REMAT

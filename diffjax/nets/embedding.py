@@ -11,7 +11,7 @@ from diffjax.errors import InputError
 
 from .layers import ShardedLayer, named
 
-__all__ = ['sincos', 'cossin', 'gaussian_fourier', 'waves', 'Label']
+__all__ = ['sincos', 'cossin', 'gaussian_fourier', 'waves', 'moments', 'Label']
 
 
 def sincos(t: jax.Array, size: int) -> jax.Array:
@@ -57,6 +57,20 @@ def waves(t: jax.Array, frequencies) -> jax.Array:
   """
   angle = jnp.asarray(t, jnp.float32)[..., None] * jnp.asarray(frequencies, jnp.float32)
   return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
+
+
+def moments(t: jax.Array, batch: int, times: int) -> tuple[jax.Array, ...]:
+  """The coordinates that a network of so many times is told, (B,) each; one alone, () or (B,), stands for all of them.
+
+  Raises:
+    InputError: another number of coordinates than one or `times`.
+  """
+  t = jnp.asarray(t)
+  told = t.shape[1] if t.ndim == 2 else 1
+  if told not in (1, times):
+    raise InputError(f't: got {told} coordinates a sample; allowed: one, or {times}, the times of the network')
+  parts = tuple(t[:, i] for i in range(told)) if t.ndim == 2 else (jnp.broadcast_to(t, (batch,)),)
+  return parts * (times // told)
 
 
 class Label(ShardedLayer):

@@ -8,8 +8,8 @@ import numpy as np
 from flax import linen as nn
 
 from .apply import Apply
-from .arguments import activation_dtype, check, check_classes, check_out_channels, is_count
-from .embedding import Label, waves
+from .arguments import activation_dtype, check, check_classes, check_out_channels, check_times, is_count
+from .embedding import Label, moments, waves
 from .layers import Dense, zeros
 from .taps import tap
 
@@ -20,14 +20,20 @@ FREQUENCIES = np.geomspace(1e-3, 2.0, 16)
 
 
 def mlp(
-  width: int = 128, depth: int = 3, out_channels: int | None = None, classes: int = 0, dtype: Any = 'float32'
+  width: int = 128,
+  depth: int = 3,
+  out_channels: int | None = None,
+  classes: int = 0,
+  dtype: Any = 'float32',
+  times: int = 1,
 ) -> Apply:
   """Makes an `MLP` behind the interface of networks; bad arguments are refused by name."""
   check('width', width, is_count(width), 'a positive integer')
   check('depth', depth, is_count(depth), 'a positive integer')
   check_out_channels(out_channels)
   check_classes(classes)
-  return Apply(MLP(width, depth, out_channels, classes, activation_dtype(dtype)))
+  check_times(times)
+  return Apply(MLP(width, depth, out_channels, classes, activation_dtype(dtype), times))
 
 
 class MLP(nn.Module):
@@ -36,7 +42,8 @@ class MLP(nn.Module):
   h <- silu(W h + V e), `depth` times, e = (waves(t), label row); then a linear layer that starts at exactly zero.
 
   x (B, ...) is read as a vector; the result is float32 in the shape of x, or (B, out_channels). t (B,), the embedding
-  coordinate, becomes 32 Fourier features computed in float32; cond labels (B,) in 0 .. classes or None; key is not
+  coordinate, becomes 32 Fourier features computed in float32, and so does each of t (B, 2), from where and to where a
+  jump leads, with times=2 (t (B,) is then both); cond labels (B,) in 0 .. classes or None; key is not
   used. Weights are float32, activations `dtype`. Taps: 'hidden{i}'.
   """
 
@@ -45,13 +52,15 @@ class MLP(nn.Module):
   out_channels: int | None = None
   classes: int = 0
   dtype: Any = jnp.float32
+  times: int = 1
 
   @nn.compact
   def __call__(self, x, t, cond=None, key=None):
     check('cond', 'labels', self.classes or cond is None, 'None, as the network has classes=0')
     batch, size = x.shape[0], math.prod(x.shape[1:])
     lecun = nn.initializers.lecun_normal()
-    e = waves(jnp.broadcast_to(t, (batch,)), FREQUENCIES).astype(self.dtype)
+    told = [waves(u, FREQUENCIES) for u in moments(t, batch, self.times)]
+    e = (told[0] if self.times == 1 else jnp.concatenate(told, -1)).astype(self.dtype)
     if self.classes:
       e = jnp.concatenate([e, Label(self.classes, e.shape[-1], self.dtype, name='label')(cond, batch)], -1)
     h = x.reshape(batch, size)

@@ -7,9 +7,9 @@ from flax import linen as nn
 
 from . import resample as resampling
 from .apply import Apply
-from .arguments import activation_dtype, check, check_unet, check_unet_image, is_count
+from .arguments import activation_dtype, check, check_times, check_unet, check_unet_image, is_count
 from .attention import Attention
-from .embedding import Label, gaussian_fourier, sincos
+from .embedding import Label, gaussian_fourier, moments, sincos
 from .layers import Conv, Dense, Dropout, GroupNorm, rematted, zeros
 from .taps import tap
 
@@ -34,6 +34,7 @@ def unet(
   augment: int = 0,
   dtype: Any = 'float32',
   remat: bool | str | None = None,
+  times: int = 1,
 ) -> Apply:
   """Makes a `UNet` behind the interface of networks: DDPM++ by default.
 
@@ -53,6 +54,7 @@ def unet(
     augment: numbers of an augmentation label, 0 for none.
     dtype: of the activations: 'float32', 'bfloat16', 'float16' or 'float64'.
     remat: what the backward pass computes again, see `layers.rematted`; None nothing.
+    times: 2 for a network that is told where a jump begins and where it ends.
 
   Raises:
     InputError: an argument out of its range.
@@ -66,6 +68,7 @@ def unet(
   check('resample', resample, resample in RESAMPLE, ' or '.join(map(repr, RESAMPLE)))
   check('embedding', embedding, embedding in EMBEDDING, ' or '.join(map(repr, EMBEDDING)))
   check('progressive', progressive, not progressive or resample == 'fir', "False, or True with resample='fir'")
+  check_times(times)
   check('augment', augment, augment == 0 or is_count(augment), 'the numbers of an augmentation label, 0 for none')
   return Apply(
     UNet(
@@ -82,6 +85,7 @@ def unet(
       augment=augment,
       dtype=activation_dtype(dtype),
       remat=remat or None,
+      times=times,
     )
   )
 
@@ -91,7 +95,7 @@ class UNet(nn.Module):
 
   (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
 
-  h   = conv(x), temb = Dense(4w) silu Dense(4w) (embedded(t) [+ W augment]) [+ label row]
+  h   = conv(x), temb = Dense(4w) silu (Dense(4w) (embedded(t) [+ W augment]) [+ Dense_0 embedded(s)]) [+ label row]
   down: at each level `blocks_per_level` residual blocks of channel_mult[i] * width channels, attention after every one
         where the height is in `attention`; then a residual block that halves, except at the last level. Every h is
         kept. With `progressive`, h <- p <- (conv' p + h) / sqrt 2 at each halving: conv' blurs and strides by 2, p
@@ -102,8 +106,9 @@ class UNet(nn.Module):
         residual block that doubles, except at the first level
   out:  conv_0 silu GN h                                            (conv_0: starts at zero)
 
-  x (B, H, W, C), H and W divisible by 2^(len(channel_mult) - 1); t (B,), the embedding coordinate; cond labels (B,) in
-  0 .. classes or None, or {'label': such labels, 'augment': (B, augment) what was done to the clean images}, of which
+  x (B, H, W, C), H and W divisible by 2^(len(channel_mult) - 1); t (B,), the embedding coordinate, or with times=2
+  (t, s) (B, 2), from where to where a jump leads (t alone is both; Dense_0 starts at zero, so that s does); cond
+  labels (B,) in 0 .. classes or None, or {'label': such labels, 'augment': (B, augment) what was done to the clean images}, of which
   zeros, nothing, are meant without it; key None or a batch of B keys for dropout. InputError for an image that does not
   halve, an attention resolution that never occurs, or a label of either kind for a network without. embedded(t) is
   `sincos` of t to w numbers, or with embedding 'fourier' `gaussian_fourier` of 4 t to 2w: of log(sigma / alpha) where t
@@ -127,6 +132,7 @@ class UNet(nn.Module):
   augment: int = 0
   dtype: Any = jnp.float32
   remat: bool | str | None = None
+  times: int = 1
 
   @nn.compact
   def __call__(self, x, t, cond=None, key=None):
@@ -176,14 +182,19 @@ class UNet(nn.Module):
 
   def _embedding(self, batch, t, label, augment):
     size = 4 * self.width
-    t = jnp.broadcast_to(t, (batch,))
-    h = gaussian_fourier(4 * t, self.width) if self.embedding == 'fourier' else sincos(t, self.width)
+    t, *to = moments(t, batch, self.times)
+    h = self._embedded(t)
     if self.augment:
       augment = jnp.zeros((batch, self.augment)) if augment is None else augment
       h += Dense(h.shape[-1], ('in', 'embed'), dtype=self.dtype, bias=False, name='augment')(augment)
     h = Dense(size, ('in', 'embed'), dtype=self.dtype, name='time_0')(h)
+    for s in to:
+      h += Dense(size, ('in', 'embed'), zeros, self.dtype, bias=False, name='to')(self._embedded(s))
     h = Dense(size, ('in', 'embed'), dtype=self.dtype, name='time_1')(nn.silu(h))
     return h + Label(self.classes, size, self.dtype, name='label')(label, batch) if self.classes else h
+
+  def _embedded(self, t):
+    return gaussian_fourier(4 * t, self.width) if self.embedding == 'fourier' else sincos(t, self.width)
 
   def _check_input(self, x, label, augment):
     check_unet_image(x, self.channel_mult, self.attention)

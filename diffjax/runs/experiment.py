@@ -74,7 +74,9 @@ class Experiment:
   def roles(self) -> dict[str, Any]:
     """The shapes of the parameters of every role."""
     shapes = {**jax.eval_shape(self.init, jax.random.key(0)), **self.given_shapes()}
-    return shapes | {role: shapes[made.source] for role, made in self.method.copied.items()}
+    for role, made in self.method.copied.items():
+      shapes[role] = shapes[made.source]
+    return shapes
 
   def given_shapes(self) -> dict[str, Any]:
     """The shapes of the roles that begin as the weights of other runs."""
