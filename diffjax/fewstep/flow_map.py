@@ -187,7 +187,10 @@ def added(first: Loss, second: Loss, *, leaf: str, name: str, most: float) -> Lo
 
 
 def inverse_gap(at: Times) -> Array:
-  """1 / (t - u), which grows as neighbours come closer.   arXiv:2310.14189 sec. 3.2"""
+  """The weight 1 / (t - u), which grows as neighbours come closer.
+
+  arXiv:2310.14189 sec. 3.2
+  """
   return 1 / (at.t - at.u)
 
 

@@ -94,7 +94,7 @@ def iterated(parts: Parts, jump: Jump, params: Params, sampling: Sampling, gamma
     raise InputError('guidance: got some; allowed: none, since jumps are guided when they are trained')
   end, process = float(jump.end), jump.process
   ts = checked(process, sampling.grid())[:-1]
-  if ts[-1] <= end:
+  if ts[-1] <= end * (1 + 1e-6):
     raise InputError(f'grid: got a jump from {ts[-1]:.4g}; allowed: times above {end:.4g}, where jumps end (the grids '
                      'uniform and noise_share keep above it)')  # fmt: skip
   up = np.append(ts[1:], end)

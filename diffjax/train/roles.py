@@ -83,8 +83,8 @@ class Method:
   """Phases in the order in which a step takes them; later ones see what earlier ones moved.
 
   Attributes:
-    copies: role -> role or `Copy` it begins as, of a role that is there before it. Made inside jit(init): an alias would
-      die when the state is donated.
+    copies: role -> role or `Copy` it begins as, of a role that is there before it. Made inside jit(init): an alias
+      would die when the state is donated.
     averaged: the roles whose moving averages are kept for sampling; the first phase's unless given.
     init: key -> role -> params, of every role that is neither a copy nor loaded.
     loads: the roles, of 'teacher' and 'base', that begin as the weights of the run which the config names so.
