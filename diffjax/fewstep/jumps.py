@@ -32,7 +32,7 @@ def transfer_of(process: Process, t: Array, s: Array) -> tuple[Array, Array]:
   """
   alpha, sigma = process.schedule(t)
   alpha_s, sigma_s = process.schedule(s)
-  keep = sigma_s / sigma
+  keep = sigma_s / jnp.where(sigma == 0, 1.0, sigma)  # at the data itself nothing is left to keep
   return keep, alpha_s - alpha * keep
 
 
@@ -106,13 +106,13 @@ class Jump(struct.PyTreeNode):
     """What the network returns for x (B, ...) and t, s (B,), float32."""
     c_in, told = self._coordinate(t)
     if self.paired:
-      told = jnp.stack([told, self._coordinate(jnp.maximum(s, self.process.t_min))[1]], -1)
+      told = jnp.stack([told, self._coordinate(s)[1]], -1)
     return self.net(params, expand(c_in, x) * x, told, cond, key).astype(x.dtype)
 
   def land(self, x: Array, out: Array, t: Array, s: Array) -> Array:
     """Where this output takes x_t at s."""
     a, b = self.form(self.process, self.kind, t, s)
-    return expand(a, x) * x + expand(b, x) * out
+    return (expand(a, x) * x + expand(b, x) * out).astype(x.dtype)
 
   def __call__(self, params: Params, x: Array, t: Any, s: Any, cond: Cond = None, key: Any = None) -> Array:
     """The estimate of x_s; t, s () or (B,), s <= t."""
@@ -120,8 +120,8 @@ class Jump(struct.PyTreeNode):
     return self.land(x, self.out(params, x, t, s, cond, key), t, s)
 
   def _coordinate(self, t: Array) -> tuple[Array, Array]:
-    form = self.kind(self.process, t)
-    return form.c_in, form.network_time
+    told = jnp.maximum(t, jax.lax.stop_gradient(self.process.t_min).astype(t.dtype))  # lam is infinite at the data
+    return self.kind(self.process, t).c_in, self.kind(self.process, told).network_time
 
 
 def jump_from(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jax import Array
+from jax.lax import stop_gradient
 
 from diffjax import losses
 from diffjax.contracts import Cond
@@ -86,6 +87,6 @@ def to_the_end(jump: Jump, role: str) -> Any:
   """What is compared: where this role's jump leads from x_s to the end."""
 
   def shown(roles: Mapping[str, Any], x: Array, s: Array, cond: Cond, key: Any) -> Array:
-    return jump(roles[role], x, s, jump.end, cond, key)
+    return jump(stop_gradient(roles[role]), x, s, jump.end, cond, key)
 
   return shown

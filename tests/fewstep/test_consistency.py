@@ -12,12 +12,12 @@ from diffjax.methods import Source
 from diffjax.prediction import Denoiser
 from diffjax.train.step import make_train_step
 
-RING, NET, PAIRED = ring(), nets.mlp(width=8, depth=1), nets.mlp(width=8, depth=1, times=2)
+RING, EDM, NET, PAIRED = ring(), edm(), nets.mlp(width=8, depth=1), nets.mlp(width=8, depth=1, times=2)
 
 
 def scaled(params, x, t, cond, key):
   """The exact denoiser of the ring, scaled by a weight: a teacher with parameters."""
-  return params['scale'] * RING.denoiser(edm())(x, t).x0
+  return params['scale'] * RING.denoiser(EDM)(x, t).x0
 
 
 def teacher(process):

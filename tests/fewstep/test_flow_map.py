@@ -56,7 +56,7 @@ def test_start_and_end_rest_where_the_segment_is_the_flow(name, x64):
 
 
 def test_heun_is_nearly_the_flow_and_the_line_is_off_by_one_over_n(x64):
-  """The teacher's steps leave O(N^-2) of slope or less, the line O(1/N): of 16 times the intervals a quarter at most."""
+  """With 16 times the intervals the teacher's steps leave a 64th of the slope at most, the line a quarter."""
   process = PROCESS['edm']()
   jump, teacher = closed.jump(process, end=0.01), lambda roles: closed.target().denoiser(process)
   slopes = {}

@@ -30,10 +30,20 @@ def test_identity_where_it_ends_where_it_began(name):
   """Bit for bit, whatever the network says: the coefficients are exactly 1 and 0."""
   process = PROCESSES[name]()
   t, _ = times(process)
+  t = t.at[0].set(process.t_min)
   for (kind, make), form in itertools.product(KINDS.items(), FORMS.values()):
     for compiled in (form, jax.jit(form)):
       a, b = compiled(process, make(), t, t)
       assert np.all(np.asarray(a) == 1) and np.all(np.asarray(b) == 0), kind
+
+
+def test_the_data_stay(x64):
+  """At t = s = 0 too, where sigma is 0 and lam infinite: a segment may end there."""
+  x = jnp.asarray(rng.standard_normal((4, 2)))
+  for process, kind in ((schedules.flow(), 'velocity'), (schedules.flow(), 'x0'), (edm(), kinds.edm(STD))):
+    made = parts(ring(), process, kind, net=nets.mlp(width=8, depth=1, times=2))
+    params = jax.tree.map(jnp.ones_like, made.init(jax.random.key(0)))
+    np.testing.assert_array_equal(jump_from(made, paired=True, end=0.0)(params, x, 0.0, 0.0), x)
 
 
 @pytest.mark.parametrize('name', PROCESSES)
