@@ -10,10 +10,10 @@ from jax import Array
 from diffjax.errors import InputError
 from diffjax.fewstep import distances, pairs
 from diffjax.fewstep.flow_map import PROGRESS, flow_map, inverse_gap, progress
-from diffjax.fewstep.iterated import Iterated, iterated
-from diffjax.fewstep.jumps import Jump, fitting, jump_from
-from diffjax.fewstep.segments import data_line, solver, taught
-from diffjax.methods.parts import Parts, Sampling
+from diffjax.fewstep.iterated import drawing
+from diffjax.fewstep.jumps import fitting, jump_from
+from diffjax.fewstep.segments import by_solver, data_line, taught
+from diffjax.methods.parts import Parts
 from diffjax.train.ema import constant
 from diffjax.train.roles import Copy, Method, Phase
 
@@ -25,7 +25,7 @@ def consistency_distillation(
   *,
   intervals: int = 17,
   rho: float = 7.0,
-  method: str = 'heun',
+  solver: str = 'heun',
   distance: Any = None,
   decay: float = 0.95,
   scale: float = 1.0,
@@ -41,7 +41,7 @@ def consistency_distillation(
     parts: what the config has made.
     intervals: of the grid; the paper's 18 points are 17.
     rho: of the grid.
-    method: the teacher's step, 'heun' or 'ddim'.
+    solver: the teacher's step, 'heun' or 'ddim'.
     distance: 'l2' (unless given), 'l1', 'pseudo_huber', or a dict of a name and its options.
     decay: of the average that is the target, f'.
     scale: the guidance of the teacher, 1 for none.
@@ -57,7 +57,7 @@ def consistency_distillation(
   loss = flow_map(
     jump,
     pairs.neighbours(pairs.constantly(intervals), rho=rho),
-    solver(parts.process, teacher, method),
+    by_solver(parts.process, teacher, solver),
     distance=distances.named(distance or 'l2'),
   )
   target = Copy('student', constant(decay))
@@ -177,12 +177,3 @@ class Scheduled:
   def rate(self, n: Array | int) -> Array:
     """The share of the student in the average at update n, from 1."""
     return -jnp.expm1(self.first * jnp.log(self.decay) / self.count(jnp.asarray(n) - 1))
-
-
-def drawing(parts: Parts, jump: Jump, gamma: float = 1.0) -> Any:
-  """The generator of a method whose student is a jump."""
-
-  def generator(roles: Mapping[str, Any], sampling: Sampling) -> Iterated:
-    return iterated(parts, jump, roles['student'], sampling, gamma)
-
-  return generator

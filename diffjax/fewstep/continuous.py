@@ -9,8 +9,8 @@ from jax import Array
 
 from diffjax.errors import InputError
 from diffjax.fewstep import distances, pairs
-from diffjax.fewstep.consistency import drawing
 from diffjax.fewstep.flow_map import PROGRESS, flow_map_jvp, progress
+from diffjax.fewstep.iterated import drawing
 from diffjax.fewstep.jumps import Jump, fitting, jump_from
 from diffjax.fewstep.segments import Point, taught, velocity
 from diffjax.losses.times import lognormal

@@ -1,5 +1,6 @@
 """The generator of jumps: from noise to data by a few of them, with fresh noise between or none."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from diffjax.methods.parts import Parts, Sampling
 from diffjax.noise_levels import checked
 from diffjax.solvers import renoise
 
-__all__ = ['Iterated', 'iterated']
+__all__ = ['Iterated', 'drawing', 'iterated']
 
 
 class Iterated(struct.PyTreeNode):
@@ -114,3 +115,12 @@ def _landing(process: Any, up: np.ndarray, gamma: float) -> np.ndarray:
     return np.zeros_like(up)
   lam = process.lam(jnp.asarray(up)) - 0.5 * np.log1p(-(gamma**2))
   return np.asarray(process.lam_inverse(lam), np.float64)
+
+
+def drawing(parts: Parts, jump: Jump, gamma: float = 1.0) -> Callable[..., Iterated]:
+  """The generator of a method whose student is a jump."""
+
+  def generator(roles: Mapping[str, Any], sampling: Sampling) -> Iterated:
+    return iterated(parts, jump, roles['student'], sampling, gamma)
+
+  return generator

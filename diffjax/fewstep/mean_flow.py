@@ -8,8 +8,8 @@ from jax import Array
 
 from diffjax.errors import InputError
 from diffjax.fewstep import distances, pairs
-from diffjax.fewstep.consistency import drawing
 from diffjax.fewstep.flow_map import flow_map_jvp
+from diffjax.fewstep.iterated import drawing
 from diffjax.fewstep.jumps import Jump, jump_from
 from diffjax.fewstep.segments import Point, velocity
 from diffjax.methods.parts import Parts

@@ -17,7 +17,7 @@ from diffjax.methods.parts import Parts, Source
 from diffjax.prediction import Denoise
 from diffjax.process import Process
 
-__all__ = ['Point', 'Segment', 'by_jump', 'data_line', 'solver', 'taught', 'velocity']
+__all__ = ['Point', 'Segment', 'by_jump', 'by_solver', 'data_line', 'taught', 'velocity']
 
 
 class Point(NamedTuple):
@@ -55,7 +55,7 @@ def data_line(process: Process) -> Segment:
   return lambda roles, point, t, u: process.perturb(point.x0, point.eps, u)
 
 
-def solver(
+def by_solver(
   process: Process, teacher: Teacher, name: str = 'heun', *, most: int = 1, ladder: tuple[int, float] = (0, 7.0)
 ) -> Segment:
   """The teacher's flow by one step of a solver, or by as many as there are rungs of a ladder from t to u.
@@ -71,9 +71,9 @@ def solver(
     InputError: another name, or Heun where alpha(t_max) is 0.
   """
   if name not in ('heun', 'ddim'):
-    raise InputError(f'method: got {name!r}; allowed: heun, ddim')
+    raise InputError(f'solver: got {name!r}; allowed: heun, ddim')
   if name == 'heun' and not np.isfinite(float(process.lam(process.t_max))):
-    raise InputError('method: got heun on a process whose alpha(t_max) is 0; allowed: ddim')
+    raise InputError('solver: got heun on a process whose alpha(t_max) is 0; allowed: ddim')
 
   def step(denoise: Denoise, x: Array, t: Array, u: Array, cond: Cond) -> Array:
     if name == 'heun':

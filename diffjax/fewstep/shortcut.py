@@ -2,8 +2,8 @@
 
 from diffjax.errors import InputError
 from diffjax.fewstep import distances, pairs
-from diffjax.fewstep.consistency import drawing
 from diffjax.fewstep.flow_map import flow_map, inverse_span, rows_split
+from diffjax.fewstep.iterated import drawing
 from diffjax.fewstep.jumps import jump_from
 from diffjax.fewstep.mean_flow import straight
 from diffjax.fewstep.segments import by_jump, data_line

@@ -10,10 +10,10 @@ from diffjax import losses
 from diffjax.contracts import Cond
 from diffjax.errors import InputError
 from diffjax.fewstep import distances, pairs
-from diffjax.fewstep.consistency import drawing
 from diffjax.fewstep.flow_map import added, flow_map
+from diffjax.fewstep.iterated import drawing
 from diffjax.fewstep.jumps import Jump, jump_from
-from diffjax.fewstep.segments import by_jump, solver, taught
+from diffjax.fewstep.segments import by_jump, by_solver, taught
 from diffjax.losses import times
 from diffjax.methods.parts import Parts
 from diffjax.prediction import Denoiser
@@ -62,7 +62,7 @@ def consistency_trajectory(
   jump = jump_from(parts, paired=True)
   source, teacher = taught(parts, scale) if taught_by == 'teacher' else (None, None)
   law = pairs.triples(intervals, most=most, rho=rho)
-  steps = solver(parts.process, teacher, most=most, ladder=(intervals, rho)) if teacher else by_jump(jump, 'target')
+  steps = by_solver(parts.process, teacher, most=most, ladder=(intervals, rho)) if teacher else by_jump(jump, 'target')
   loss = flow_map(
     jump, law, steps, distance=distances.named(distance or 'l2'), target='student', project=to_the_end(jump, 'target')
   )

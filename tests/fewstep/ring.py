@@ -58,14 +58,12 @@ def trained(method, target, steps, *, batch=512, seed=0, decay=0.999):
 
   state = state_of(method, seed, batch, target.means.shape[1], ema)
   state = jax.jit(lambda state: jax.lax.scan(one, state, jnp.arange(steps))[0])(state)
-  return {**state.roles, 'student': jax.tree.map(lambda leaf: leaf, state.ema['student'][ema[0].name])}, state
+  return {**state.roles, 'student': state.ema['student'][ema[0].name]}, state
 
 
 def drawn(method, roles, ts, n=20000, seed=7):
   """n samples by jumps from these times."""
-  process = None
   sampling = Sampling(len(ts), lambda: np.append(ts, 0.0), lambda: None, lambda denoise: denoise)
-  del process
   draw = method.generator(roles, sampling)
   return np.asarray(jax.jit(lambda draw, k: draw(k))(draw, keys.per_sample(jax.random.key(seed), n)))
 

@@ -11,7 +11,7 @@ from diffjax import keys, schedules
 from diffjax.fewstep import distances, pairs
 from diffjax.fewstep.flow_map import added, flow_map, flow_map_end, flow_map_jvp, inverse_span, rows_split
 from diffjax.fewstep.mean_flow import identity
-from diffjax.fewstep.segments import by_jump, data_line, solver, velocity
+from diffjax.fewstep.segments import by_jump, by_solver, data_line, velocity
 from diffjax.losses.times import logit_normal, uniform
 
 PROCESS = {'edm': lambda: schedules.edm(0.01, 10.0), 'cosine': schedules.cosine}
@@ -60,7 +60,7 @@ def test_heun_is_nearly_the_flow_and_the_line_is_off_by_one_over_n(x64):
   process = PROCESS['edm']()
   jump, teacher = closed.jump(process, end=0.01), lambda roles: closed.target().denoiser(process)
   slopes = {}
-  for name, segment in (('heun', solver(process, teacher)), ('line', data_line(process))):
+  for name, segment in (('heun', by_solver(process, teacher)), ('line', data_line(process))):
     for n in (10, 160):
       law = pairs.neighbours(pairs.constantly(n))
       slopes[name, n] = at_rest(flow_map(jump, law, segment, distance=distances.l2(), target='student'), {})[1]
@@ -75,7 +75,7 @@ def test_many_steps_of_the_teacher_are_its_steps_one_by_one(x64):
   target = ring()
   teacher = lambda roles: target.denoiser(process)  # noqa: E731
   ladder = pairs.Ladder(process)
-  many, single = solver(process, teacher, most=5, ladder=(n, 7.0)), solver(process, teacher)
+  many, single = by_solver(process, teacher, most=5, ladder=(n, 7.0)), by_solver(process, teacher)
   x = jnp.asarray(np.random.default_rng(0).standard_normal((6, 2)))
   point = lambda x: type('P', (), dict(x=x, cond=None))()  # noqa: E731
   first, length = np.array([12, 9, 7, 5, 3, 1]), np.array([5, 4, 3, 2, 1, 1])

@@ -22,13 +22,13 @@ def made(process, ts, gamma, end=0.0, guided=lambda denoise: denoise):
 def test_exact_jumps_compose_and_noise_keeps_the_law(make):
   """gamma 0: as one jump, whatever the levels. gamma .5 and 1: the mean and deviation of the data."""
   process = make()
-  t = float(process.t_max)
+  t, end = float(process.t_max), float(process.t_min)
   key = keys.per_sample(jax.random.key(0), 20_000)
   levels = (t, 0.7 * t, 0.3 * t, 0.1 * t)
-  one = made(process, (t,), 0.0)(key)
-  np.testing.assert_allclose(made(process, levels, 0.0)(key), one, atol=2e-3)
+  one = made(process, (t,), 0.0, end)(key)
+  np.testing.assert_allclose(made(process, levels, 0.0, end)(key), one, atol=2e-3)
   for gamma in (0.5, 1.0):
-    x = made(process, levels, gamma)(key)
+    x = made(process, levels, gamma, end)(key)
     assert not np.allclose(x, one, atol=0.1)
     np.testing.assert_allclose([x.mean(), x.std()], [one.mean(), one.std()], atol=0.015)
   np.testing.assert_allclose(one.std(), closed.VAR**0.5, rtol=0.05)

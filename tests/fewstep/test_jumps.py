@@ -122,5 +122,5 @@ def test_refusals():
     fewstep.shortcut(parts(target, flow, 'v', net=one))
   with pytest.raises(InputError, match='loss.kind: got one that is told the time'):
     fewstep.continuous_consistency(parts(target, edm(), 'v', net=one))
-  with pytest.raises(InputError, match='method: got heun on a process whose'):
+  with pytest.raises(InputError, match='solver: got heun on a process whose'):
     fewstep.consistency_distillation(parts(target, flow, 'velocity', net=one))

@@ -11,7 +11,7 @@ from diffjax import fewstep, kinds, nets
 from diffjax.fewstep import distances, pairs
 from diffjax.fewstep.flow_map import flow_map
 from diffjax.fewstep.jumps import jump_from
-from diffjax.fewstep.segments import solver
+from diffjax.fewstep.segments import by_solver
 from diffjax.fewstep.trajectory import to_the_end
 from diffjax.solvers import grids
 
@@ -32,8 +32,8 @@ def test_one_step_to_the_end_is_consistency_distillation():
   law, l2 = pairs.neighbours(pairs.constantly(17)), distances.l2()
   process = jump.process
   teacher = lambda roles: ring().denoiser(process)  # noqa: E731
-  steps = solver(process, teacher, most=6, ladder=(17, 7.0))
-  distilled = flow_map(jump, law, solver(process, teacher), distance=l2, target='student')
+  steps = by_solver(process, teacher, most=6, ladder=(17, 7.0))
+  distilled = flow_map(jump, law, by_solver(process, teacher), distance=l2, target='student')
   want = distilled(roles, batch, key)[0]
   for project in (None, to_the_end(jump, 'target')):
     own = flow_map(jump, law, steps, distance=l2, target='student', project=project)
