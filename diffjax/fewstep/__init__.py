@@ -1,13 +1,29 @@
 """Few-step generation: students of a teacher, or of data alone, that need one or a few evaluations a sample."""
 
+from diffjax.fewstep.consistency import (
+  consistency_distillation,
+  consistency_training,
+  improved_consistency_training,
+)
+from diffjax.fewstep.continuous import continuous_consistency
 from diffjax.fewstep.guided import guided
+from diffjax.fewstep.mean_flow import mean_flow
 from diffjax.fewstep.prodiff import prodiff
 from diffjax.fewstep.progressive import progressive
 from diffjax.fewstep.reflow import reflow
+from diffjax.fewstep.shortcut import shortcut
+from diffjax.fewstep.trajectory import consistency_trajectory
 
 __all__ = [
+  'consistency_distillation',
+  'consistency_trajectory',
+  'consistency_training',
+  'continuous_consistency',
   'guided',
+  'improved_consistency_training',
+  'mean_flow',
   'prodiff',
   'progressive',
   'reflow',
+  'shortcut',
 ]

@@ -109,12 +109,12 @@ class UNet(nn.Module):
   x (B, H, W, C), H and W divisible by 2^(len(channel_mult) - 1); t (B,), the embedding coordinate, or with times=2
   (t, s) (B, 2), from where to where a jump leads (t alone is both; Dense_0 starts at zero, so that s does); cond
   labels (B,) in 0 .. classes or None, or {'label': such labels, 'augment': (B, augment) what was done to the clean
-  images}, of which zeros, nothing, are meant without it; key None or a batch of B keys for dropout. InputError for an image that does not
-  halve, an attention resolution that never occurs, or a label of either kind for a network without. embedded(t) is
-  `sincos` of t to w numbers, or with embedding 'fourier' `gaussian_fourier` of 4 t to 2w: of log(sigma / alpha) where t
-  is a quarter of that, as processes timed by their noise and kind 'edm' hand over. Weights, statistics, softmax and
-  output are float32, other activations `dtype`; `remat` recomputes every block in the backward pass
-  (`layers.rematted`). Hooks: 'middle_attention', 'down{i}_{j}_attention', 'up{i}_{j}_attention'.
+  images}, of which zeros, nothing, are meant without it; key None or a batch of B keys for dropout. InputError for an
+  image that does not halve, an attention resolution that never occurs, or a label of either kind for a network
+  without. embedded(t) is `sincos` of t to w numbers, or with embedding 'fourier' `gaussian_fourier` of 4 t to 2w: of
+  log(sigma / alpha) where t is a quarter of that, as processes timed by their noise and kind 'edm' hand over.
+  Weights, statistics, softmax and output are float32, other activations `dtype`; `remat` recomputes every block in
+  the backward pass (`layers.rematted`). Hooks: 'middle_attention', 'down{i}_{j}_attention', 'up{i}_{j}_attention'.
   Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head'; hooks' names + '/out'.
   arXiv:2011.13456 appendix H, arXiv:2206.00364 appendix F.2
   """

@@ -97,7 +97,8 @@ class Method:
   """Phases in the order in which a step takes them; later ones see what earlier ones moved.
 
   Attributes:
-    copies: role -> role or `Copy` it begins as. Made inside jit(init): an alias would die when the state is donated.
+    copies: role -> role or `Copy` it begins as, of a role that is there before it. Made inside jit(init): an alias
+      would die when the state is donated.
     averaged: the roles whose moving averages are kept for sampling; the first phase's unless given.
     init: key -> role -> params, of every role that is neither a copy nor loaded.
     loads: the roles, of 'teacher' and 'base', that begin as the weights of the run which the config names so.
@@ -129,9 +130,10 @@ class Method:
     names = [phase.name for phase in phases]
     if not phases or len(set(names)) < len(names):
       raise InputError(f'phases: got {names}; allowed: at least one, each of another name (give Phase(..., name=))')
-    chained = [role for role, made in self.copied.items() if made.source in self.copies]
-    if chained:
-      raise InputError(f'copies: {chained} are made from copies; allowed: a source that init gives')
+    places = list(self.copies)
+    early = [role for i, role in enumerate(places) if self.copied[role].source in places[i:]]
+    if early:
+      raise InputError(f'copies: {early} are made from copies that come later; allowed: a source that is there before')
     twice = sorted({*self.copies, *self.loads} & set(self.buffers) | set(self.copies) & set(self.loads))
     if twice:
       raise InputError(f'copies, loads, buffers: got {twice} in two of them; allowed: one beginning each')

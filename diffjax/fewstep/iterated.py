@@ -1,0 +1,126 @@
+"""The generator of jumps: from noise to data by a few of them, with fresh noise between or none."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+from diffjax import keys, labels
+from diffjax.contracts import Cond, Data, KeyBatch, Params
+from diffjax.errors import InputError
+from diffjax.fewstep.jumps import Jump
+from diffjax.methods.parts import Parts, Sampling
+from diffjax.noise_levels import checked
+from diffjax.solvers import renoise
+
+__all__ = ['Iterated', 'drawing', 'iterated']
+
+
+class Iterated(struct.PyTreeNode):
+  """x = J(x, t_k -> u_k), then noise from u_k up to t_{k+1}; the last jump ends at the jump's end.
+
+  On EDM's process u_k = sqrt(1 - gamma^2) t_{k+1}, elsewhere that share of sigma / alpha. gamma 1 jumps to the end each
+  time and forgets where it was, gamma 0 follows the flow.   arXiv:2303.01469 Alg. 1, arXiv:2310.02279 Alg. 2
+
+  Attributes:
+    params: of the network.
+    jump: what is iterated.
+    rows: (n,) each: from where each jump goes, to where, and up to where noise follows.
+    law: the time at which x begins, and the mean and deviation of the data, 0 where they are not known.
+    shape: of one sample.
+  """
+
+  params: Params
+  jump: Jump
+  rows: tuple[Array, Array, Array]
+  law: tuple[Array, Array, Array]
+  shape: tuple[int, ...] = struct.field(pytree_node=False)
+
+  @property
+  def nfe(self) -> int:
+    """Jumps of a sample."""
+    return len(self.rows[0])
+
+  @property
+  def cost(self) -> float:
+    """Forwards of a sample."""
+    return float(self.nfe)
+
+  @property
+  def times(self) -> np.ndarray:
+    """The time from which each jump goes."""
+    return np.asarray(self.rows[0])
+
+  def check_cond(self, cond: Cond, field: str = 'cond') -> None:
+    """Raises InputError for labels that the network does not have."""
+    labels.check(cond, getattr(getattr(self.jump.net, 'module', None), 'classes', 0), field)
+
+  def __call__(self, key_batch: KeyBatch, cond: Cond = None) -> Data:
+    """The samples, one a key."""
+    return self._run(key_batch, cond, shown=False)[0]
+
+  def path(self, key_batch: KeyBatch, cond: Cond = None) -> tuple[Data, tuple[Data, Data]]:
+    """The samples, the points before each jump and where a jump to the end would have led, (n, B, ...) each."""
+    return self._run(key_batch, cond, shown=True)
+
+  def _run(self, key_batch: KeyBatch, cond: Cond, shown: bool) -> tuple[Data, Any]:
+    begin, own = keys.split(key_batch, 2)
+    process = self.jump.process
+    like = jax.ShapeDtypeStruct((len(key_batch), *self.shape), jnp.float32)
+    x = process.start(begin, like, *self.law)
+
+    def step(x: Array, row: tuple) -> tuple[Array, Any]:
+      (t, u, up), i = row
+      seen = (x, self.jump(self.params, x, t, self.jump.end, cond)) if shown else ()
+      x = self.jump(self.params, x, t, u, cond)
+      noised = renoise(process, x, u, up, keys.normal(keys.fold(own, i), x))
+      return jnp.where(up > u, noised, x), seen
+
+    return jax.lax.scan(step, x, (self.rows, jnp.arange(self.nfe)))
+
+
+def iterated(parts: Parts, jump: Jump, params: Params, sampling: Sampling, gamma: float = 1.0) -> Iterated:
+  """A recipe's generator: `sampling.steps` jumps between the times of `sampling.grid`, the last to the jump's end.
+
+  Raises:
+    InputError: gamma outside [0, 1], guidance, which jumps do not take, or a jump from before their end.
+  """
+  if not 0 <= gamma <= 1:
+    raise InputError(f'gamma: got {gamma}; allowed: 0, the flow, to 1, fresh noise before each jump')
+  if sampling.guided(jump) is not jump:  # type: ignore[arg-type]
+    raise InputError('guidance: got some; allowed: none, since jumps are guided when they are trained')
+  end, process = float(jump.end), jump.process
+  ts = checked(process, sampling.grid())[:-1]
+  if ts[-1] <= end * (1 + 1e-6):
+    raise InputError(f'grid: got a jump from {ts[-1]:.4g}; allowed: times above {end:.4g}, where jumps end (the grids '
+                     'uniform and noise_share keep above it)')  # fmt: skip
+  up = np.append(ts[1:], end)
+  u = np.maximum(_landing(process, up, gamma), end)
+  u[-1] = end
+  mean, std = (0.0, 0.0) if sampling.data is None else (sampling.data.mean, sampling.data.std)
+  law = tuple(jnp.asarray(leaf, float) for leaf in (ts[0], mean, std))
+  rows = tuple(jnp.asarray(leaf, float) for leaf in (ts, u, up))
+  return Iterated(params, jump, rows, law, parts.shape)
+
+
+def _landing(process: Any, up: np.ndarray, gamma: float) -> np.ndarray:
+  """Where a jump lands before noise leads up to these times."""
+  if gamma == 0:
+    return up.copy()
+  if gamma == 1:
+    return np.zeros_like(up)
+  lam = process.lam(jnp.asarray(up)) - 0.5 * np.log1p(-(gamma**2))
+  return np.asarray(process.lam_inverse(lam), np.float64)
+
+
+def drawing(parts: Parts, jump: Jump, gamma: float = 1.0) -> Callable[..., Iterated]:
+  """The generator of a method whose student is a jump."""
+
+  def generator(roles: Mapping[str, Any], sampling: Sampling) -> Iterated:
+    return iterated(parts, jump, roles['student'], sampling, gamma)
+
+  return generator
