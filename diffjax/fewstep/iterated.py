@@ -15,12 +15,13 @@ from diffjax.errors import InputError
 from diffjax.fewstep.jumps import Jump
 from diffjax.methods.parts import Parts, Sampling
 from diffjax.noise_levels import checked
+from diffjax.pytree import PyTree
 from diffjax.solvers import renoise
 
 __all__ = ['Iterated', 'drawing', 'iterated']
 
 
-class Iterated(struct.PyTreeNode):
+class Iterated(PyTree):
   """x = J(x, t_k -> u_k), then noise from u_k up to t_{k+1}; the last jump ends at the jump's end.
 
   On EDM's process u_k = sqrt(1 - gamma^2) t_{k+1}, elsewhere that share of sigma / alpha. gamma 1 jumps to the end each

@@ -21,6 +21,7 @@ from diffjax.errors import InputError
 from diffjax.kinds import Kind
 from diffjax.methods.parts import Parts, Source
 from diffjax.process import Process, expand
+from diffjax.pytree import PyTree
 
 __all__ = ['Jump', 'boundary', 'fitting', 'jump_from', 'through', 'transfer_of']
 
@@ -85,7 +86,7 @@ class Slowed(NamedTuple):
     return self.net(params, x, t / self.factor, cond, key)
 
 
-class Jump(struct.PyTreeNode):
+class Jump(PyTree):
   """A network as a jump: (params, x_t, t, s) -> x_s.
 
   Attributes:

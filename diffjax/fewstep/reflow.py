@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax import Array
 
 from diffjax import guidance, keys, solvers
@@ -18,6 +17,7 @@ from diffjax.fewstep.starts import loads, same_network
 from diffjax.methods import Parts, Sampling, Solved, Source, under_solver
 from diffjax.prediction import Denoise, Denoiser
 from diffjax.process import Process
+from diffjax.pytree import PyTree
 from diffjax.solvers import Solver, grids
 from diffjax.train.roles import Buffer, Method, Phase
 
@@ -90,7 +90,7 @@ def reflow(
   )
 
 
-class Pairs(struct.PyTreeNode):
+class Pairs(PyTree):
   """Noise z and the samples x it was taken to (pool, ...), their labels, and how many are of the present stage."""
 
   z: Array

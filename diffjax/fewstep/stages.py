@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import struct
 from jax import Array
 
 from diffjax.errors import InputError
+from diffjax.pytree import PyTree
 from diffjax.train.roles import Buffer
 
 __all__ = ['Plan', 'Tutor', 'halvings', 'plan', 'restarted', 'tutor']
@@ -31,7 +31,7 @@ class Plan(NamedTuple):
     return jnp.sum(step >= jnp.asarray(self.starts[1:], jnp.int32), dtype=jnp.int32)
 
 
-class Tutor(struct.PyTreeNode):
+class Tutor(PyTree):
   """What the tutor's buffer holds: the number of the step, from 0, and the student's weights when its stage began."""
 
   step: Array
