@@ -1,7 +1,7 @@
 """UniDiffuser: one transformer for several modalities, each noisy to its own time."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +86,7 @@ class UniDiffuser(nn.Module):
   Options, taps and hooks as in `UViT`.   arXiv:2303.06555
   """
 
+  several_modalities: ClassVar[bool] = True  # x is a dict by name
   depth: int
   width: int
   heads: int

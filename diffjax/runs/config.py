@@ -37,7 +37,7 @@ class ConfigError(InputError):
 def defaults() -> ConfigDict:
   """Every section of a config with its default; a section with a `name` takes the options of what it names.
 
-  method: the recipe (`diffjax.methods`), by default the one of the name of `loss`, or of denoising.
+  method: the recipe (`diffjax.methods`); of denoising and modalities the one that `loss` is of.
   teacher, base: what a recipe builds on: the run in a directory, with its average `ema` (-1: the weights themselves) at
     `step` (-1: the newest), or a closed-form `target`. `config` and `digest` are filled in when a run begins.
   sampling.guidance: what is laid over the denoiser, in order; `guidance_scale` with `interval`, and `threshold`, are
@@ -73,6 +73,9 @@ OPEN = ('data', 'process', 'net', 'loss', 'loss.kind', 'loss.times', 'loss.weigh
         'base.target', 'train.optimiser', 'sampling.solver', 'sampling.grid', 'sampling.observation', 'sampling.reward',
         'sampling.steering')  # fmt: skip
 """Sections whose further keys are options of what they name."""
+
+
+ONE_NETWORK = ('denoising', 'modalities')
 
 
 def from_file(path: str) -> ConfigDict:
@@ -142,11 +145,11 @@ def checked(config: ConfigDict | Mapping) -> ConfigDict:
   Raises:
     ConfigError: a key that no section has (the nearest one is named), or a value of another type.
   """
-  done, given = defaults(), _plain(config)
-  for key, value in given.items():
+  done = defaults()
+  for key, value in _plain(config).items():
     _merge(done, key, value, '')
-  if 'method' not in given and done.loss.name == 'modalities':
-    done.method.name = done.loss.name  # a loss with a recipe of its own
+  if done.method.name in ONE_NETWORK:  # each is the recipe of the loss of its name
+    done.method.name = done.loss.name if done.loss.name in ONE_NETWORK else 'denoising'
   return done
 
 

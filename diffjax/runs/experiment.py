@@ -207,6 +207,9 @@ def build(config: ConfigDict) -> Experiment:
   kind = named('loss.kind', registry(kinds), config.loss.get('kind', 'v'))
   net = named('net', registry(nets, ('dit', 'edm2', 'mlp', 'unet', 'unidiffuser', 'uvit')), config.net, classes=classes)
   _check_loading(config, net, shape)
+  if getattr(net.module, 'several_modalities', False) != isinstance(shape, dict):
+    raise ConfigError(f'config.data.shape: got {shape} with net {config.net.name}; allowed: a dict of shapes by name '
+                      'for a network of several modalities (unidiffuser), one shape for all others')  # fmt: skip
   parts = Parts(
     process, kind, net, shape, classes,
     loss=_loss(config, process, kind, net, classes),

@@ -37,7 +37,7 @@ def test_images_have_the_protocol_to_the_last_bit():
   train = DataSet('digits/train', Arrays(images, classes), (8, 8, 1), 10)
   held, labels, samples = held[:80], labels[:80], held[80:160]
   plain = protocol.evaluate(
-    samples, labels, (held, labels), train, digits.feature_function(), digits.labels, subsets=2, draws=3
+    samples, labels, (held, labels), train, digits.feature_function(), classify=digits.labels, subsets=2, draws=3
   )
   batch = {'x': held, 'cond': labels}
   assert metrics.report('images', samples, batch, train, name='digits', subsets=2, draws=3) == plain

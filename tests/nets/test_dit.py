@@ -31,7 +31,7 @@ def count(net, x):
 def test_count_of_the_paper(size, patch, millions):
   """Table 4, latents 32 x 32 x 4 with learned variances; nothing is allocated."""
   x = jnp.zeros((1, 32, 32, 4))
-  assert round(count(dit(size, patch, classes=1000, out_channels=8, scan=True), x) / 1e6) == millions
+  assert round(count(dit(size, patch=patch, classes=1000, out_channels=8, scan=True), x) / 1e6) == millions
 
 
 def test_count_of_the_release():
