@@ -12,7 +12,7 @@ from diffjax.runs.config import from_file, override
 from diffjax.runs.experiment import build
 
 CONFIGS = {'progressive': 16, 'prodiff': 4, 'guided': 16, 'reflow': 6}  # a few steps, some in each stage
-SMALL = ['net.width=4', 'train.batch=8', 'train.save_every=4', 'evaluation.n=20', 'mesh.cpu_devices=0']
+SMALL = ['net.width=4', 'train.batch=8', 'train.save_every=4', 'evaluation.n=40', 'mesh.cpu_devices=0']
 
 
 def line(name, home, steps, *changes):
