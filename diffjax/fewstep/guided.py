@@ -72,7 +72,7 @@ def guided(
   counts, reach = halvings(start, end), 2 if stochastic else 1
   cut = plan(parts.steps, 1 + len(counts), stages)
   coarse = 1.0 if process.by_noise or parts.kind.by_noise else 1000.0
-  told = dataclasses.replace(parts, net=Scaled(parts.net, tuple(scales), coarse))
+  told = dataclasses.replace(parts, net=Scaled(parts.net, (scales[0], scales[1]), coarse))
   shapes = jax.eval_shape(parts.init, jax.random.key(0))
   begins_as = fits(parts, teacher)
 

@@ -99,11 +99,11 @@ def restarted(make: Callable[[int], optax.GradientTransformation], stages: Plan)
   def init(params: Any) -> _Restarted:
     return _Restarted(jnp.zeros((), jnp.int32), inner[0].init(params))
 
-  def update(grads: Any, state: _Restarted, params: Any = None) -> tuple[Any, _Restarted]:
+  def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
     begins = jnp.any(state.count == jnp.asarray(stages.starts, jnp.int32))
     own = jax.lax.cond(begins, lambda: inner[0].init(params), lambda: state.inner)
     branches = [optimiser.update for optimiser in inner]
-    updates, own = jax.lax.switch(which[stages.stage(state.count)], branches, grads, own, params)
+    updates, own = jax.lax.switch(which[stages.stage(state.count)], branches, updates, own, params)
     return updates, _Restarted(state.count + 1, own)
 
   return optax.GradientTransformation(init, update)

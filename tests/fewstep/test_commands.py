@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from diffjax.cli import main
+from diffjax.runs import record
 from diffjax.runs.config import from_file, override
 from diffjax.runs.experiment import build
 
 CONFIGS = {'progressive': 16, 'prodiff': 4, 'guided': 16, 'reflow': 6}  # a few steps, some in each stage
-SMALL = ['net.width=4', 'train.batch=8', 'train.save_every=4', 'evaluation.n=20', 'mesh.cpu_devices=0']
+SMALL = ['net.width=4', 'train.batch=8', 'train.save_every=4', 'evaluation.n=40', 'mesh.cpu_devices=0']
 
 
 def line(name, home, steps, *changes):
@@ -45,9 +46,11 @@ def test_trains_samples_and_evaluates(name, home):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_the_configs_are_built_and_begin_as_their_teacher(name, home):
+def test_the_configs_are_built_and_begin_as_their_teacher(name, tmp_path):
   """All but the straight flow, which is another process, and the one that predicts the data, begin as the teacher."""
-  path, *changes = line(name, home, 2000)
+  told = override(from_file('experiments/configs/digits.py'), [f'--config.{change}' for change in SMALL])
+  record.claim(f'{tmp_path}/teacher', told)
+  path, *changes = line(name, tmp_path, 2000)
   experiment = build(override(from_file(path.removeprefix('--config=')), changes))
   assert bool(experiment.method.copies) == (name in ('progressive', 'guided'))
   assert set(experiment.roles()) == {'student', 'teacher'}
