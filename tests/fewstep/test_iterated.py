@@ -1,5 +1,7 @@
 """The generator of jumps, with the exact flow map of a Gaussian."""
 
+from types import SimpleNamespace
+
 import closed
 import jax
 import numpy as np
