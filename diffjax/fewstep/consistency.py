@@ -128,7 +128,7 @@ def improved_consistency_training(
   options = dict(
     first=first, last=last, rho=rho, distance=distance or 'pseudo_huber', doubled=doubled, weighted=weighted
   )
-  return _trained(parts, options, normal=tuple(normal) if normal else None, decay=None if stopped else decay)
+  return _trained(parts, options, normal=normal or None, decay=None if stopped else decay)
 
 
 def _trained(

@@ -61,7 +61,7 @@ def continuous_consistency(
     raise InputError(f'taught_by, warm_up, warm: got {taught_by!r}, {warm_up}, {warm}; allowed: teacher or data, at '
                      'least 1, and warm with a teacher and without balanced_levels')  # fmt: skip
   source, teacher = taught(parts, scale) if taught_by == 'teacher' else (None, None)
-  if warm:
+  if warm and source is not None:
     fitting(parts, source)
   jump = jump_from(parts, end=0.0)
 

@@ -103,8 +103,8 @@ def iterated(parts: Parts, jump: Jump, params: Params, sampling: Sampling, gamma
   u = np.maximum(_landing(process, up, gamma), end)
   u[-1] = end
   mean, std = (0.0, 0.0) if sampling.data is None else (sampling.data.mean, sampling.data.std)
-  law = tuple(jnp.asarray(leaf, float) for leaf in (ts[0], mean, std))
-  rows = tuple(jnp.asarray(leaf, float) for leaf in (ts, u, up))
+  law = jnp.asarray(ts[0], float), jnp.asarray(mean, float), jnp.asarray(std, float)
+  rows = jnp.asarray(ts, float), jnp.asarray(u, float), jnp.asarray(up, float)
   return Iterated(params, jump, rows, law, parts.shape)
 
 

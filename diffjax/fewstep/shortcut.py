@@ -1,5 +1,7 @@
 """Shortcut models: one step of a size is two steps of half that size, down to a finest step that data teach."""
 
+from functools import partial
+
 from diffjax.errors import InputError
 from diffjax.fewstep import distances, pairs
 from diffjax.fewstep.flow_map import flow_map, inverse_span, rows_split
@@ -39,9 +41,9 @@ def shortcut(
   if not 0 < share < 1:
     raise InputError(f'share: got {share}; allowed: between 0 and 1')
   jump = jump_from(parts, paired=True, end=0.0, slow=slow)
-  of_velocity = dict(distance=distances.l2(), weight=inverse_span)
-  halves = flow_map(jump, pairs.dyadic(depth), by_jump(jump, 'target'), **of_velocity)
-  finest = flow_map(jump, pairs.dyadic(depth, finest=True), data_line(parts.process), target='student', **of_velocity)
+  of_velocity = partial(flow_map, jump, distance=distances.l2(), weight=inverse_span)
+  halves = of_velocity(pairs.dyadic(depth), by_jump(jump, 'target'))
+  finest = of_velocity(pairs.dyadic(depth, finest=True), data_line(parts.process), target='student')
   return Method(
     phases=(Phase('student', rows_split(halves, finest, share), parts.optimiser()),),
     copies={'target': Copy('student', constant(decay))},
