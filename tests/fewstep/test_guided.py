@@ -153,7 +153,7 @@ def test_acceptance_on_the_ring():
   """Parity of the mode as the label. Bounds of the specification, stated there as targets.
 
   In four steps half the teacher's own distance, in four steps, from what it draws in 64; the scale raises the posterior
-  of the class; after the first stage E|x0_student - guided|^2 <= .02 E|guided|^2 at each scale and three times.
+  of the class.
   """
   n, steps = 10000, 4800
   exact, wide = PARITY.denoiser(COSINE), net(width=128, depth=3)
@@ -176,14 +176,23 @@ def test_acceptance_on_the_ring():
   print('guided, class posterior', posterior)
   assert max(ratios) <= 0.5 and sorted(posterior) == posterior
 
-  first = fewstep.guided(parts(steps // 2, wide, rate=1e-3), start=2, end=1, stages=(steps // 2 - 1, 1))
-  roles = trained(first, PARITY, steps // 2 - 1, 256, labelled=True)
+
+@pytest.mark.slow
+def test_acceptance_of_the_first_stage_on_the_ring():
+  """E|x0_student - guided|^2 <= .02 E|guided|^2 at each scale and three noise levels, the specification's target."""
+  n, steps = 10000, 5000
+  exact = PARITY.denoiser(COSINE)
+  made = parts(steps + 1, net(width=128, depth=3), rate=1e-3)
+  method = fewstep.guided(made, start=2, end=1, stages=(steps, 1))
+  roles = trained(method, PARITY, steps, 512, labelled=True)
+  label, z = jnp.arange(n) % 2, keys.normal(keys.per_sample(jax.random.key(8), n), jnp.zeros((n, 2)))
   x0 = PARITY.sample(keys.per_sample(jax.random.key(9), n), label)
+  errors = {}
   for scale in (1.0, 2.0, 4.0):
-    for t in (0.2, 0.5, 0.8):  # noise levels .33, 1.04 and 3.2 of the cosine schedule
+    for t in (0.2, 0.5, 0.8):  # sigma / alpha is .33, 1.0 and 3.1
       x = COSINE.perturb(x0, z, t)
       want = guidance.cfg(exact, scale)(x, t, label).x0
-      said = AtScale(first.generator(roles, sampling(1, scale)).denoise.denoise, scale)(x, t, label).x0
-      error = float(jnp.sum((said - want) ** 2) / jnp.sum(want**2))
-      print(f'guided, first stage, scale {scale:g}, t {t}: relative error {error:.4f}')
-      assert error <= 0.02
+      said = method.generator(roles, sampling(1, scale)).denoise(x, t, label).x0
+      errors[scale, t] = float(jnp.sum((said - want) ** 2) / jnp.sum(want**2))
+  print('guided, first stage, relative errors by scale and t:', errors)
+  assert max(errors.values()) <= 0.02, errors
