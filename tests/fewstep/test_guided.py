@@ -180,7 +180,7 @@ def test_acceptance_on_the_ring():
 @pytest.mark.slow
 def test_acceptance_of_the_first_stage_on_the_ring():
   """E|x0_student - guided|^2 <= .02 E|guided|^2 at each scale and three noise levels, the specification's target."""
-  n, steps = 10000, 5000
+  n, steps = 10000, 8000  # at 5000 the worst of nine, scale 1 at the most noise, is .0205; 8000 has not been run
   exact = PARITY.denoiser(COSINE)
   made = parts(steps + 1, net(width=128, depth=3), rate=1e-3)
   method = fewstep.guided(made, start=2, end=1, stages=(steps, 1))
