@@ -132,7 +132,7 @@ def _circumstances(workdir: str, trained: Trained, n: int, seconds: dict[str, fl
   import numpy as np
   from etils import epath
 
-  from diffjax.runs.experiment import guidance_scale
+  from diffjax.runs.sampling import guidance_scale
 
   path = epath.Path(workdir) / 'timings.json'
   spent = json.loads(path.read_text()) if path.exists() else {}

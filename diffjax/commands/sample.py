@@ -56,7 +56,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Draw samples and write them with a picture, or part by part."""
   from diffjax.keys import check_seed
   from diffjax.runs import record
-  from diffjax.runs.experiment import guidance_scale
+  from diffjax.runs.sampling import guidance_scale
 
   check_seed(options.seed)
   config = record.read_config(options.workdir)

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   trained = network(options.workdir, [*overrides, f'--config.sampling.steps={options.nfe}'], options.step)
   experiment, process = trained.experiment, trained.experiment.process
   from diffjax import finite, search
-  from diffjax.runs.experiment import guidance_scale
+  from diffjax.runs.sampling import guidance_scale
   from diffjax.solvers import Table
   from diffjax.solvers.solver_file import write
 

@@ -44,7 +44,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   import jax
 
   from diffjax import statistics
-  from diffjax.runs.experiment import guidance_scale
+  from diffjax.runs.sampling import guidance_scale
   from diffjax.train import log, sharding
 
   parts = mesh.shape['data'] * mesh.shape['fsdp']

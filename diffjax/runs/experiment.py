@@ -10,26 +10,23 @@ import jax
 import numpy as np
 from jax import Array
 
-from diffjax import exact, guidance, keys, kinds, losses, methods, nets, schedules, solvers, statistics
+from diffjax import exact, keys, kinds, losses, methods, nets, schedules
 from diffjax.data.augment import FEATURES
 from diffjax.kinds import Kind
 from diffjax.losses import times, weights
 from diffjax.methods import Generator, Parts, Sampling, Source
 from diffjax.nets import Apply
-from diffjax.paths import place
-from diffjax.prediction import Denoise, Denoiser, network_of
+from diffjax.prediction import Denoise, Denoiser
 from diffjax.process import Process
+from diffjax.runs import sampling
 from diffjax.runs.config import ConfigDict, ConfigError, checked, named, refused, registry
 from diffjax.runs.record import read_config
 from diffjax.runs.spread import overall, spread
-from diffjax.solvers import grids
 from diffjax.train import ema, optimiser, rules
 from diffjax.train.roles import Method
 
-__all__ = ['Experiment', 'build', 'count', 'guidance_scale', 'guidance_specs']
+__all__ = ['Experiment', 'build', 'count']
 
-NULLED = ('cfg', 'cfgpp')  # transforms that ask the network under its null condition
-TRANSFORMS = (*NULLED, 'dynamic_threshold', 'threshold', 'time_shift')
 TARGETS = ('ring8',)
 
 
@@ -117,23 +114,19 @@ class Experiment:
       raise ConfigError(
         f'config.method: got {self.config.method.name}, which draws nothing; allowed here: one that does'
       )
-    sampling = Sampling(
+    asked = Sampling(
       steps=self.config.sampling.steps,
-      grid=self._times,
+      grid=lambda: sampling.times(self.config.sampling, self.process),
       solver=(lambda: self.solver(workdir)) if solver is None else (lambda: solver),
       guided=self.guided,
       data=self.spread(workdir),
-      scale=guidance_scale(self.config.sampling),
+      scale=sampling.guidance_scale(self.config.sampling),
     )
-    return refused('sampling', self.method.generator, roles, sampling)
+    return refused('sampling', self.method.generator, roles, asked)
 
   def guided(self, denoise: Denoise) -> Denoise:
     """The denoiser under what `config.sampling` says of guidance and thresholds, in order."""
-    for field, spec in guidance_specs(self.config.sampling):
-      if spec['name'] in NULLED:
-        _check_null(denoise, field, spec)
-      denoise = named(field, registry(guidance, TRANSFORMS), spec, denoise)
-    return denoise
+    return sampling.guided(self.config.sampling, denoise)
 
   def spread(self, workdir: str | None) -> Any:
     """The mean and deviation of the run's data, by modality where there are several; None where it keeps none."""
@@ -144,52 +137,10 @@ class Experiment:
 
     A grid or solver that asks for the data's deviation, and is given none by the config, has the run's.
 
-    With `teleport` it runs from the first time of the grid where sigma / alpha is not above that level. What lies
-    before is leapt over in closed form, along the flow of the Gaussian of the data, labels and guidance aside.
-
     Raises:
       ConfigError: it uses statistics that are not there, or are another process's, data's or guidance scale's.
     """
-    s = self.config.sampling
-    needs = solvers.with_statistics.get(s.solver.name)
-    std = overall(self.spread(workdir))
-    solver = self._laid_out(None if needs is None else self._statistics(needs, workdir), std)
-    return solvers.teleport(solver, self.process, self._statistics('gaussian', workdir)) if s.teleport else solver
-
-  def check_solver(self) -> Any:
-    """The solver of `config.sampling` on its grid, with statistics of no run: whether all names and numbers fit."""
-    needs = solvers.with_statistics.get(self.config.sampling.solver.name)
-    return self._laid_out(None if needs is None else statistics.NEUTRAL[needs](self.process))
-
-  def _times(self, std: float | None = None) -> Array:
-    s = self.config.sampling
-    return named('sampling.grid', registry(grids), _told(grids, s.grid, std), self.process, s.steps)
-
-  def _laid_out(self, known: Any, std: float | None = None) -> Any:
-    s, ts = self.config.sampling, self._times(std)
-    if s.teleport:
-      ts = refused('sampling.teleport', grids.late, self.process, ts, s.teleport)
-    names = (*solvers.tables.__all__, *solvers.with_statistics, *solvers.own_step)
-    given = () if known is None else (known,)
-    return named('sampling.solver', registry(solvers, names), _told(solvers, s.solver, std), self.process, ts, *given)
-
-  def _statistics(self, kind: str, workdir: str | None) -> Any:
-    s, path = self.config.sampling, f'{workdir}/statistics/{kind}.npz'
-    field, user = ('teleport', 'a leap') if kind == 'gaussian' else ('solver', s.solver.name)
-    command = f'diffjax statistics --workdir={workdir or "WORKDIR"}'
-    if workdir is None or not place(path).exists():
-      raise ConfigError(f'config.sampling.{field}: {user} needs the statistics of a trained run, and '
-                        f'{path} is not there; {command} makes them')  # fmt: skip
-    found = refused(f'sampling.{field}', statistics.load, path, statistics.KINDS[kind])
-    shape = getattr(found, 'shape', ())
-    if shape not in ((), self.shape):
-      raise ConfigError(f'config.data.shape: got {self.shape}; allowed with {path}: {shape}')
-    asked = guidance_scale(s)
-    scale = float(getattr(found, 'scale', asked))  # the data's Gaussian has none
-    if scale != asked:
-      raise ConfigError(f'config.sampling.guidance_scale: got {asked:g}; allowed with {path}: {scale:g}, of '
-                        f'which it is; {command} --scale={asked:g} makes those of this one')  # fmt: skip
-    return found
+    return sampling.solver(self.config.sampling, self.parts, workdir, overall(self.spread(workdir)))
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -241,7 +192,7 @@ def build(config: ConfigDict) -> Experiment:
       named(f'sampling.{field}', dict(none=dict), config.sampling[field])
   roles = experiment.roles()
   if method.denoiser:
-    solver = experiment.check_solver()
+    solver = sampling.solver_of_no_run(config.sampling, process)
     if kind.needs_signal and not np.isfinite(float(process.lam(float(np.asarray(solver.rows.t)[0])))):
       raise ConfigError(f'config.loss.kind: got {config.loss.kind!r}; allowed on {config.process.name}, whose alpha '
                         'reaches 0: x0, v, velocity, edm')  # fmt: skip
@@ -270,58 +221,9 @@ def _source(config: ConfigDict, field: str, process: Process) -> Source | None:
   )  # fmt: skip
 
 
-def guidance_scale(sampling: ConfigDict) -> float:
-  """The scale of the guidance that `config.sampling` asks for; 1 without any."""
-  scales = [spec.get('scale', 1.0) for _, spec in guidance_specs(sampling) if spec['name'] in NULLED]
-  return float(scales[0]) if scales else 1.0
-
-
-def guidance_specs(sampling: ConfigDict) -> list[tuple[str, dict[str, Any]]]:
-  """What `config.sampling` lays over the denoiser, in order, each with the key of the config that says so.
-
-  `guidance_scale` with `interval`, and `threshold`, are short forms of the list `guidance`, of its front and its end.
-  """
-  s = sampling.to_dict()
-  specs = []
-  if s['guidance_scale'] != 1:
-    specs.append(
-      ('sampling.guidance_scale', dict(name='cfg', scale=s['guidance_scale'], interval=s['interval'] or None))
-    )
-  for i, spec in enumerate(s['guidance']):
-    spec = dict(name=spec) if isinstance(spec, str) else spec
-    if not isinstance(spec, dict) or 'name' not in spec:
-      raise ConfigError(f'config.sampling.guidance[{i}]: got {spec!r}; allowed: a name, or a dict with a name and its '
-                        'options')  # fmt: skip
-    specs.append((f'sampling.guidance[{i}]', spec))
-  if s['threshold'] != 'none':
-    specs.append(
-      ('sampling.threshold', dict(name=dict(static='threshold', dynamic='dynamic_threshold')[s['threshold']]))
-    )
-  return specs
-
-
-def _check_null(denoise: Denoise, field: str, spec: dict[str, Any]) -> None:
-  """Raises ConfigError where the network in `denoise` has no null condition, or never saw it in training."""
-  innermost: Any = network_of(denoise)
-  scale = f'{spec["scale"]:g}' if isinstance(spec.get('scale'), int | float) else spec['name']
-  if getattr(innermost, 'null', None) is None:
-    raise ConfigError(f'config.{field}: got {scale}; allowed: 1, since data.classes is 0')
-  if innermost.untrained:
-    raise ConfigError(f'config.{field}: got {scale}; allowed: 1, since {innermost.untrained} and the network never saw '
-                      'the null label; train with a drop of .1 to guide')  # fmt: skip
-
-
 def count(params: Any) -> int:
   """The number of parameters of a tree of arrays or shapes."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-
-
-def _told(module: Any, spec: ConfigDict, std: float | None) -> dict[str, Any]:
-  """The spec, with the data's deviation or variance where its function asks for one that it does not give."""
-  function = getattr(module, str(spec.get('name')), None)
-  asked = inspect.signature(function).parameters if callable(function) else {}
-  known = {} if std is None else dict(data_std=std, data_var=std**2)
-  return {k: v for k, v in known.items() if k in asked} | spec.to_dict()
 
 
 def _loss(config: ConfigDict, process: Process, kind: Kind, net: Apply, classes: int) -> Any:

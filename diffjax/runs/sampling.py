@@ -1,0 +1,144 @@
+"""From `config.sampling` to what draws: the guidance laid over a denoiser, the grid, the solver and its statistics."""
+
+import inspect
+from typing import Any
+
+from jax import Array
+
+from diffjax import guidance, solvers, statistics
+from diffjax.methods import Parts
+from diffjax.paths import place
+from diffjax.prediction import Denoise, network_of
+from diffjax.process import Process
+from diffjax.runs.config import ConfigDict, ConfigError, named, refused, registry
+from diffjax.solvers import grids
+
+__all__ = ['guidance_scale', 'guidance_specs', 'guided', 'solver', 'solver_of_no_run', 'times']
+
+NULLED = ('cfg', 'cfgpp')  # transforms that ask the network under its null condition
+TRANSFORMS = (*NULLED, 'dynamic_threshold', 'threshold', 'time_shift')
+
+
+def guided(sampling: ConfigDict, denoise: Denoise) -> Denoise:
+  """The denoiser under the guidance and thresholds that a config asks for, in order.
+
+  Raises:
+    ConfigError: a transform that is not there or does not fit, or one that asks under a null condition which the
+      network does not have, or never saw in training.
+  """
+  for field, spec in guidance_specs(sampling):
+    if spec['name'] in NULLED:
+      _check_null(denoise, field, spec)
+    denoise = named(field, registry(guidance, TRANSFORMS), spec, denoise)
+  return denoise
+
+
+def guidance_scale(sampling: ConfigDict) -> float:
+  """The scale of the guidance that `config.sampling` asks for; 1 without any."""
+  scales = [spec.get('scale', 1.0) for _, spec in guidance_specs(sampling) if spec['name'] in NULLED]
+  return float(scales[0]) if scales else 1.0
+
+
+def guidance_specs(sampling: ConfigDict) -> list[tuple[str, dict[str, Any]]]:
+  """What `config.sampling` lays over the denoiser, in order, each with the key of the config that says so.
+
+  `guidance_scale` with `interval`, and `threshold`, are short forms of the list `guidance`, of its front and its end.
+  """
+  s = sampling.to_dict()
+  specs = []
+  if s['guidance_scale'] != 1:
+    specs.append(
+      ('sampling.guidance_scale', dict(name='cfg', scale=s['guidance_scale'], interval=s['interval'] or None))
+    )
+  for i, spec in enumerate(s['guidance']):
+    spec = dict(name=spec) if isinstance(spec, str) else spec
+    if not isinstance(spec, dict) or 'name' not in spec:
+      raise ConfigError(f'config.sampling.guidance[{i}]: got {spec!r}; allowed: a name, or a dict with a name and its '
+                        'options')  # fmt: skip
+    specs.append((f'sampling.guidance[{i}]', spec))
+  if s['threshold'] != 'none':
+    specs.append(
+      ('sampling.threshold', dict(name=dict(static='threshold', dynamic='dynamic_threshold')[s['threshold']]))
+    )
+  return specs
+
+
+def _check_null(denoise: Denoise, field: str, spec: dict[str, Any]) -> None:
+  """Raises ConfigError where the network in `denoise` has no null condition, or never saw it in training."""
+  innermost: Any = network_of(denoise)
+  scale = f'{spec["scale"]:g}' if isinstance(spec.get('scale'), int | float) else spec['name']
+  if getattr(innermost, 'null', None) is None:
+    raise ConfigError(f'config.{field}: got {scale}; allowed: 1, since data.classes is 0')
+  if innermost.untrained:
+    raise ConfigError(f'config.{field}: got {scale}; allowed: 1, since {innermost.untrained} and the network never saw '
+                      'the null label; train with a drop of .1 to guide')  # fmt: skip
+
+
+def times(sampling: ConfigDict, process: Process, std: float | None = None) -> Array:
+  """The times of the grid that a config asks for; `std` as in `solver`."""
+  return named('sampling.grid', registry(grids), _told(grids, sampling.grid, std), process, sampling.steps)
+
+
+def solver(sampling: ConfigDict, parts: Parts, workdir: str | None, std: float | None = None) -> Any:
+  """The solver that a config asks for on its grid, with the statistics in `workdir` if it uses any.
+
+  With `teleport` it runs from the first time of the grid where sigma / alpha is not above that level. What lies
+  before is leapt over in closed form, along the flow of the Gaussian of the data, labels and guidance aside.
+
+  Args:
+    sampling: `config.sampling`.
+    parts: of the run.
+    workdir: of the run; None without one.
+    std: the data's deviation, told to a grid or solver that asks for one and is not given it.
+
+  Raises:
+    ConfigError: it uses statistics that are not there, or are another process's, data's or guidance scale's.
+  """
+  needs = solvers.with_statistics.get(sampling.solver.name)
+  known = None if needs is None else _statistics(sampling, parts, needs, workdir)
+  made = _laid_out(sampling, parts.process, known, std)
+  if not sampling.teleport:
+    return made
+  return solvers.teleport(made, parts.process, _statistics(sampling, parts, 'gaussian', workdir))
+
+
+def solver_of_no_run(sampling: ConfigDict, process: Process) -> Any:
+  """The same with statistics that hold of no run: whether all names and numbers fit, before there is one."""
+  needs = solvers.with_statistics.get(sampling.solver.name)
+  return _laid_out(sampling, process, None if needs is None else statistics.NEUTRAL[needs](process))
+
+
+def _laid_out(sampling: ConfigDict, process: Process, known: Any, std: float | None = None) -> Any:
+  ts = times(sampling, process, std)
+  if sampling.teleport:
+    ts = refused('sampling.teleport', grids.late, process, ts, sampling.teleport)
+  names = (*solvers.tables.__all__, *solvers.with_statistics, *solvers.own_step)
+  given = () if known is None else (known,)
+  return named('sampling.solver', registry(solvers, names), _told(solvers, sampling.solver, std), process, ts, *given)
+
+
+def _told(module: Any, spec: ConfigDict, std: float | None) -> dict[str, Any]:
+  """The spec, with the data's deviation or variance where its function asks for one that it does not give."""
+  function = getattr(module, str(spec.get('name')), None)
+  asked = inspect.signature(function).parameters if callable(function) else {}
+  known = {} if std is None else dict(data_std=std, data_var=std**2)
+  return {k: v for k, v in known.items() if k in asked} | spec.to_dict()
+
+
+def _statistics(sampling: ConfigDict, parts: Parts, kind: str, workdir: str | None) -> Any:
+  path = f'{workdir}/statistics/{kind}.npz'
+  field, user = ('teleport', 'a leap') if kind == 'gaussian' else ('solver', sampling.solver.name)
+  command = f'diffjax statistics --workdir={workdir or "WORKDIR"}'
+  if workdir is None or not place(path).exists():
+    raise ConfigError(f'config.sampling.{field}: {user} needs the statistics of a trained run, and '
+                      f'{path} is not there; {command} makes them')  # fmt: skip
+  found = refused(f'sampling.{field}', statistics.load, path, statistics.KINDS[kind])
+  shape = getattr(found, 'shape', ())
+  if shape not in ((), parts.shape):
+    raise ConfigError(f'config.data.shape: got {parts.shape}; allowed with {path}: {shape}')
+  asked = guidance_scale(sampling)
+  scale = float(getattr(found, 'scale', asked))  # the data's Gaussian has none
+  if scale != asked:
+    raise ConfigError(f'config.sampling.guidance_scale: got {asked:g}; allowed with {path}: {scale:g}, of '
+                      f'which it is; {command} --scale={asked:g} makes those of this one')  # fmt: skip
+  return found
