@@ -30,18 +30,17 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Sample with the held-out labels; figures, report and pictures."""
   import jax
 
-  from diffjax.runs import directory as runs
-  from diffjax.runs import record
+  from diffjax.runs import examples, record
 
   record.read_config(options.workdir)
   began = time.perf_counter()
   trained = sampler(options, overrides)
   experiment = trained.experiment
   c = experiment.config
-  examples = runs.held_out(experiment, c.evaluation.split, c.evaluation.n)
-  held, known = examples['x'], examples.get('cond')
-  n, cond = len(jax.tree.leaves(held)[0]), runs.conditions(experiment, known, examples)
-  seen = runs.reader(experiment, 'train')
+  batch = examples.held_out(experiment, c.evaluation.split, c.evaluation.n)
+  held, known = batch['x'], batch.get('cond')
+  n, cond = len(jax.tree.leaves(held)[0]), examples.conditions(experiment, known, batch)
+  seen = examples.reader(experiment, 'train')
   first = min(n, c.sampling.batch)
   draw(trained, first, jax.tree.map(lambda leaf: leaf[:first], cond), c.seed)  # compiles
   ready = time.perf_counter()
@@ -50,7 +49,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   if is_main_process():
     write_npz(f'{options.workdir}/samples.npz', drawn, known)
     seconds = dict(compile=ready - began, sample=sampled - ready)
-    _report(options, trained, drawn, examples, seen, seconds)
+    _report(options, trained, drawn, batch, seen, seconds)
   paths = _paths(trained)
   if is_main_process():
     _pictures(options.workdir, trained, drawn, known, held, paths)
@@ -58,22 +57,22 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _report(
-  options: argparse.Namespace, trained: Trained, drawn: Any, examples: Any, seen: Any, seconds: dict[str, float]
+  options: argparse.Namespace, trained: Trained, drawn: Any, batch: Any, seen: Any, seconds: dict[str, float]
 ) -> None:  # fmt: skip
   """The figures in report.json, before any picture is drawn."""
   from etils import epath
 
   from diffjax import metrics
-  from diffjax.runs import directory as runs
+  from diffjax.runs import examples
   from diffjax.train import log
 
   began, experiment = time.perf_counter(), trained.experiment
-  held = runs.dataset(experiment, experiment.config.evaluation.split)
+  held = examples.dataset(experiment, experiment.config.evaluation.split)
   bar = lambda name, items: log.bar(items=items, desc=name, leave=False, delay=1)  # noqa: E731
   figures = metrics.report(
     held.kind,
     drawn,
-    examples,
+    batch,
     seen,
     name=experiment.config.data.name,
     law=held.law,

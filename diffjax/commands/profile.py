@@ -30,7 +30,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Train a few steps beside the run, under the profiler, and tell what took the time."""
   from diffjax.runs import config as configs
   from diffjax.runs import directory as runs
-  from diffjax.runs import record
+  from diffjax.runs import examples, record
 
   if options.steps < 3:
     raise InputError(f'steps: got {options.steps}; allowed: at least 3')
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   experiment = build(config)
   mesh = mesh_of(experiment.config)
   refused('train.batch', sharding.check_batch, mesh, config.train.batch, config.train.accumulate)
-  batches = runs.stream(experiment, runs.dataset(experiment, 'train'))
+  batches = examples.stream(experiment, examples.dataset(experiment, 'train'))
   kept = epath.Path(options.workdir) / 'profile'
   scratch = kept / 'run'
   try:

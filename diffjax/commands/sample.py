@@ -114,13 +114,13 @@ def _many(options: argparse.Namespace, trained: Trained, ks: Any, labels: Any, o
 
 def _conditions(trained: Trained, labels: Any, ks: Any) -> Any:
   """What the generator is given for the samples ks: labels, and what else it asks for of the k-th held-out example."""
-  from diffjax.runs import directory as runs
+  from diffjax.runs import examples
 
   experiment = trained.experiment
   if not experiment.method.conditions:
     return labels
-  source = runs.dataset(experiment, experiment.config.evaluation.split)
-  return runs.conditions(experiment, labels, source.take(ks % source.size))
+  source = examples.dataset(experiment, experiment.config.evaluation.split)
+  return examples.conditions(experiment, labels, source.take(ks % source.size))
 
 
 def _made(options: argparse.Namespace, trained: Trained) -> dict[str, Any]:

@@ -93,9 +93,9 @@ def _examples(experiment: Any, n: int, seed: int) -> tuple[Any, Any, int]:
   """N training examples in random order, over again where there are fewer, their labels, and how many differ."""
   import numpy as np
 
-  from diffjax.runs import directory as runs
+  from diffjax.runs import examples
 
-  source = runs.dataset(experiment, 'train')
+  source = examples.dataset(experiment, 'train')
   taken = source.take(np.random.default_rng(seed).permutation(source.size)[:n])
   again = np.resize(np.arange(len(taken['x'])), n)
   return taken['x'][again], taken['cond'][again] if experiment.classes else None, len(taken['x'])

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   import jax
 
   from diffjax.runs import directory as runs
-  from diffjax.runs import record
+  from diffjax.runs import examples, record
   from diffjax.runs.experiment import build
   from diffjax.runs.spread import measure
   from diffjax.train import sharding
@@ -63,15 +63,15 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   c = experiment.config
   mesh = mesh_of(c)
   refused('train.batch', sharding.check_batch, mesh, c.train.batch, c.train.accumulate)
-  source = runs.dataset(experiment, 'train')
+  source = examples.dataset(experiment, 'train')
   free, told = _raised(options.workdir, c)
   c = record.claim(options.workdir, c, source.names, free)
   if told and jax.process_index() == 0:
     print(told)
-  source = runs.held(source)
+  source = examples.held(source)
   if jax.process_index() == 0:
     measure(options.workdir, source)
-  batches = runs.stream(experiment, source)
+  batches = examples.stream(experiment, source)
   data_s = time.perf_counter() - began
   done = runs.fit(experiment, batches, mesh, options.workdir, config=json.loads(json.dumps(c.to_dict())))
   if jax.process_index() == 0 and done.steps_per_s:

@@ -98,7 +98,7 @@ def _laid_out(process: Process, std: float) -> Iterator[tuple[tuple[str, int], A
 def network(workdir: str, budgets: tuple[int, ...] = BUDGETS, n: int = 128) -> list[dict]:
   """The orders on a run's network, with its guidance and labels of the test split; lines as of `exact`."""
   from diffjax.methods import solved
-  from diffjax.runs import directory, record
+  from diffjax.runs import directory, examples, record
   from diffjax.runs.experiment import build
   from diffjax.runs.generate import key_batch
   from diffjax.runs.spread import overall
@@ -106,7 +106,7 @@ def network(workdir: str, budgets: tuple[int, ...] = BUDGETS, n: int = 128) -> l
 
   what = build(record.read_config(workdir))
   denoise = what.guided(what.denoiser(directory.weights(what, directory.restored(what, workdir, make_mesh(1, 1, 1)))))
-  labels = directory.arrays(what, 'test')[1]
+  labels = examples.arrays(what, 'test')[1]
   cond = None if labels is None else jnp.asarray(labels[:n])
   told = overall(what.spread(workdir)) or 0.5
   fine = solvers.recommended(denoise.process, 200, told)

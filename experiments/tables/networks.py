@@ -29,7 +29,7 @@ from diffjax.losses import times
 from diffjax.metrics import digits
 from diffjax.metrics.frechet import frechet
 from diffjax.nets import Apply
-from diffjax.runs import directory
+from diffjax.runs import examples
 from diffjax.runs.config import from_file, override
 from diffjax.runs.experiment import Experiment, build
 from diffjax.runs.generate import generate
@@ -73,7 +73,7 @@ def trained(what: Experiment, workdir: Path, net: Any = None) -> Any:
     loss = losses.denoising(what.process, net, what.parts.kind, times=times.stratified())
     phases = (dataclasses.replace(what.method.phases[0], loss=loss),)
     what = dataclasses.replace(what, method=dataclasses.replace(what.method, phases=phases))
-  batches = directory.stream(what, directory.dataset(what, 'train'))
+  batches = examples.stream(what, examples.dataset(what, 'train'))
   done = loop.fit(
     what.method, what.init, batches, steps=c.train.steps, key=jax.random.key(c.seed), workdir=str(workdir),
     ema=what.averages, log_every=c.train.log_every, save_every=c.train.save_every, progress=False,
@@ -84,20 +84,20 @@ def trained(what: Experiment, workdir: Path, net: Any = None) -> Any:
 def eps_error(what: Experiment, params: Any, net: Any = None, draws: int = 8) -> float:
   """E |eps_hat - eps|^2 an element on the held-out images, for networks of kind eps."""
   loss = jax.jit(losses.denoising(what.process, net or what.net, 'eps', times=times.stratified()))
-  images, _ = directory.arrays(what, 'test')
+  images, _ = examples.arrays(what, 'test')
   values = [loss({'student': params}, {'x': images}, jax.random.key(i))[0] for i in range(draws)]
   return float(np.mean(values))
 
 
 def distance(what: Experiment, drawn: np.ndarray) -> float:
-  held, seen = (directory.arrays(what, split)[0].reshape(-1, 64) for split in ('test', 'train'))
+  held, seen = (examples.arrays(what, split)[0].reshape(-1, 64) for split in ('test', 'train'))
   own = np.clip(drawn, -1, 1).reshape(-1, 64)
   return frechet(held, own, shrinkage=1e-3) / frechet(held, seen, shrinkage=1e-3)
 
 
 def drawn(what: Experiment, params: Any) -> tuple[np.ndarray, np.ndarray | None]:
   """As many samples as there are held-out images, with their labels."""
-  images, labels = directory.arrays(what, 'test')
+  images, labels = examples.arrays(what, 'test')
   seed = int(what.config.to_dict()['seed'])
   return generate(what.generator({'student': params}), len(images), labels, seed=seed, batch=len(images)), labels
 

@@ -128,7 +128,7 @@ def digits(out: Path, workdir: str, budgets: tuple[int, ...], names: list[str], 
   from diffjax.methods import solved
   from diffjax.metrics import protocol
   from diffjax.metrics.frechet import frechet as frechet_distance
-  from diffjax.runs import directory, record
+  from diffjax.runs import directory, examples, record
   from diffjax.runs.experiment import build
   from diffjax.runs.generate import key_batch
   from diffjax.runs.spread import overall
@@ -138,7 +138,7 @@ def digits(out: Path, workdir: str, budgets: tuple[int, ...], names: list[str], 
   state = directory.restored(experiment, workdir, make_mesh(1, 1, 1))
   denoise = experiment.guided(experiment.denoiser(directory.weights(experiment, state)))
   process = experiment.process
-  images, labels = directory.arrays(experiment, 'test')
+  images, labels = examples.arrays(experiment, 'test')
   n = min(n, len(images))
   data = experiment.spread(workdir)
   ours = lambda nfe: solvers.recommended(process, nfe, overall(data) or 0.5)  # noqa: E731
@@ -146,7 +146,7 @@ def digits(out: Path, workdir: str, budgets: tuple[int, ...], names: list[str], 
   cond = None if labels is None else jnp.asarray(labels[:n])
   cells = Cells(out / 'digits.jsonl')
   ends = np.asarray(solvers.sample(denoise, ours(200), x, None, cond))
-  train, _ = directory.arrays(experiment, 'train')
+  train, _ = examples.arrays(experiment, 'train')
   features = protocol.features_for(experiment.config.data.name, train)[0]
   spread = float(np.sqrt(np.mean(np.sum(np.square(ends - ends.mean(0)), (1, 2, 3)))))
   for nfe in budgets:

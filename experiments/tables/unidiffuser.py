@@ -29,7 +29,7 @@ from diffjax.data.pairs import one_hot, projected
 from diffjax.guidance.modes import clean, conditional, marginalised
 from diffjax.metrics import digits
 from diffjax.metrics.frechet import frechet
-from diffjax.runs import directory
+from diffjax.runs import directory, examples
 from diffjax.runs.experiment import build
 from diffjax.solvers import sample
 
@@ -55,7 +55,7 @@ def modes(workdir: str, other: str) -> dict[str, float]:
   denoise, process, config = directory.load(workdir)
   what = build(config)
   solver = what.solver()
-  (held, _), (seen, _) = directory.arrays(what, 'test'), directory.arrays(what, 'train')
+  (held, _), (seen, _) = examples.arrays(what, 'test'), examples.arrays(what, 'train')
 
   def noise(stream: int, n: int) -> dict[str, Any]:
     return process.prior(keys.per_sample(jax.random.key(stream), n), what.parts.rows(n))

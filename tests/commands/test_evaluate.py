@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffjax.cli import main
-from diffjax.runs import plots
+from diffjax.runs import examples, plots
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -93,7 +93,6 @@ def test_a_picture_that_fails_costs_no_figure(images, monkeypatch, capsys):
 @pytest.mark.parametrize('classes', [0, 3])
 def test_held_out_subset_is_the_same_for_every_run_and_in_proportion(classes, tmp_path):
   """Whatever the seed of the run, and by the data's classes where the config ignores them."""
-  from diffjax.runs import directory
   from diffjax.runs.config import checked
   from diffjax.runs.experiment import build
 
@@ -105,8 +104,8 @@ def test_held_out_subset_is_the_same_for_every_run_and_in_proportion(classes, tm
     what = build(checked(dict(
       seed=seed, data=dict(name='npz', path=str(tmp_path / 'test.npz'), shape=(2,), classes=classes), net='mlp',
     )))  # fmt: skip
-    parts.append(directory.held_out(what, 'test', 20))
-    np.testing.assert_array_equal(directory.held_out(what, 'test', 500)['x'], x)
+    parts.append(examples.held_out(what, 'test', 20))
+    np.testing.assert_array_equal(examples.held_out(what, 'test', 500)['x'], x)
   points, again = (part['x'] for part in parts)
   labels = parts[0].get('cond')
   np.testing.assert_array_equal(points, again)
