@@ -7,7 +7,7 @@ import time
 import pytest
 
 from diffjax.cli import main
-from diffjax.runs import directory as runs
+from diffjax.runs import examples
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -38,7 +38,7 @@ def seconds(out, row):
 
 def test_a_profile_leaves_the_run_as_it_is(trained, monkeypatch, capsys):
   """20 ms of sleep a batch are waits for data, most of the wall time; products are named, equal layers as one."""
-  plain = runs.stream
+  plain = examples.stream
 
   def sleepy(experiment, source):
     def batches(start):
@@ -48,7 +48,7 @@ def test_a_profile_leaves_the_run_as_it_is(trained, monkeypatch, capsys):
 
     return batches
 
-  monkeypatch.setattr(runs, 'stream', sleepy)
+  monkeypatch.setattr(examples, 'stream', sleepy)
   before = files(trained)
   capsys.readouterr()
   assert main(['profile', f'--workdir={trained}/run', '--steps=20', '--config.loading.prefetch=0']) == 0

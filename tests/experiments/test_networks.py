@@ -51,6 +51,15 @@ def test_several_modalities_need_their_network_and_loss(change):
     build(override(from_file(PAIRS), [f'--config.{change}']))
 
 
+def test_several_modalities_are_drawn_jointly():
+  """From one key a sample of each."""
+  experiment = build(override(from_file(PAIRS), ['--config.net.depth=2', '--config.net.width=16']))
+  draw = lambda roles, keys: experiment.generator(roles)(keys)  # noqa: E731
+  drawn = jax.eval_shape(draw, experiment.roles(), jax.random.split(jax.random.key(0), 3))
+  assert {name: leaf.shape for name, leaf in drawn.items()} == {'image': (3, 8, 8, 1), 'label': (3, 10)}
+
+
+@pytest.mark.slow
 def test_commands_draw_several_modalities_jointly(tmp_path, capsys):
   """Each by its name, the first of them the same whatever the number; figures of all together and of each."""
   small = ['--config.net.depth=2', '--config.net.width=16', '--config.net.heads=2', '--config.train.steps=2',
