@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   mesh = mesh_of(c)
   refused('train.batch', sharding.check_batch, mesh, c.train.batch, c.train.accumulate)
   source = examples.dataset(experiment, 'train')
-  free, told = _raised(options.workdir, c)
+  free, told = _raised(options.workdir, c, experiment.method.fixed_length)
   c = record.claim(options.workdir, c, source.names, free)
   if told and jax.process_index() == 0:
     print(told)
@@ -91,11 +91,12 @@ def _check(options: argparse.Namespace) -> None:
     raise InputError('workdir: got none; allowed: a directory for the run, or --dry_run, which writes nothing')
 
 
-def _raised(workdir: str, config: Any) -> tuple[tuple[str, ...], str]:
+def _raised(workdir: str, config: Any, fixed_length: bool) -> tuple[tuple[str, ...], str]:
   """The keys that may differ from those of the run in `workdir` since `train.steps` is raised, and what that means.
 
   Raises:
-    ConfigError: the rate has been falling towards the end of the shorter run.
+    ConfigError: the rate has been falling towards the end of the shorter run, or the method's course has been laid out
+      over it.
   """
   from etils import epath
 
@@ -107,6 +108,9 @@ def _raised(workdir: str, config: Any) -> tuple[tuple[str, ...], str]:
   before, steps = record.read_config(workdir).train, config.train.steps
   if steps <= before.steps:
     return (), ''
+  if fixed_length:
+    raise ConfigError(f'config.train.steps: got {steps}; allowed: {before.steps}, over which {config.method.name} has '
+                      f'laid out its course in {workdir}, or another directory')  # fmt: skip
   told = f'train.steps is raised from {before.steps} to {steps}'
   then, now = schedule_of(before.optimiser), schedule_of(config.train.optimiser)
   if then != now:

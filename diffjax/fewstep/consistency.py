@@ -153,6 +153,7 @@ def _trained(
     copies={} if decay is None else {'target': Copy('student', Scheduled(first, decay, count))},
     init=lambda key: {'student': parts.init(key)},
     buffers={PROGRESS: progress()},
+    fixed_length=True,
     generator=drawing(parts, jump),
   )
 

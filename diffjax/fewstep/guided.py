@@ -112,6 +112,7 @@ def guided(
     init=lambda key: {} if begins_as else {'student': parts.init(key)},
     loads=loads(teacher),
     buffers={'tutor': tutor(shapes, cut.starts)},
+    fixed_length=True,
     generator=generator,
   )
 

@@ -74,6 +74,7 @@ def progressive(
     init=lambda key: {} if begins_as else {'student': parts.init(key)},
     loads=loads(teacher),
     buffers={'tutor': tutor(shapes, cut.starts)},
+    fixed_length=True,
     denoiser=denoiser,
     generator=generator,
   )

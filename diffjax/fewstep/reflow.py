@@ -85,6 +85,7 @@ def reflow(
     init=lambda key: {} if begins_as else {'student': parts.init(key)},
     loads=loads(teacher),
     buffers=buffers,
+    fixed_length=True,
     denoiser=denoiser,
     generator=generator,
   )

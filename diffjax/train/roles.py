@@ -103,6 +103,7 @@ class Method:
     init: key -> role -> params, of every role that is neither a copy nor loaded.
     loads: the roles, of 'teacher' and 'base', that begin as the weights of the run which the config names so.
     buffers: what is kept and renewed beside the roles, by name.
+    fixed_length: whether its course is laid out over the whole run, which then cannot be made longer.
     needs: what a batch must hold beside 'x' and, where the data have labels, 'cond'.
     conditions: those of `needs` that a generator is given too: its cond is then {'label': labels or None, name: ...}.
     figures: families of figures to evaluate by, beside those of the kind of data (`metrics.FAMILIES`).
@@ -119,6 +120,7 @@ class Method:
   init: Callable[[Array], Mapping[str, Any]] | None = None
   loads: tuple[str, ...] = ()
   buffers: Mapping[str, Buffer] = field(default_factory=dict)
+  fixed_length: bool = False
   needs: tuple[str, ...] = ()
   conditions: tuple[str, ...] = ()
   figures: tuple[str, ...] = ()

@@ -222,6 +222,15 @@ def test_a_student_begins_as_its_teacher(home):
   jax.tree.map(np.testing.assert_array_equal, end.roles['student'], end.roles['teacher'])
 
 
+def test_a_course_over_the_whole_run_is_not_made_longer(home, capsys):
+  """`fixed_length`: a curriculum would have been another from its first step; without it the run goes on."""
+  line = [f'--config={home}/tiny.py', f'--workdir={home}/course', '--config.train.save_every=2']
+  course = [*line, '--config.method=consistency_training', '--config.loss.kind=x0', '--config.method.last=4']
+  assert main(['train', *course, '--config.train.steps=2']) == 0
+  told = refused(capsys, 'train', *course, '--config.train.steps=4')
+  assert 'config.train.steps: got 4; allowed: 2, over which consistency_training has laid out its course' in told
+
+
 def test_the_recipe_of_the_readme(home):
   """A copy of a copy: begun elsewhere, it comes nearer to its teacher."""
   line = [f'--config={home}/tiny.py', f'--workdir={home}/copy', '--config.method=my_module.copied']
