@@ -41,6 +41,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   held, known = batch['x'], batch.get('cond')
   n, cond = len(jax.tree.leaves(held)[0]), examples.conditions(experiment, known, batch)
   seen = examples.reader(experiment, 'train')
+  source = examples.dataset(experiment, c.evaluation.split)  # by all processes, which wait for each other
   first = min(n, c.sampling.batch)
   draw(trained, first, jax.tree.map(lambda leaf: leaf[:first], cond), c.seed)  # compiles
   ready = time.perf_counter()
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   if is_main_process():
     write_npz(f'{options.workdir}/samples.npz', drawn, known)
     seconds = dict(compile=ready - began, sample=sampled - ready)
-    _report(options, trained, drawn, batch, seen, seconds)
+    _report(options, trained, drawn, batch, (source, seen), seconds)
   paths = _paths(trained)
   if is_main_process():
     _pictures(options.workdir, trained, drawn, known, held, paths)
@@ -57,17 +58,15 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _report(
-  options: argparse.Namespace, trained: Trained, drawn: Any, batch: Any, seen: Any, seconds: dict[str, float]
+  options: argparse.Namespace, trained: Trained, drawn: Any, batch: Any, sets: tuple, seconds: dict[str, float]
 ) -> None:  # fmt: skip
   """The figures in report.json, before any picture is drawn."""
   from etils import epath
 
   from diffjax import metrics
-  from diffjax.runs import examples
   from diffjax.train import log
 
-  began, experiment = time.perf_counter(), trained.experiment
-  held = examples.dataset(experiment, experiment.config.evaluation.split)
+  began, experiment, (held, seen) = time.perf_counter(), trained.experiment, sets
   bar = lambda name, items: log.bar(items=items, desc=name, leave=False, delay=1)  # noqa: E731
   figures = metrics.report(
     held.kind,
