@@ -218,7 +218,7 @@ def test_churn_keeps_the_bimodal_target():
   """EDM Heun of 256 steps, with and without churn: at most .004 from M1."""
   process = schedules.edm()
   ts = grids.karras(process, 256)
-  for options in ({}, {'churn': 40.0, 's_min': 0.05, 's_max': 50.0, 's_noise': 1.003}):
+  for options in ({}, {'s_churn': 40.0, 's_min': 0.05, 's_max': 50.0, 's_noise': 1.003}):
     assert wasserstein('heun', process, ts, 100000, **options) <= 0.004
 
 
