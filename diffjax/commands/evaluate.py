@@ -37,11 +37,11 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   trained = sampler(options, overrides)
   experiment = trained.experiment
   c = experiment.config
-  batch = examples.held_out(experiment, c.evaluation.split, c.evaluation.n)
+  source = examples.dataset(experiment, c.evaluation.split)  # by all processes, which wait for each other
+  batch = examples.held_out(experiment, source, c.evaluation.n)
   held, known = batch['x'], batch.get('cond')
   n, cond = len(jax.tree.leaves(held)[0]), examples.conditions(experiment, known, batch)
   seen = examples.reader(experiment, 'train')
-  source = examples.dataset(experiment, c.evaluation.split)  # by all processes, which wait for each other
   first = min(n, c.sampling.batch)
   draw(trained, first, jax.tree.map(lambda leaf: leaf[:first], cond), c.seed)  # compiles
   ready = time.perf_counter()

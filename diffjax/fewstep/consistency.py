@@ -11,8 +11,9 @@ from diffjax.errors import InputError
 from diffjax.fewstep import distances, pairs
 from diffjax.fewstep.flow_map import PROGRESS, flow_map, inverse_gap, progress
 from diffjax.fewstep.iterated import drawing
-from diffjax.fewstep.jumps import fitting, jump_from
+from diffjax.fewstep.jumps import jump_from
 from diffjax.fewstep.segments import by_solver, data_line, taught
+from diffjax.fewstep.starts import check_fits, loads
 from diffjax.methods.parts import Parts
 from diffjax.train.ema import constant
 from diffjax.train.roles import Copy, Method, Phase
@@ -52,7 +53,7 @@ def consistency_distillation(
   """
   source, teacher = taught(parts, scale)
   if warm:
-    fitting(parts, source)
+    check_fits(parts, source)
   jump = jump_from(parts)
   loss = flow_map(
     jump,
@@ -65,7 +66,7 @@ def consistency_distillation(
     phases=(Phase('student', loss, parts.optimiser()),),
     copies={'student': 'teacher', 'target': target} if warm else {'target': target},
     init=lambda key: {} if warm else {'student': parts.init(key)},
-    loads=('teacher',) if source.net else (),
+    loads=loads(source),
     generator=drawing(parts, jump),
   )
 

@@ -11,8 +11,9 @@ from diffjax.errors import InputError
 from diffjax.fewstep import distances, pairs
 from diffjax.fewstep.flow_map import PROGRESS, flow_map_jvp, progress
 from diffjax.fewstep.iterated import drawing
-from diffjax.fewstep.jumps import Jump, fitting, jump_from
+from diffjax.fewstep.jumps import Jump, jump_from
 from diffjax.fewstep.segments import Point, taught, velocity
+from diffjax.fewstep.starts import check_fits, loads
 from diffjax.losses.times import lognormal
 from diffjax.losses.uncertainty import add_head, balanced, log_level
 from diffjax.methods.parts import Parts
@@ -62,7 +63,7 @@ def continuous_consistency(
                      'least 1, and warm with a teacher and without balanced_levels')  # fmt: skip
   source, teacher = taught(parts, scale) if taught_by == 'teacher' else (None, None)
   if warm and source is not None:
-    fitting(parts, source)
+    check_fits(parts, source)
   jump = jump_from(parts, end=0.0)
 
   def init(key: Array) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def continuous_consistency(
     phases=(Phase('student', loss, parts.optimiser()),),
     copies={'student': 'teacher'} if warm else {},
     init=(lambda key: {}) if warm else init,
-    loads=('teacher',) if source and source.net else (),
+    loads=loads(source),
     buffers={PROGRESS: progress()},
     generator=drawing(parts, jump),
   )

@@ -19,11 +19,11 @@ from jax.tree_util import Partial
 from diffjax.contracts import Cond, Params
 from diffjax.errors import InputError
 from diffjax.kinds import Kind
-from diffjax.methods.parts import Parts, Source
+from diffjax.methods.parts import Parts
 from diffjax.process import Process, expand
 from diffjax.pytree import PyTree
 
-__all__ = ['Jump', 'boundary', 'fitting', 'jump_from', 'through', 'transfer_of']
+__all__ = ['Jump', 'boundary', 'jump_from', 'through', 'transfer_of']
 
 
 def transfer_of(process: Process, t: Array, s: Array) -> tuple[Array, Array]:
@@ -153,18 +153,3 @@ def jump_from(
   net = parts.net if slow == 1 else Slowed(parts.net, float(slow))
   last = parts.process.t_min if end is None else jnp.asarray(end, float)
   return Jump(parts.process, parts.kind, form or Partial(through), last, net=net, paired=paired)
-
-
-def fitting(parts: Parts, teacher: Source) -> None:
-  """Nothing where the student can begin as its teacher: the same weights, and of one kind.
-
-  Raises:
-    InputError: the teacher is a closed form, of another network or of another kind.
-  """
-  if teacher.net is None:
-    raise InputError(f'warm: got True with {teacher.name}, a closed form without weights; allowed: False')
-  own = jax.eval_shape(parts.init, jax.random.key(0))
-  shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (own, dict(teacher.params))]
-  if shapes[0] != shapes[1] or jax.tree.structure(teacher.kind) != jax.tree.structure(parts.kind):
-    raise InputError(f'warm: got True with {teacher.name} of another network or kind; allowed: config.net and '
-                     'config.loss.kind as those of the teacher, or False')  # fmt: skip

@@ -18,13 +18,15 @@ from diffjax import keys
 from diffjax.contracts import Cond, KeyBatch
 from diffjax.dtypes import widened
 from diffjax.errors import InputError
+from diffjax.fewstep import distances
+from diffjax.fewstep.jumps import transfer_of
 from diffjax.losses.denoising import mean_square
 from diffjax.methods import Parts
 from diffjax.prediction import apply_net, target
 from diffjax.process import Process, expand
 from diffjax.solvers import transfer
 
-__all__ = ['DISTANCES', 'WEIGHTS', 'Lesson', 'implied_x0', 'jumps', 'matching', 'noised', 'on_grid', 'paired']
+__all__ = ['WEIGHTS', 'Lesson', 'implied_x0', 'jumps', 'matching', 'noised', 'on_grid', 'paired']
 
 Predict = Callable[[Array, Array, Cond], Array]
 Net = Callable[[dict[str, Any], Array, Array, Cond], Array]
@@ -56,9 +58,8 @@ def implied_x0(process: Process, x: Array, y: Array, t: Array, s: Array) -> Arra
 
   X = (y - (sigma_s / sigma_t) x) / (alpha_s - alpha_t sigma_s / sigma_t).   arXiv:2202.00512 app. G
   """
-  (alpha, sigma), (alpha_s, sigma_s) = process.schedule(t), process.schedule(s)
-  ratio = sigma_s / sigma
-  return (y - expand(ratio, x) * x) / expand(alpha_s - alpha * ratio, x)
+  keep, gain = transfer_of(process, t, s)
+  return (y - expand(keep, x) * x) / expand(gain, x)
 
 
 def noised(process: Process, batch: dict[str, Any], t: Array, key_batch: KeyBatch) -> Array:
@@ -84,9 +85,6 @@ def _unit(process: Process, t: Array) -> Array:
 WEIGHTS = dict(truncated_snr=_truncated_snr, snr_plus_one=_snr_plus_one, unit=_unit)
 """Weights of an error in x0 at t: max(snr, 1), snr + 1 (the error of v) and 1, snr = alpha^2 / sigma^2."""
 
-DISTANCES = dict(l1=jnp.abs, l2=jnp.square)
-"""Distances, element by element; the loss has their mean over an example."""
-
 
 def matching(
   parts: Parts,
@@ -97,26 +95,25 @@ def matching(
 ) -> Callable:
   """The student's error in x0 against a lesson's target, which passes no gradient on.
 
-  E w(t) mean d(x0(x_t, t) - sg target), one value an example.
+  E w(t) d(x0(x_t, t), sg target), one value an example.
 
   Args:
     parts: of the recipe; the student's network is its net.
     lesson: (roles, batch, key batch) -> Lesson.
     weight: of `WEIGHTS`.
-    distance: of `DISTANCES`.
+    distance: of `fewstep.distances`.
 
   Raises:
     InputError: a weight or distance of another name.
   """
-  for field, value, known in (('weight', weight, WEIGHTS), ('distance', distance, DISTANCES)):
-    if value not in known:
-      raise InputError(f'{field}: got {value!r}; allowed: {", ".join(known)}')
+  if weight not in WEIGHTS:
+    raise InputError(f'weight: got {weight!r}; allowed: {", ".join(WEIGHTS)}')
+  apart = distances.named(distance)
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
     told = lesson(roles, batch, keys.per_sample(key, batch['x'].shape[0]))
     said = parts.denoiser(roles['student'])(told.x, told.t, told.cond).x0
-    apart = DISTANCES[distance](widened(said) - widened(jax.lax.stop_gradient(told.target)))
-    error = jnp.mean(apart, axis=tuple(range(1, apart.ndim)))
+    error = apart(said, jax.lax.stop_gradient(told.target))
     return WEIGHTS[weight](parts.process, told.t) * error, {'t': told.t, 'error': error}
 
   return loss

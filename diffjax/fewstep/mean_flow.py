@@ -6,13 +6,14 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from diffjax import schedules
 from diffjax.errors import InputError
 from diffjax.fewstep import distances, pairs
 from diffjax.fewstep.flow_map import flow_map_jvp
 from diffjax.fewstep.iterated import drawing
 from diffjax.fewstep.jumps import Jump, jump_from
 from diffjax.fewstep.segments import Point, velocity
-from diffjax.methods.parts import Parts
+from diffjax.methods.parts import Parts, same_process
 from diffjax.train.roles import Method, Phase
 
 __all__ = ['identity', 'mean_flow', 'straight']
@@ -67,10 +68,8 @@ def straight(parts: Parts, name: str) -> None:
   Raises:
     InputError: another process or kind.
   """
-  t = jnp.linspace(0.1, 0.9, 9) * parts.process.t_max
-  alpha, sigma = parts.process.schedule(t)
-  form = parts.kind(parts.process, t).target
-  if not (jnp.allclose(sigma, t) and jnp.allclose(alpha, 1 - t)):
+  form = parts.kind(parts.process, jnp.linspace(0.1, 0.9, 9)).target
+  if not same_process(parts.process, schedules.flow()):
     raise InputError(f'process: got another; allowed with {name}: flow, x_t = (1 - t) x0 + t eps')
   if not (jnp.allclose(form[0], -1.0) and jnp.allclose(form[1], 1.0)):
     raise InputError(f'loss.kind: got another; allowed with {name}: velocity')

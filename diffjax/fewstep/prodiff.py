@@ -11,8 +11,8 @@ from diffjax.contracts import Cond, KeyBatch
 from diffjax.errors import InputError
 from diffjax.fewstep.lessons import Lesson, jumps, matching, noised, on_grid
 from diffjax.fewstep.progressive import UNTOLD, drawn_place, halving
-from diffjax.fewstep.starts import loads, same_network
-from diffjax.methods import Parts, Sampling, Solved, under_solver
+from diffjax.fewstep.starts import beginning
+from diffjax.methods import Parts, Sampling, Solved, solved
 from diffjax.prediction import Denoiser
 from diffjax.train.roles import Method, Phase
 
@@ -53,7 +53,6 @@ def prodiff(
   if target not in TARGETS:
     raise InputError(f'target: got {target!r}; allowed: {", ".join(TARGETS)}')
   teacher, process, n = parts.source('teacher'), parts.process, steps // 2
-  begins_as = same_network(parts, teacher)
 
   def predict(roles: Mapping[str, Any], x: Array, t: Array, cond: Cond) -> Array:
     return teacher.denoiser(roles.get('teacher', ()))(x, t, cond).x0
@@ -72,14 +71,12 @@ def prodiff(
     return parts.denoiser(roles['student'], UNTOLD if parts.classes else '')
 
   def generator(roles: Mapping[str, Any], sampling: Sampling) -> Solved:
-    on_grid(process, sampling.solver(), n, whole=target == 'implied')
-    return under_solver(parts, denoiser(roles), sampling)
+    solver = on_grid(process, sampling.solver(), n, whole=target == 'implied')
+    return solved(sampling.guided(denoiser(roles)), solver, parts.shape, sampling.data)
 
   return Method(
     (Phase('student', loss, parts.optimiser()),),
-    copies={'student': 'teacher'} if begins_as else {},
-    init=lambda key: {} if begins_as else {'student': parts.init(key)},
-    loads=loads(teacher),
+    **beginning(parts, teacher),
     denoiser=denoiser,
     generator=generator,
   )

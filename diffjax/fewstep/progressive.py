@@ -11,8 +11,8 @@ from diffjax import keys
 from diffjax.contracts import Cond, KeyBatch
 from diffjax.fewstep.lessons import Lesson, implied_x0, jumps, matching, noised, on_grid
 from diffjax.fewstep.stages import Plan, halvings, plan, restarted, tutor
-from diffjax.fewstep.starts import loads, same_network
-from diffjax.methods import Parts, Sampling, Solved, Source, under_solver
+from diffjax.fewstep.starts import beginning, same_network
+from diffjax.methods import Parts, Sampling, Solved, Source, solved
 from diffjax.prediction import Denoiser
 from diffjax.process import Process
 from diffjax.train.roles import Method, Phase
@@ -65,14 +65,12 @@ def progressive(
     return parts.denoiser(roles['student'], UNTOLD if parts.classes else '')
 
   def generator(roles: Mapping[str, Any], sampling: Sampling) -> Solved:
-    on_grid(parts.process, sampling.solver(), end)
-    return under_solver(parts, denoiser(roles), sampling)
+    solver = on_grid(parts.process, sampling.solver(), end)
+    return solved(sampling.guided(denoiser(roles)), solver, parts.shape, sampling.data)
 
   return Method(
     (Phase('student', loss, restarted(parts.optimiser, cut)),),
-    copies={'student': 'teacher'} if begins_as else {},
-    init=lambda key: {} if begins_as else {'student': parts.init(key)},
-    loads=loads(teacher),
+    **beginning(parts, teacher),
     buffers={'tutor': tutor(shapes, cut.starts)},
     fixed_length=True,
     denoiser=denoiser,

@@ -5,16 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from diffjax import guidance, keys, solvers
+from diffjax import guidance, keys, schedules, solvers
 from diffjax.contracts import Cond, KeyBatch
 from diffjax.errors import InputError
 from diffjax.fewstep.lessons import Line, on_grid, paired
 from diffjax.fewstep.stages import Plan, plan, restarted, tutor
-from diffjax.fewstep.starts import loads, same_network
-from diffjax.methods import Parts, Sampling, Solved, Source, under_solver
+from diffjax.fewstep.starts import beginning
+from diffjax.methods import Parts, Sampling, Solved, Source, same_process, solved
 from diffjax.prediction import Denoise, Denoiser
 from diffjax.process import Process
 from diffjax.pytree import PyTree
@@ -58,8 +57,7 @@ def reflow(
     InputError: no teacher or one of another shape or labels, a process that is not flow, numbers that do not fit.
   """
   teacher, process = parts.source('teacher', process=False), parts.process
-  ts = jnp.linspace(0.0, 1.0, 5)
-  if float(process.t_max) != 1 or not np.allclose(np.stack(process.schedule(ts)), np.stack([1 - ts, ts]), atol=1e-6):
+  if not same_process(process, schedules.flow()):
     raise InputError('process: got one whose paths from data to noise are no lines; allowed: flow')
   if rounds < 1 or fresh < 1 or pool % fresh:
     raise InputError(f'rounds, pool, fresh: got {rounds}, {pool}, {fresh}; allowed: one round or more, and a pool that '
@@ -67,7 +65,6 @@ def reflow(
   if scale != 1 and not parts.classes:
     raise InputError(f'scale: got {scale}; allowed: 1, since data.classes is 0')
   cut = plan(parts.steps, rounds + distil, stages)
-  begins_as = same_network(parts, teacher)
   shapes = jax.eval_shape(parts.init, jax.random.key(0))
   buffers = {'tutor': tutor(shapes, cut.starts), 'pairs': _pairs(parts, cut, teacher, (pool, fresh, steps), scale)}
 
@@ -75,15 +72,12 @@ def reflow(
     return parts.denoiser(roles['student'], 'reflow drops no labels' if parts.classes else '')
 
   def generator(roles: Mapping[str, Any], sampling: Sampling) -> Solved:
-    if distil:
-      on_grid(process, sampling.solver(), 1)
-    return under_solver(parts, denoiser(roles), sampling)
+    solver = on_grid(process, sampling.solver(), 1) if distil else sampling.solver()
+    return solved(sampling.guided(denoiser(roles)), solver, parts.shape, sampling.data)
 
   return Method(
     (Phase('student', paired(parts, _line(process, cut, distil)), restarted(parts.optimiser, cut)),),
-    copies={'student': 'teacher'} if begins_as else {},
-    init=lambda key: {} if begins_as else {'student': parts.init(key)},
-    loads=loads(teacher),
+    **beginning(parts, teacher),
     buffers=buffers,
     fixed_length=True,
     denoiser=denoiser,

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax.contracts import Params
+from diffjax.errors import InputError
 from diffjax.methods import Parts, Source, same_process
 
-__all__ = ['fits', 'grafted', 'loads', 'same_network']
+__all__ = ['beginning', 'check_fits', 'fits', 'grafted', 'loads', 'same_network']
 
 
 def same_network(parts: Parts, teacher: Source) -> bool:
@@ -34,9 +35,28 @@ def grafted(shapes: Any, params: Params) -> Any:
   return jnp.zeros(shapes.shape, shapes.dtype) if params is None else params
 
 
-def loads(teacher: Source) -> tuple[str, ...]:
-  """The roles that begin as another run's weights: the teacher, unless it is a closed form."""
-  return () if teacher.kind is None else ('teacher',)
+def loads(teacher: Source | None) -> tuple[str, ...]:
+  """The roles that begin as another run's weights: the teacher, unless it is a closed form or there is none."""
+  return () if teacher is None or teacher.kind is None else ('teacher',)
+
+
+def beginning(parts: Parts, teacher: Source) -> dict[str, Any]:
+  """How a `Method` begins whose student does so as its teacher where it can, and afresh elsewhere."""
+  begins_as = same_network(parts, teacher)
+  return dict(
+    copies={'student': 'teacher'} if begins_as else {},
+    init=lambda key: {} if begins_as else {'student': parts.init(key)},
+    loads=loads(teacher),
+  )
+
+
+def check_fits(parts: Parts, teacher: Source) -> None:
+  """Raises InputError where the student cannot begin as its teacher: a closed form, another network or another kind."""
+  if teacher.kind is None:
+    raise InputError(f'warm: got True with {teacher.name}, a closed form without weights; allowed: False')
+  if not same_network(parts, teacher):
+    raise InputError(f'warm: got True with {teacher.name} of another network or kind; allowed: config.net and '
+                     'config.loss.kind as those of the teacher, or False')  # fmt: skip
 
 
 def _own(parts: Parts) -> Any:

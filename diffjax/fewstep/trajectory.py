@@ -14,6 +14,7 @@ from diffjax.fewstep.flow_map import added, flow_map
 from diffjax.fewstep.iterated import drawing
 from diffjax.fewstep.jumps import Jump, jump_from
 from diffjax.fewstep.segments import by_jump, by_solver, taught
+from diffjax.fewstep.starts import loads
 from diffjax.losses import times
 from diffjax.methods.parts import Parts
 from diffjax.prediction import Denoiser
@@ -77,7 +78,7 @@ def consistency_trajectory(
     phases=(Phase('student', loss, parts.optimiser()),),
     copies={'target': Copy('student', constant(decay))},
     init=lambda key: {'student': parts.init(key)},
-    loads=('teacher',) if source and source.net else (),
+    loads=loads(source),
     denoiser=denoiser,
     generator=drawing(parts, jump, gamma),
   )

@@ -82,13 +82,12 @@ def conditions(experiment: Experiment, labels: np.ndarray | None, examples: Mapp
   return {'label': labels, **{name: examples[name] for name in names}} if names else labels
 
 
-def held_out(experiment: Experiment, split: str, n: int) -> dict[str, np.ndarray]:
-  """N examples of a split (all, where there are fewer): the same for every run, whatever the order.
+def held_out(experiment: Experiment, source: data.DataSet, n: int) -> dict[str, np.ndarray]:
+  """N examples of a set (all, where there are fewer): the same for every run, whatever the order.
 
-  They are spread evenly over the split, with its classes in proportion, those of the data where the config has none
+  They are spread evenly over the set, with its classes in proportion, those of the data where the config has none
   (`metrics.resample.spread`). Labels are left out where the config ignores them.
   """
-  source = dataset(experiment, split)
   labels = None
   if source.classes is not None and n < source.size:
     chunks = (range(i, min(i + CHUNK, source.size)) for i in range(0, source.size, CHUNK))

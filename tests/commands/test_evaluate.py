@@ -104,8 +104,9 @@ def test_held_out_subset_is_the_same_for_every_run_and_in_proportion(classes, tm
     what = build(checked(dict(
       seed=seed, data=dict(name='npz', path=str(tmp_path / 'test.npz'), shape=(2,), classes=classes), net='mlp',
     )))  # fmt: skip
-    parts.append(examples.held_out(what, 'test', 20))
-    np.testing.assert_array_equal(examples.held_out(what, 'test', 500)['x'], x)
+    source = examples.dataset(what, 'test')
+    parts.append(examples.held_out(what, source, 20))
+    np.testing.assert_array_equal(examples.held_out(what, source, 500)['x'], x)
   points, again = (part['x'] for part in parts)
   labels = parts[0].get('cond')
   np.testing.assert_array_equal(points, again)
