@@ -105,25 +105,29 @@ def test_a_discriminator_is_the_students_network_with_one_output(beside):
   assert np.std(want) > 1e-3
 
 
-def test_a_network_of_images_and_a_head_on_a_feature():
-  """Its output is averaged over positions; a head has weights of its own and reads the trunk's role."""
+def test_the_output_is_averaged_over_positions():
   unet = dict(width=4, channel_mult=(1,), blocks_per_level=1, attention=())
   made = parts(ring(), edm(), 'x0', net=nets.unet(**unet, classes=3), shape=(4, 4, 1), classes=3)
-  x, t, cond = made.inputs(2)
-  shown = Shown(x + jnp.arange(2.0)[:, None, None, None], t, cond)
-  judge = judge_of(made)
-  assert judge.net.module.classes == 3 and judge({'discriminator': judge.init(jax.random.key(0))}, shown).shape == (2,)
-  assert judge_of(made, dict(name='mlp', width=4)).net.module.classes == 3
-  trunk = nets.Apply(nets.unet(**unet, classes=3).module, taps=('middle',))
+  judge, mlp = judge_of(made), judge_of(made, dict(name='mlp', width=4))
+  assert judge.net == nets.unet(**unet, classes=3, out_channels=1) and mlp.net.module.classes == 3
+  out = jnp.arange(32.0).reshape(2, 4, 4, 1)
+  judge = judge._replace(net=lambda params, x, t, cond, key: params * out)
+  np.testing.assert_allclose(judge({'discriminator': 2.0}, Shown(*made.inputs(2))), [15, 47])
+
+
+def test_a_head_reads_a_feature_of_another_role():
+  """It has weights of its own; either is moved alone."""
+  net = nets.mlp(width=4, depth=1)
+  made = parts(ring(), edm(), 'x0', net=net)
+  trunk = nets.Apply(net.module, taps=('hidden0',))
   headed = Headed(trunk, nets.mlp(4, 1, out_channels=1), made.process, made.kind, made.inputs(1))
   roles = {'discriminator': headed.init(jax.random.key(0)), 'teacher': made.init(jax.random.key(1))}
   roles = jax.tree.map(lambda p: p + 0.1, roles)
-  loss = discriminator_loss(headed, lambda *_: shown, lambda *_: shown._replace(x=2 + shown.x))
-  grads = audit(loss, roles, {'x': x})
-  assert grads['teacher'] == 0 < grads['discriminator']
-  joint = discriminator_loss(headed, lambda *_: shown, lambda *_: shown._replace(x=2 + shown.x), moves=('teacher',))
-  grads = audit(joint, roles, {'x': x})
-  assert grads['discriminator'] == 0 < grads['teacher']
+  assert roles['discriminator']['hidden_0']['kernel'].shape == (4, 4)
+  draws = [lambda *_, gain=gain: Shown(gain * jnp.asarray(ring().means, jnp.float32), jnp.ones(8)) for gain in (1, 2)]
+  for moves, still in (('discriminator', 'teacher'), ('teacher', 'discriminator')):
+    grads = audit(discriminator_loss(headed, *draws, moves=(moves,)), roles, {'x': ring().means})
+    assert grads[still] == 0 < grads[moves]
 
 
 def test_a_sum_of_two_losses_begins_when_it_is_told():
