@@ -6,11 +6,16 @@ from diffjax.fewstep.consistency import (
   improved_consistency_training,
 )
 from diffjax.fewstep.continuous import continuous_consistency
+from diffjax.fewstep.distil_back import distil_back
+from diffjax.fewstep.distribution_matching import distribution_matching
+from diffjax.fewstep.em_distillation import em_distillation
 from diffjax.fewstep.guided import guided
 from diffjax.fewstep.mean_flow import mean_flow
 from diffjax.fewstep.prodiff import prodiff
 from diffjax.fewstep.progressive import progressive
 from diffjax.fewstep.reflow import reflow
+from diffjax.fewstep.score_forgetting import score_forgetting
+from diffjax.fewstep.score_identity import score_identity
 from diffjax.fewstep.shortcut import shortcut
 from diffjax.fewstep.trajectory import consistency_trajectory
 
@@ -19,11 +24,16 @@ __all__ = [
   'consistency_trajectory',
   'consistency_training',
   'continuous_consistency',
+  'distil_back',
+  'distribution_matching',
+  'em_distillation',
   'guided',
   'improved_consistency_training',
   'mean_flow',
   'prodiff',
   'progressive',
   'reflow',
+  'score_forgetting',
+  'score_identity',
   'shortcut',
 ]

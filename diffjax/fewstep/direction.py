@@ -68,6 +68,7 @@ def matched(
   times: Callable[[Process, KeyBatch], Array],
   *,
   normalised: bool = True,
+  also: Callable[..., Array] | None = None,
   role: str = 'student',
 ) -> Loss:
   """The loss of `role` whose gradient carries what it makes along a direction field.
@@ -80,6 +81,7 @@ def matched(
     process: by which samples are noised.
     times: the law of t.
     normalised: whether an example's direction is divided by mean |x - D| of the first field, arXiv:2311.18828 eq. 8.
+    also: (roles, batch, x, cond, keys) -> what is added, (B,), another loss of the same samples.
     role: what is moved.
   """
 
@@ -94,24 +96,30 @@ def matched(
     if normalised:
       g = _times(1 / mean_size(parts[0]), g)
     values = pull_back(x, g)  # type: ignore[arg-type]
-    return values, {'t': t, 'error': 2 * values}
+    aux = {'t': t, 'error': 2 * values}
+    if also is None:
+      return values, aux
+    extra = also(roles, batch, x, cond, keys.fold(k_eps, 1))
+    return values + extra, {**aux, 'also': extra}
 
   return loss
 
 
-def denoised(make: Made, loss: Loss, role: str = 'student') -> Loss:
+def denoised(make: Made, loss: Loss, role: str = 'student', weigh: Callable[[Cond], Array] | None = None) -> Loss:
   """A loss on what `role` makes, stopped, in place of the data: how a critic learns what is generated.
 
   Args:
     make: (the role's params, keys) -> (x, cond).
     loss: of another role, on {'x', 'cond'}, such as `losses.denoising(..., role='critic')`.
     role: who makes.
+    weigh: the condition -> the weight of an example, (B,).
   """
 
   def of_made(roles: dict[str, Any], batch: Any, key: Array) -> tuple[Array, dict[str, Array]]:
     k_make, k_loss = keys.split(keys.per_sample(key, rows(batch)), 2)
     x, cond = stop_gradient(make(roles[role], k_make))
-    return loss(roles, {'x': x} if cond is None else {'x': x, 'cond': cond}, k_loss)
+    values, aux = loss(roles, {'x': x} if cond is None else {'x': x, 'cond': cond}, k_loss)
+    return values if weigh is None else weigh(cond) * values, aux
 
   return of_made
 

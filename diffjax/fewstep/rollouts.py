@@ -19,7 +19,7 @@ from diffjax.fewstep.iterated import Iterated
 from diffjax.fewstep.jumps import jump_from
 from diffjax.methods.parts import Parts, Sampling
 
-__all__ = ['drawn_labels', 'levels_of', 'made', 'over_levels', 'rollout']
+__all__ = ['drawn_labels', 'levels_of', 'made', 'one_step', 'over_levels', 'rollout']
 
 
 def levels_of(parts: Parts, levels: Sequence[float]) -> tuple[float, ...]:
@@ -35,6 +35,13 @@ def levels_of(parts: Parts, levels: Sequence[float]) -> tuple[float, ...]:
     raise InputError(f'levels: got {given}; allowed: falling times above {float(parts.process.t_min):.4g} and up to '
                      f't_max {last:.4g}')  # fmt: skip
   return chosen
+
+
+def one_step(parts: Parts, level: float) -> Callable[[Params, Data, Cond], Data]:
+  """(params, z, cond) -> D(sigma z, level), like z (B, ...): a generator of one evaluation by its noise."""
+  t = jnp.asarray(level, jnp.float32)
+  sigma = parts.process.schedule(t)[1]
+  return lambda params, z, cond=None: parts.denoiser(params)(sigma * z, t, cond).x0
 
 
 def rollout(parts: Parts, levels: tuple[float, ...]) -> Callable[[Params, KeyBatch, Cond], Data]:
