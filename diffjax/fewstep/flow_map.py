@@ -161,16 +161,27 @@ def rows_split(first: Loss, second: Loss, share: float) -> Loss:
   return loss
 
 
-def added(first: Loss, second: Loss, *, leaf: str, name: str, most: float) -> Loss:
-  """The sum first + lam second, lam = |grad first| / |grad second| in the student's last layer, cut off at `most`.
+def added(
+  first: Loss, second: Loss, *, name: str, most: float, least: float = 0.0, leaf: str = '', start: int = 0
+) -> Loss:
+  """The sum first + lam second, lam = |grad first| / |grad second| in the student's last layer, cut off at its ends.
 
   Both gradients are of `roles['student'][leaf]` alone, so that they cost no backward pass through the network.
   arXiv:2310.02279 eq. 13
+
+  Args:
+    first: the loss that leads.
+    second: the other; it draws its own times and noise.
+    name: of the second in the log.
+    most: that lam may be.
+    least: that lam may be.
+    leaf: the last layer; without one lam is `most`.
+    start: the step before which lam is 0; where it is not 0 a method keeps `progress()`.
   """
 
   def loss(roles: dict[str, Any], batch: Any, key: Array) -> tuple[Array, dict[str, Array]]:
     key = keys.per_sample(key, len(batch['x']))
-    own = keys.fold(key, 1)  # the second term draws its own times and noise
+    own = keys.fold(key, 1)
 
     def size(term: Loss, key: Array) -> Array:
       def of(last: Any) -> Array:
@@ -179,8 +190,12 @@ def added(first: Loss, second: Loss, *, leaf: str, name: str, most: float) -> Lo
       grads = jax.grad(of)(roles['student'][leaf])
       return jnp.sqrt(sum(jnp.sum(g.astype(jnp.float32) ** 2) for g in jax.tree.leaves(grads)))
 
-    lam = stop_gradient(jnp.clip(size(first, key) / (size(second, own) + 1e-4), 0, most))
+    lam = jnp.asarray(most, jnp.float32)
+    if leaf:
+      lam = stop_gradient(jnp.clip(size(first, key) / (size(second, own) + 1e-4), least, most))
     (one, aux), (two, _) = first(roles, batch, key), second(roles, batch, own)
+    if start:
+      lam = jnp.where(roles[PROGRESS] >= start, lam, 0)
     return one + lam * two, {**aux, name: two, f'{name}_weight': jnp.full_like(two, lam)}
 
   return loss
