@@ -7,10 +7,13 @@ from diffjax.fewstep.consistency import (
 )
 from diffjax.fewstep.continuous import continuous_consistency
 from diffjax.fewstep.guided import guided
+from diffjax.fewstep.latent import latent_consistency, reward_guided_latent_consistency
 from diffjax.fewstep.mean_flow import mean_flow
+from diffjax.fewstep.pairwise import pairwise_sample_optimisation
 from diffjax.fewstep.prodiff import prodiff
 from diffjax.fewstep.progressive import progressive
 from diffjax.fewstep.reflow import reflow
+from diffjax.fewstep.reinforced import rl_consistency
 from diffjax.fewstep.shortcut import shortcut
 from diffjax.fewstep.trajectory import consistency_trajectory
 
@@ -21,9 +24,13 @@ __all__ = [
   'continuous_consistency',
   'guided',
   'improved_consistency_training',
+  'latent_consistency',
   'mean_flow',
+  'pairwise_sample_optimisation',
   'prodiff',
   'progressive',
   'reflow',
+  'reward_guided_latent_consistency',
+  'rl_consistency',
   'shortcut',
 ]
