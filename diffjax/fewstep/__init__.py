@@ -6,6 +6,7 @@ from diffjax.fewstep.consistency import (
   improved_consistency_training,
 )
 from diffjax.fewstep.continuous import continuous_consistency
+from diffjax.fewstep.fair import fair_latent_distillation
 from diffjax.fewstep.guided import guided
 from diffjax.fewstep.latent import latent_consistency, reward_guided_latent_consistency
 from diffjax.fewstep.mean_flow import mean_flow
@@ -22,6 +23,7 @@ __all__ = [
   'consistency_trajectory',
   'consistency_training',
   'continuous_consistency',
+  'fair_latent_distillation',
   'guided',
   'improved_consistency_training',
   'latent_consistency',

@@ -120,7 +120,7 @@ def test_refusals():
     ({}, dict(reward=near, ways=0), 'ways, updates, memory, least, clip: got 0'),
     ({}, dict(reward=near, least=40), 'got 64, 1, 32, 40'),
     ({}, dict(reward='none'), "reward: got 'none'"),
-    ({}, dict(reward=near, grid=(1.0, 10.0), steps=2), 'grid'),
+    ({}, dict(reward=near, grid=(1.0, 10.0), steps=2), r'grid: got \(1.0, 10.0\) for 2 steps; allowed'),
   ):
     made = dataclasses.replace(bases.on_exact(), **changes)
     with pytest.raises(InputError, match=message):
