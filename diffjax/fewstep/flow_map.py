@@ -9,7 +9,7 @@ arXiv:2405.16852 sec. 3
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,8 @@ from diffjax.fewstep.segments import Point, Segment
 from diffjax.process import Process
 from diffjax.train.roles import Buffer
 
-__all__ = ['PROGRESS', 'added', 'flow_map', 'flow_map_end', 'flow_map_jvp', 'inverse_gap', 'inverse_span', 'progress',
-           'rows_split', 'total_derivative']  # fmt: skip
+__all__ = ['PROGRESS', 'Ends', 'added', 'ends', 'flow_map', 'flow_map_end', 'flow_map_jvp', 'inverse_gap',
+           'inverse_span', 'progress', 'rows_split', 'total_derivative']  # fmt: skip
 
 PROGRESS = 'progress'
 Loss = Callable[[dict[str, Any], Any, Array], tuple[Array, dict[str, Array]]]
@@ -72,19 +72,40 @@ def flow_map(
     weight: of an example; 1 unless given.
     project: (roles, x_s, s, cond, key) -> what is compared in place of x_s.
   """
+  both = ends(jump, times, segment, target=target, project=project)
 
   def loss(roles: dict[str, Any], batch: Any, key: Array) -> tuple[Array, dict[str, Array]]:
+    at, _, own, other = both(roles, batch, key)
+    error = distance(own, other)
+    return error if weight is None else weight(at) * error, {'t': at.t, 'error': error}
+
+  return loss
+
+
+class Ends(NamedTuple):
+  """The times, the noised example, and what is compared: the student's end and the target's, the latter stopped."""
+
+  at: Times
+  point: Point
+  own: Array
+  other: Array
+
+
+def ends(
+  jump: Jump, times: Law, segment: Segment, *, target: str = 'target', project: Project | None = None
+) -> Callable[[Mapping[str, Any], Any, Array], Ends]:
+  """(roles, batch, key) -> the two ends that the start form compares; arguments as of `flow_map`."""
+
+  def both(roles: Mapping[str, Any], batch: Any, key: Array) -> Ends:
     at, point, k_net = drawn(jump.process, times, roles, batch, key)
     shown = project or (lambda roles, x, s, cond, key: x)
     x_u = stop_gradient(segment(roles, point, at.t, at.u))
     other = stop_gradient(jump(roles[target], x_u, at.u, at.s, point.cond, k_net))
     own = jump(roles['student'], point.x, at.t, at.s, point.cond, k_net)
-    error = distance(
-      shown(roles, own, at.s, point.cond, k_net), stop_gradient(shown(roles, other, at.s, point.cond, k_net))
-    )
-    return error if weight is None else weight(at) * error, {'t': at.t, 'error': error}
+    other = stop_gradient(shown(roles, other, at.s, point.cond, k_net))
+    return Ends(at, point, shown(roles, own, at.s, point.cond, k_net), other)
 
-  return loss
+  return both
 
 
 def flow_map_end(

@@ -2,28 +2,17 @@
 
 import dataclasses
 
+import bases
 import closed
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ring import parts
 from scipy.stats import norm
 
-from diffjax import keys, kinds, schedules
+from diffjax import keys, schedules
 from diffjax.errors import InputError
-from diffjax.fewstep.iterated import iterated
 from diffjax.fewstep.transitions import log_probs, policy, rollout
-from diffjax.methods import Source
-
-
-def base(process, end, gamma=1.0):
-  """The exact jumps of a Gaussian as a run to be tuned."""
-  own, jump = parts(closed.target(), process, 'x0'), closed.jump(process, end)
-  return Source(
-    'exact', process, (1,), 0, closed.right(), lambda params: None, kinds.x0().plain(), jump.net,
-    lambda params, asked: iterated(own, jump, params, asked, gamma),
-  )  # fmt: skip
 
 
 @pytest.mark.parametrize('make', [lambda: schedules.edm(0.01, 10.0), schedules.cosine])
@@ -31,7 +20,7 @@ def test_a_way_is_the_generators_and_its_probability_that_of_its_noise(make):
   """The sample to the bit; log p is -(z^2 + log 2 pi) / 2 - log std of the noise z that leads to each point."""
   process = make()
   end, count = float(process.t_min), 6
-  draw = policy(base(process, end), 3, (10.0, 2.0, 0.5) if process.by_noise else 'uniform')(closed.right())
+  draw = policy(bases.exact(process, end), 3, (10.0, 2.0, 0.5) if process.by_noise else 'uniform')(closed.right())
   key = keys.per_sample(jax.random.key(0), count)
   way = jax.jit(rollout)(draw, key)
   np.testing.assert_array_equal(way.end, jax.jit(lambda draw, key: draw(key))(draw, key))
@@ -50,10 +39,10 @@ def test_a_way_is_the_generators_and_its_probability_that_of_its_noise(make):
 def test_refusals():
   process = schedules.edm(0.01, 10.0)
   for source, options, message in (
-    (base(process, 0.01, 0.0), dict(steps=3), 'base: got exact, which draws without noise'),
-    (base(process, 0.01), dict(steps=1), 'steps: got 1; allowed'),
-    (base(process, 0.01), dict(steps=3, grid='even'), "grid: got 'even'; allowed: uniform"),
-    (dataclasses.replace(base(process, 0.01), drawn=None),
+    (bases.exact(process, 0.01, 0.0), dict(steps=3), 'base: got exact, which draws without noise'),
+    (bases.exact(process, 0.01), dict(steps=1), 'steps: got 1; allowed'),
+    (bases.exact(process, 0.01), dict(steps=3, grid='even'), "grid: got 'even'; allowed: uniform"),
+    (dataclasses.replace(bases.exact(process, 0.01), drawn=None),
      dict(steps=3), 'base: got exact, which does not draw by jumps'),
   ):  # fmt: skip
     with pytest.raises(InputError, match=message):
