@@ -1,5 +1,6 @@
 """Few-step generation: students of a teacher, or of data alone, that need one or a few evaluations a sample."""
 
+from diffjax.fewstep.boot import boot
 from diffjax.fewstep.consistency import (
   consistency_distillation,
   consistency_training,
@@ -24,6 +25,7 @@ from diffjax.fewstep.shortcut import shortcut
 from diffjax.fewstep.trajectory import consistency_trajectory
 
 __all__ = [
+  'boot',
   'consistency_distillation',
   'consistency_trajectory',
   'consistency_training',

@@ -17,21 +17,22 @@ from jax import Array
 from jax.lax import stop_gradient
 
 from diffjax import keys
-from diffjax.contracts import Cond
+from diffjax.contracts import Cond, KeyBatch
 from diffjax.dtypes import widened
 from diffjax.fewstep.distances import Distance
 from diffjax.fewstep.jumps import Jump
 from diffjax.fewstep.pairs import Law, Times
 from diffjax.fewstep.segments import Point, Segment
-from diffjax.process import Process
+from diffjax.process import Process, expand
 from diffjax.train.roles import Buffer
 
 __all__ = ['PROGRESS', 'Ends', 'added', 'ends', 'flow_map', 'flow_map_end', 'flow_map_jvp', 'inverse_gap',
-           'inverse_span', 'progress', 'rows_split', 'total_derivative']  # fmt: skip
+           'inverse_span', 'noised', 'progress', 'pure_noise', 'rows_split', 'total_derivative']  # fmt: skip
 
 PROGRESS = 'progress'
 Loss = Callable[[dict[str, Any], Any, Array], tuple[Array, dict[str, Array]]]
 Weight = Callable[[Times], Array]
+Start = Callable[[Process, Times, Any, KeyBatch], Point]
 Project = Callable[[Mapping[str, Any], Array, Array, Cond, Any], Array]
 
 
@@ -40,13 +41,26 @@ def progress() -> Buffer:
   return Buffer(lambda key: jnp.asarray(-1, jnp.int32), lambda roles, done, batch, key: done + 1)
 
 
-def drawn(process: Process, times: Law, roles: Mapping[str, Any], batch: Any, key: Array) -> tuple[Times, Point, Array]:
-  """The times, the noised examples and the network's keys of a batch, each sample's from its own key."""
+def noised(process: Process, at: Times, batch: Any, key_batch: KeyBatch) -> Point:
+  """A batch's examples at the times t."""
   x0 = widened(batch['x'])
-  k_t, k_eps, k_net = keys.split(keys.per_sample(key, len(x0)), 3)
+  eps = keys.normal(key_batch, x0)
+  return Point(process.perturb(x0, eps, at.t), x0, eps, batch.get('cond'))
+
+
+def pure_noise(process: Process, at: Times, batch: Any, key_batch: KeyBatch) -> Point:
+  """Noise alone, sigma_t z; of a batch the number of examples, their shape and their conditions, never x itself."""
+  z = keys.normal(key_batch, jax.ShapeDtypeStruct(batch['x'].shape, jnp.float32))
+  return Point(expand(process.schedule(at.t)[1], z) * z, z, z, batch.get('cond'))
+
+
+def drawn(
+  process: Process, times: Law, roles: Mapping[str, Any], batch: Any, key: Array, start: Start = noised
+) -> tuple[Times, Point, Array]:
+  """The times, the points where jumps begin and the network's keys of a batch, each sample's from its own key."""
+  k_t, k_begin, k_net = keys.split(keys.per_sample(key, batch['x'].shape[0]), 3)
   at = times(process, jnp.asarray(roles.get(PROGRESS, 0)), k_t)
-  eps = keys.normal(k_eps, x0)
-  return at, Point(process.perturb(x0, eps, at.t), x0, eps, batch.get('cond')), k_net
+  return at, start(process, at, batch, k_begin), k_net
 
 
 def flow_map(
@@ -109,19 +123,27 @@ def ends(
 
 
 def flow_map_end(
-  jump: Jump, times: Law, segment: Segment, *, distance: Distance, target: str = 'target', weight: Weight | None = None
+  jump: Jump,
+  times: Law,
+  segment: Segment,
+  *,
+  distance: Distance,
+  target: str = 'target',
+  weight: Weight | None = None,
+  start: Start = noised,
 ) -> Loss:
   """The end form: a jump agrees with a shorter one that a segment carries on.
 
-  w(t, u, s) d(J(x_t, t -> s), sg Phi(J'(x_t, t -> u), u -> s)); arguments as of `flow_map`.   arXiv:2306.05544
+  w(t, u, s) d(J(x_t, t -> s), sg Phi(J'(x_t, t -> u), u -> s)); `start` says what x_t is, the other arguments are those
+  of `flow_map`.   arXiv:2306.05544
   """
 
   def loss(roles: dict[str, Any], batch: Any, key: Array) -> tuple[Array, dict[str, Array]]:
-    at, point, k_net = drawn(jump.process, times, roles, batch, key)
+    at, point, k_net = drawn(jump.process, times, roles, batch, key, start)
     x_u = jump(roles[target], point.x, at.t, at.u, point.cond, k_net)
     other = stop_gradient(segment(roles, point._replace(x=x_u), at.u, at.s))
     error = distance(jump(roles['student'], point.x, at.t, at.s, point.cond, k_net), other)
-    return error if weight is None else weight(at) * error, {'t': at.t, 'error': error}
+    return error if weight is None else weight(at) * error, {'t': at.u, 'error': error}
 
   return loss
 
