@@ -86,6 +86,20 @@ class Slowed(NamedTuple):
     return self.net(params, x, t / self.factor, cond, key)
 
 
+class Landing(NamedTuple):
+  """A network that is told where a jump ends and not where it begins: all its jumps begin at one time."""
+
+  net: Any
+
+  @property
+  def module(self) -> Any:
+    """That of the network."""
+    return self.net.module
+
+  def __call__(self, params: Params, x: Array, t: Array, cond: Cond = None, key: Any = None) -> Any:
+    return self.net(params, x, t[:, 1], cond, key)
+
+
 class Jump(PyTree):
   """A network as a jump: (params, x_t, t, s) -> x_s.
 
