@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from diffjax.contracts import KeyBatch
-from diffjax.fewstep.adversarial import Draw, Network, Shown, discriminator_loss, generator_loss, paced
+from diffjax.fewstep.adversarial import Draw, Headed, Network, Shown, discriminator_loss, generator_loss, paced
 from diffjax.fewstep.flow_map import PROGRESS, added, drawn, progress
 from diffjax.fewstep.jumps import Jump
 from diffjax.fewstep.pairs import Law
@@ -32,7 +32,7 @@ def from_jump(jump: Jump, law: Law, role: str = 'student') -> Draw:
 def contested(
   method: Method,
   parts: Parts,
-  judge: Network,
+  judge: Network | Headed,
   real: Draw,
   made: Draw,
   *,
@@ -61,10 +61,12 @@ def contested(
   loss = added(first.loss, term, name='adversarial', most=most, least=least, leaf=leaf, start=start)
   judging = Phase(judge.role, discriminator_loss(judge, real, made), paced(parts, pace))
   begin = method.init or (lambda key: {'student': parts.init(key)})
+  read = (judge.features,) if isinstance(judge, Headed) and judge.features not in method.loads else ()
   return dataclasses.replace(
     method,
     phases=(dataclasses.replace(first, loss=loss), *others, judging),
     init=lambda key: {**begin(key), judge.role: judge.init(jax.random.fold_in(key, 1))},
+    loads=(*method.loads, *read),
     buffers={PROGRESS: progress(), **method.buffers} if start else method.buffers,
     fixed_length=method.fixed_length or start > 0,
   )

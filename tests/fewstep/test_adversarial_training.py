@@ -1,5 +1,7 @@
 """Adversarial consistency training: iCT up to a step, and from there a balanced discriminator; the ring."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,8 @@ from ring import STD, edm, parts, ring
 from diffjax import fewstep, kinds, nets
 from diffjax.errors import InputError
 from diffjax.fewstep.flow_map import PROGRESS
+from diffjax.methods import Source
+from diffjax.prediction import Denoiser
 
 RING, NET = ring(), nets.mlp(width=8, depth=1)
 
@@ -46,6 +50,24 @@ def test_each_phase_moves_its_own_role():
   for phase in method.phases:
     grads = audit(phase.loss, begun(method, 5), {'x': RING.means})
     assert {role for role, size in grads.items() if size > 0} == {phase.role}
+
+
+def test_a_head_on_a_feature_of_a_frozen_teacher():
+  """The teacher is read for it, and not moved."""
+  process, kind = edm(), kinds.edm(STD)
+  made = parts(RING, process, kind, net=NET, steps=40)
+  shapes = jax.eval_shape(made.init, jax.random.key(0))
+  teacher = Source('run', process, (2,), 0, shapes, lambda p: Denoiser(p, process, kind, net=NET), kind, NET)
+  head = dict(name='mlp', width=4, depth=1, feature='hidden0')
+  method = fewstep.adversarial_consistency_training(dataclasses.replace(made, teacher=teacher), discriminator=head)
+  assert method.loads == ('teacher',)
+  roles = {**begun(method, 30), 'teacher': made.init(jax.random.key(5))}
+  assert roles['discriminator']['hidden_0']['kernel'].shape == (8, 4)
+  for phase in method.phases:
+    grads = audit(phase.loss, roles, {'x': RING.means})
+    assert {role for role, size in grads.items() if size > 0} == {phase.role}
+  with pytest.raises(InputError, match="discriminator: got feature='hidden0'; allowed: with a teacher"):
+    own(discriminator=head)
 
 
 def test_refusals():
