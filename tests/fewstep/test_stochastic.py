@@ -109,10 +109,10 @@ LEVELS = {1: (10.0,), 2: (10.0, 0.8), 4: (10.0, 2.0, 0.8, 0.3)}
 @pytest.mark.slow
 def test_the_whole_noise_leaves_the_denoiser():
   """At eta 1 the student is a tenth as far from the exact denoiser as from the flow; its one step is the blur."""
-  made = parts(RING, EDM, kinds.edm(STD), steps=2500)
+  made = parts(RING, EDM, kinds.edm(STD), steps=3500)
   jump, heun = jump_from(made), jax.jit(lambda x, a, b: heun_transfer(RING.denoiser(EDM), x, a, b))
   method = fewstep.stochastic_consistency(made, eta=1.0, intervals=39, steps=1, adversarial=0.0)
-  roles, _ = bench.trained(method, RING, 2500)
+  roles, _ = bench.trained(method, RING, 3500, batch=256)
   for t in (1.0, 3.0, 10.0):
     x = RING.sample(keys.per_sample(jax.random.key(5), 2000))
     x = x + t * jax.random.normal(jax.random.key(6), x.shape)
@@ -136,8 +136,8 @@ def test_a_discriminator_sharpens_on_the_ring():
   """
   figures = {}
   for weight in (0.0, 0.3):
-    method = fewstep.stochastic_consistency(parts(RING, EDM, kinds.edm(STD), steps=3500), adversarial=weight)
-    roles, _ = bench.trained(method, RING, 3500)
+    method = fewstep.stochastic_consistency(parts(RING, EDM, kinds.edm(STD), steps=2500), adversarial=weight)
+    roles, _ = bench.trained(method, RING, 2500, batch=256)
     figures[weight] = [bench.figures(RING, bench.drawn(method, roles, LEVELS[k])) for k in LEVELS]
   print(figures)
   one, two, four = figures[0.0]
