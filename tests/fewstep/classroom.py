@@ -68,7 +68,8 @@ def trained(method, target, steps, batch, seed=0, given=None, labelled=False):
   def run():
     roles = {**(method.init(first) if method.init else {}), **(given or {})}
     state = init_state(method, roles, second, drawn(data))
-    move = lambda state, i: (step(state, drawn(jax.random.fold_in(data, i)), (0,))[0], None)  # noqa: E731
+    every = tuple(range(len(method.phases)))
+    move = lambda state, i: (step(state, drawn(jax.random.fold_in(data, i)), every)[0], None)  # noqa: E731
     return jax.lax.scan(move, state, jnp.arange(steps))[0]
 
   state = run()
