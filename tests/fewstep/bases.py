@@ -3,11 +3,11 @@
 import closed
 import jax.numpy as jnp
 import numpy as np
-import ring
 
 from diffjax import kinds, schedules
 from diffjax.fewstep.iterated import iterated
 from diffjax.methods import Sampling, Source
+from experiments import ring
 
 KIND = kinds.x0().plain()
 EDM = schedules.edm(sigma_min=0.01, sigma_max=10.0)

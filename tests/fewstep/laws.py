@@ -1,11 +1,10 @@
-"""The bench of methods that match laws: teachers with weights, and training in which phases take turns in one program."""
+"""The bench of methods that match laws: teachers with weights, and training in turns in one program."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ring import edm, figures, parts, ring
 
 from diffjax import keys, kinds, losses, nets
 from diffjax.fewstep.direction import ranks
@@ -13,6 +12,7 @@ from diffjax.methods import Sampling, Source, denoising
 from diffjax.train.optimiser import adam
 from diffjax.train.roles import active_phases
 from diffjax.train.step import init_state, make_train_step
+from experiments.ring import edm, figures, parts, ring
 
 STD = 0.714
 TINY = nets.mlp(width=8, depth=1)

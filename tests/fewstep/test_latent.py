@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from classroom import audit, closed, parts_of, r8
+from classroom import audit
 
 from diffjax import fewstep, guidance, keys, kinds, nets, schedules, solvers
 from diffjax.errors import InputError
@@ -15,9 +15,10 @@ from diffjax.fewstep.latent import latent_form, skipping
 from diffjax.fewstep.proxy import divergence
 from diffjax.methods import Sampling, Source
 from diffjax.solvers import grids
+from experiments import ring as bench
 
 COSINE = schedules.cosine()
-PARITY = r8(np.arange(8) % 2)
+PARITY = bench.ring(np.arange(8) % 2)
 LCD, RG = fewstep.latent_consistency, fewstep.reward_guided_latent_consistency
 PROXY = dict(name='mlp', width=4, depth=1)
 
@@ -27,7 +28,7 @@ def net(width=8, depth=1, times=2):
 
 
 def parts(steps=8, network=None, **options):
-  return parts_of(COSINE, network or net(), steps, closed(PARITY, COSINE, 2), kind='v', classes=2, **options)
+  return bench.parts(PARITY, COSINE, 'v', net=network or net(), steps=steps, classes=2, **options)
 
 
 def filled(tree, seed=0):
@@ -145,7 +146,7 @@ def test_begins_as_its_teacher_at_every_scale():
 def test_refusals():
   near = dict(name='near', point=(1.0, 0.0))
   for make, message in (
-    (lambda: LCD(parts_of(COSINE, net(), 8, closed(PARITY, COSINE))), 'data.classes: got 0'),
+    (lambda: LCD(bench.parts(PARITY, COSINE, 'v', net=net(), steps=8)), 'data.classes: got 0'),
     (lambda: LCD(parts(network=net(times=1))), 'allowed: times=2, the second for the scale'),
     (lambda: LCD(parts(), scales=(2.0, 2.0)), r'scales: got \(2.0, 2.0\); allowed'),
     (lambda: LCD(parts(), skip=30), 'fine, skip: got 1000, 30; allowed'),

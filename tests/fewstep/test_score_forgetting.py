@@ -1,4 +1,4 @@
-"""Score forgetting: labels that are asked for another's teacher, the weights of both parts, and the ring without one."""
+"""Score forgetting: labels asked for in place of others, the weights of both parts, the ring without one."""
 
 import jax
 import jax.numpy as jnp

@@ -16,7 +16,7 @@ TEACHER = exact.gaussian([0.0], 0.25)
 
 
 def gaussian(alpha, n, critic=None):
-  """The loss of a generator x = a z by the deviation a, whose critic is the exact one of deviation `critic`, or of a."""
+  """The loss of a generator x = a z by the deviation a; its critic is the exact one of deviation `critic`, or of a."""
   data = {'x': jnp.full((n, 1), jnp.nan)}
   make = lambda a, key_batch: (a * keys.normal(key_batch, data['x']), None)  # noqa: E731
 
