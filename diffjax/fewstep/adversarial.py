@@ -137,17 +137,21 @@ def mean_of(out: Array) -> Array:
   return jnp.mean(widened(out).reshape(len(out), -1), -1)
 
 
-def judge_of(parts: Parts, spec: Any = None, *, beside: bool = False) -> Network:
+def judge_of(parts: Parts, spec: Any = None, *, beside: bool = False) -> Any:
   """The discriminator of a recipe.
 
   Args:
     parts: what the config has made.
     spec: dict(name=..., **options) of `diffjax.nets`; the student's architecture with one output channel unless given.
+      With feature=..., a tap of the teacher's network, it is a head on that feature of the frozen teacher.
     beside: whether it sees what x was made from.
 
   Raises:
-    InputError: another name, options that the network does not take, or a student's network without an output channel.
+    InputError: another name, options that the network does not take, a student's network without an output channel, or
+      a feature without a teacher's network.
   """
+  if spec is not None and 'feature' in spec:
+    return _headed(parts, dict(spec), beside)
   if spec is None:
     module = getattr(parts.net, 'module', None)
     if not hasattr(module, 'out_channels'):
@@ -158,6 +162,15 @@ def judge_of(parts: Parts, spec: Any = None, *, beside: bool = False) -> Network
   else:
     net = _named(dict(spec), parts.classes)
   return Network(net, parts.process, parts.kind, parts.inputs(1), beside)
+
+
+def _headed(parts: Parts, options: dict[str, Any], beside: bool) -> Headed:
+  teacher = parts.teacher
+  if teacher is None or teacher.net is None or beside:
+    raise InputError(f'discriminator: got feature={options["feature"]!r}; allowed: with a teacher that is a network, '
+                     'where the discriminator sees x alone')  # fmt: skip
+  trunk = dataclasses.replace(teacher.net, taps=(options.pop('feature'),))
+  return Headed(trunk, _named(options, 0), parts.process, teacher.kind, parts.inputs(1))  # type: ignore[arg-type]
 
 
 def _named(options: dict[str, Any], classes: int) -> Any:

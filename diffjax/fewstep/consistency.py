@@ -12,9 +12,9 @@ from diffjax.fewstep import distances, pairs
 from diffjax.fewstep.flow_map import PROGRESS, flow_map, inverse_gap, progress
 from diffjax.fewstep.iterated import drawing
 from diffjax.fewstep.jumps import jump_from
-from diffjax.fewstep.segments import by_solver, data_line, taught
+from diffjax.fewstep.segments import Segment, by_solver, data_line, taught
 from diffjax.fewstep.starts import check_fits, loads
-from diffjax.methods.parts import Parts
+from diffjax.methods.parts import Parts, Source
 from diffjax.train.ema import constant
 from diffjax.train.roles import Copy, Method, Phase
 
@@ -52,15 +52,27 @@ def consistency_distillation(
     InputError: no teacher, or one that does not fit; a number out of its range.
   """
   source, teacher = taught(parts, scale)
+  segment = by_solver(parts.process, teacher, solver)
+  return distilled(parts, source, segment, intervals=intervals, rho=rho, distance=distance, decay=decay, warm=warm)
+
+
+def distilled(
+  parts: Parts,
+  source: Source,
+  segment: Segment,
+  *,
+  intervals: int,
+  rho: float,
+  distance: Any,
+  decay: float,
+  warm: bool,
+) -> Method:
+  """A method whose student's jump to the data agrees with itself where a teacher's segment leads."""
   if warm:
     check_fits(parts, source)
   jump = jump_from(parts)
-  loss = flow_map(
-    jump,
-    pairs.neighbours(pairs.constantly(intervals), rho=rho),
-    by_solver(parts.process, teacher, solver),
-    distance=distances.named(distance or 'l2'),
-  )
+  law = pairs.neighbours(pairs.constantly(intervals), rho=rho)
+  loss = flow_map(jump, law, segment, distance=distances.named(distance or 'l2'))
   target = Copy('student', constant(decay))
   return Method(
     phases=(Phase('student', loss, parts.optimiser()),),

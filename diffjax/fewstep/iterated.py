@@ -18,7 +18,7 @@ from diffjax.noise_levels import checked
 from diffjax.pytree import PyTree
 from diffjax.solvers import renoise
 
-__all__ = ['Iterated', 'drawing', 'iterated']
+__all__ = ['Iterated', 'drawing', 'iterated', 'law_of']
 
 
 class Iterated(PyTree):
@@ -103,10 +103,14 @@ def iterated(parts: Parts, jump: Jump, params: Params, sampling: Sampling, gamma
   up = np.append(ts[1:], end)
   u = np.maximum(_landing(process, up, gamma), end)
   u[-1] = end
-  mean, std = (0.0, 0.0) if sampling.data is None else (sampling.data.mean, sampling.data.std)
-  law = jnp.asarray(ts[0], float), jnp.asarray(mean, float), jnp.asarray(std, float)
   rows = jnp.asarray(ts, float), jnp.asarray(u, float), jnp.asarray(up, float)
-  return Iterated(params, jump, rows, law, parts.shape)
+  return Iterated(params, jump, rows, law_of(sampling, ts[0]), parts.shape)
+
+
+def law_of(sampling: Sampling, t: float) -> tuple[Array, Array, Array]:
+  """The law of x where sampling begins: the time, and the mean and deviation of the data, 0 where not known."""
+  mean, std = (0.0, 0.0) if sampling.data is None else (sampling.data.mean, sampling.data.std)
+  return jnp.asarray(t, float), jnp.asarray(mean, float), jnp.asarray(std, float)
 
 
 def _landing(process: Any, up: np.ndarray, gamma: float) -> np.ndarray:

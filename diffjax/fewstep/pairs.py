@@ -18,8 +18,8 @@ from diffjax.errors import InputError
 from diffjax.losses.times import TimeLaw, logit_normal
 from diffjax.process import Process
 
-__all__ = ['Ladder', 'Times', 'constantly', 'doubling', 'dyadic', 'ending', 'neighbours', 'ordered', 'square_root',
-           'triples']  # fmt: skip
+__all__ = ['Ladder', 'Times', 'constantly', 'doubling', 'dyadic', 'ending', 'lagging', 'neighbours', 'ordered',
+           'square_root', 'strides', 'triples']  # fmt: skip
 
 
 class Times(NamedTuple):
@@ -173,5 +173,31 @@ def dyadic(depth: int, *, finest: bool = False) -> Law:
     i = jnp.floor(count * keys.uniform(place)) + 1
     at = lambda i: process.t_max * i / count  # noqa: E731
     return Times(at(i), at(i - 1) if finest else at(i - 0.5), at(i - 1))
+
+  return times
+
+
+def strides(n: int) -> Law:
+  """Strides of t_max / n between multiples of it, each as likely: from t to u = s."""
+  if not (isinstance(n, int | np.integer) and n >= 1):
+    raise InputError(f'strides: got {n!r}; allowed: a whole number of at least 1')
+
+  def times(process: Process, progress: Array, key_batch: KeyBatch) -> Times:
+    i = jnp.floor(n * keys.uniform(key_batch)) + 1
+    s = process.t_max * (i - 1) / n
+    return Times(process.t_max * i / n, s, s)
+
+  return times
+
+
+def lagging(law: TimeLaw, share: float) -> Law:
+  """One time t of a law, and u = s that share of t_max nearer the data, at 0 where that is beyond."""
+  if not 0 < share <= 1:
+    raise InputError(f'share: got {share}; allowed: 0 < share <= 1')
+
+  def times(process: Process, progress: Array, key_batch: KeyBatch) -> Times:
+    t = law(process, key_batch)
+    s = jnp.maximum(t - share * process.t_max, 0)
+    return Times(t, s, s)
 
   return times
