@@ -8,9 +8,11 @@ from diffjax.fewstep.consistency import (
 from diffjax.fewstep.continuous import continuous_consistency
 from diffjax.fewstep.distil_back import distil_back
 from diffjax.fewstep.distribution_matching import distribution_matching
+from diffjax.fewstep.distribution_matching_2 import distribution_matching_2
 from diffjax.fewstep.em_distillation import em_distillation
 from diffjax.fewstep.guided import guided
 from diffjax.fewstep.mean_flow import mean_flow
+from diffjax.fewstep.multi_student import multi_student
 from diffjax.fewstep.prodiff import prodiff
 from diffjax.fewstep.progressive import progressive
 from diffjax.fewstep.reflow import reflow
@@ -26,10 +28,12 @@ __all__ = [
   'continuous_consistency',
   'distil_back',
   'distribution_matching',
+  'distribution_matching_2',
   'em_distillation',
   'guided',
   'improved_consistency_training',
   'mean_flow',
+  'multi_student',
   'prodiff',
   'progressive',
   'reflow',

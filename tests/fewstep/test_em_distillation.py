@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from laws import TINY, blind, own, roles_of
+from laws import TINY, own, roles_of
 
 from diffjax import exact, fewstep, keys
 from diffjax.errors import InputError
@@ -70,8 +70,5 @@ def test_the_moves_of_a_gaussian_are_affine():
 
 def test_refusals():
   for options in (dict(moves=0), dict(noise_step=1.5), dict(latent_step=-0.1)):
-    with pytest.raises(
-      InputError, match='moves, noise_step, latent_step: got .*; allowed: at least 1, between 0 and 1'
-    ):
+    with pytest.raises(InputError, match='moves, noise_step, latent_step: got .*; allowed: at least 1'):
       fewstep.em_distillation(own(), **options)
-  assert blind()['x'].shape == (8, 2)

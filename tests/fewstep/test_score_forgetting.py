@@ -1,4 +1,4 @@
-"""Score forgetting: labels that are asked for another's teacher, the weights of both parts, and the ring without one."""
+"""Score forgetting: whom the teacher is asked for, the weights of both parts, and the ring without a mode."""
 
 import jax
 import jax.numpy as jnp
