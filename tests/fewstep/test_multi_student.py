@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from laws import LABELLED, filled, labelled, own, roles_of
+from laws import LABELLED, drawn, filled, labelled, own, roles_of, trained
 
-from diffjax import fewstep, keys
+from diffjax import fewstep, keys, nets
 from diffjax.errors import InputError
 from diffjax.fewstep.multi_student import among, shared_out
 from diffjax.methods import Sampling
+from diffjax.metrics.transport import sliced_wasserstein
 
 SAMPLING = Sampling(1, lambda: None, lambda: None, lambda denoise: denoise)
 DATA = {'x': labelled().means, 'cond': jnp.arange(8)}
@@ -75,3 +76,18 @@ def test_shares():
     fewstep.multi_student(made, labels=(1,))
   with pytest.raises(InputError, match='allowed: each of the 0 labels'):
     fewstep.multi_student(own())
+
+
+@pytest.mark.slow
+def test_four_students_of_two_labels_are_nearer_than_one_of_eight():
+  """Each of width 32 and of as many steps: the mean distance of a class at least a fifth less."""
+  net, label = nets.mlp(width=32, depth=2, classes=8), np.arange(8000) % 8
+  data = np.asarray(labelled().sample(keys.per_sample(jax.random.key(9), 8000), jnp.asarray(label)))
+  apart = {}
+  for students in (1, 4):
+    made = own(net, classes=8, steps=1000, rate=1e-3, teacher='closed')
+    method = fewstep.multi_student(made, students=students, judging=0.0, every=2, levels=(2.0,))
+    x = drawn(method, trained(method, 1000, batch=256).roles, 8000, cond=jnp.asarray(label))
+    apart[students] = np.mean([sliced_wasserstein(data[label == k], x[label == k], 64) for k in range(8)])
+  print('students', apart)
+  assert apart[4] <= 0.8 * apart[1]

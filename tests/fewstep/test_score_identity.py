@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from laws import blind, own, roles_of
+from laws import blind, measured, own, roles_of, teacher_of, trained
 
 from diffjax import exact, fewstep, keys, schedules
 from diffjax.errors import InputError
@@ -68,3 +68,13 @@ def test_refusals():
     fewstep.score_identity(own(), alpha=0.0)
   with pytest.raises(InputError, match='low, high, rho: got 0.0, 1.5'):
     fewstep.score_identity(own(), high=1.5)
+
+
+@pytest.mark.slow
+def test_a_step_on_the_ring_from_its_teacher():
+  """Sliced W2 <= .12, off <= .05, the specification's targets."""
+  net, params = teacher_of(batch=256)
+  method = fewstep.score_identity(own(net, steps=1500, rate=3e-4), level=2.0, pace=3.0)
+  seen = measured(method, trained(method, 1500, batch=256, given={'teacher': params}).roles)
+  print('score identity', seen)
+  assert seen['sw'] <= 0.12 and seen['off'] <= 0.05
