@@ -7,12 +7,14 @@ from diffjax.fewstep.continuous import continuous_consistency
 from diffjax.fewstep.diffusion_gan import diffusion_gan
 from diffjax.fewstep.distil_back import distil_back
 from diffjax.fewstep.distribution_matching import distribution_matching
+from diffjax.fewstep.distribution_matching_2 import distribution_matching_2
 from diffjax.fewstep.em_distillation import em_distillation
 from diffjax.fewstep.fair import fair_latent_distillation
 from diffjax.fewstep.guided import guided
 from diffjax.fewstep.key_points import key_points
 from diffjax.fewstep.latent import latent_consistency, reward_guided_latent_consistency
 from diffjax.fewstep.mean_flow import mean_flow
+from diffjax.fewstep.multi_student import multi_student
 from diffjax.fewstep.pairwise import pairwise_sample_optimisation
 from diffjax.fewstep.prodiff import prodiff
 from diffjax.fewstep.progressive import progressive
@@ -35,6 +37,7 @@ __all__ = [
   'diffusion_gan',
   'distil_back',
   'distribution_matching',
+  'distribution_matching_2',
   'em_distillation',
   'fair_latent_distillation',
   'guided',
@@ -43,6 +46,7 @@ __all__ = [
   'latent_consistency',
   'mean_flow',
   'pairwise_sample_optimisation',
+  'multi_student',
   'prodiff',
   'progressive',
   'reflow',
