@@ -8,6 +8,7 @@ from diffjax.fewstep.diffusion_gan import diffusion_gan
 from diffjax.fewstep.distil_back import distil_back
 from diffjax.fewstep.distribution_matching import distribution_matching
 from diffjax.fewstep.distribution_matching_2 import distribution_matching_2
+from diffjax.fewstep.echo_distillation import echo_distillation
 from diffjax.fewstep.em_distillation import em_distillation
 from diffjax.fewstep.fair import fair_latent_distillation
 from diffjax.fewstep.guided import guided
@@ -20,10 +21,13 @@ from diffjax.fewstep.prodiff import prodiff
 from diffjax.fewstep.progressive import progressive
 from diffjax.fewstep.reflow import reflow
 from diffjax.fewstep.reinforced import rl_consistency
+from diffjax.fewstep.score_distillation import consistent_3d, score_distillation, variational_score_distillation
 from diffjax.fewstep.score_forgetting import score_forgetting
 from diffjax.fewstep.score_identity import score_identity
+from diffjax.fewstep.self_forcing import self_forcing
 from diffjax.fewstep.shortcut import shortcut
 from diffjax.fewstep.stochastic import stochastic_consistency
+from diffjax.fewstep.super_resolution import time_aware_super_resolution
 from diffjax.fewstep.trajectory import consistency_trajectory
 from diffjax.fewstep.ufogen import ufogen
 
@@ -33,11 +37,13 @@ __all__ = [
   'consistency_distillation',
   'consistency_training',
   'consistency_trajectory',
+  'consistent_3d',
   'continuous_consistency',
   'diffusion_gan',
   'distil_back',
   'distribution_matching',
   'distribution_matching_2',
+  'echo_distillation',
   'em_distillation',
   'fair_latent_distillation',
   'guided',
@@ -57,4 +63,13 @@ __all__ = [
   'shortcut',
   'stochastic_consistency',
   'ufogen',
+  'score_distillation',
+  'score_forgetting',
+  'score_identity',
+  'reward_guided_latent_consistency',
+  'rl_consistency',
+  'self_forcing',
+  'shortcut',
+  'time_aware_super_resolution',
+  'variational_score_distillation',
 ]
