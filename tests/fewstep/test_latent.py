@@ -11,7 +11,8 @@ from classroom import audit, closed, parts_of, r8
 from diffjax import fewstep, guidance, keys, kinds, nets, schedules, solvers
 from diffjax.errors import InputError
 from diffjax.fewstep.distances import named
-from diffjax.fewstep.latent import latent_form, skipping
+from diffjax.fewstep.jumps import latent_form
+from diffjax.fewstep.pairs import skipping
 from diffjax.fewstep.proxy import divergence
 from diffjax.methods import Sampling, Source
 from diffjax.solvers import grids

@@ -25,9 +25,9 @@ def begun(method, batch=None):
 
 def drawn(method):
   """The roles with the ways of the first step."""
-  state, batch = begun(method)
-  buffer = method.buffers['drawn']
-  return {**state.roles, 'drawn': buffer.renew(state.roles, state.buffers['drawn'], batch, jax.random.key(4))}, batch
+  buffer, roles, batch = method.buffers['drawn'], {'base': closed.right(), 'student': closed.right()}, bases.batch()
+  made = jax.jit(lambda: buffer.renew(roles, buffer.init(jax.random.key(2)), batch, jax.random.key(4)))()
+  return {**roles, 'drawn': made}, batch
 
 
 def test_the_gradient_is_that_of_the_reward_by_way_of_the_noise():
@@ -37,7 +37,7 @@ def test_the_gradient_is_that_of_the_reward_by_way_of_the_noise():
   """
   n = 20_000
   method = RL(bases.on_exact(), reward=dict(name='near', point=(1.0,)), grid=TIMES, steps=2, ways=n, memory=n, least=n)
-  roles, batch = jax.jit(lambda: drawn(method))()
+  roles, batch = drawn(method)
   loss, kept = method.phases[0].loss, roles['drawn']
 
   def each(shift):
@@ -104,7 +104,7 @@ def test_only_the_student_moves_and_no_data_are_read():
   roles, _ = drawn(method)
   for role in ('student', 'base'):
     value = lambda tree: jnp.mean(method.phases[0].loss({**roles, role: tree}, batch, jax.random.key(0))[0])  # noqa: B023, E731
-    size = sum(float(jnp.abs(leaf)) for leaf in jax.tree.leaves(jax.grad(value)(roles[role])))
+    size = sum(float(jnp.abs(leaf)) for leaf in jax.tree.leaves(jax.jit(jax.grad(value))(roles[role])))
     assert (size > 0) == (role == 'student')
 
 
