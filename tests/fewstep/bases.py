@@ -46,6 +46,7 @@ def batch(n=32):
 
 
 NET = nets.mlp(width=128, depth=3)
+TIMES = (10.0, 2.0, 0.8, 0.3)
 
 
 @functools.cache

@@ -8,10 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import ring
 
 from diffjax import fewstep, keys
 from diffjax.errors import InputError
+from diffjax.fewstep.starts import tuning
 from diffjax.fewstep.transitions import log_probs, policy, rollout
+from diffjax.losses.denoising import mean_square
+from diffjax.train.roles import Method, Phase
 
 TIMES, NEAR = (10.0, 1.0), dict(name='near', point=(1.0,))
 PSO = fewstep.pairwise_sample_optimisation
@@ -101,3 +105,39 @@ def test_refusals():
     made = dataclasses.replace(bases.on_exact(), **changes)
     with pytest.raises(InputError, match=message):
       PSO(made, **options)
+
+
+def denoised(parts, times):
+  """The naive way: the jump's prediction of the examples, noised to the levels of the sampler."""
+  made = policy(parts.base, len(times), times)
+
+  def loss(roles, batch, key):
+    k_level, k_eps = keys.split(keys.per_sample(key, len(batch['x'])), 2)
+    draw, x0 = made(roles['student']), batch['x']
+    t = draw.rows[0][jnp.floor(keys.uniform(k_level) * draw.nfe).astype(int)]
+    x = draw.jump.process.perturb(x0, keys.normal(k_eps, x0), t)
+    return mean_square(draw.jump(roles['student'], x, t, draw.jump.end), x0), {}
+
+  return Method(phases=(Phase('student', loss, parts.optimiser()),), **tuning(parts.base))
+
+
+@pytest.mark.slow
+def test_tuned_to_a_mode_it_stays_sharp_where_denoising_blurs():
+  """On the ring, from 256 examples of mode 3 (weight .111), offline: at least half of four-step samples lie there, at
+  most .06 off every mode, and fewer than after the naive denoising. Online, 1 within .4 of the mode: .6 there.
+  """
+  centre, made = ring.ring().means[3], bases.on_the_ring
+  examples = centre + 0.1 * jax.random.normal(jax.random.key(10), (256, 2))
+  reward = dict(name='within', point=tuple(map(float, centre)), radius=0.4)
+  methods = {
+    'offline': PSO(made(200, 1e-3), grid=bases.TIMES, beta=5.0),
+    'naive': denoised(made(200, 1e-3), bases.TIMES),
+    'online': PSO(made(200, 1e-3), reward=reward, grid=bases.TIMES, beta=5.0, clip=1.0),
+  }
+  found = {}
+  for name, method in methods.items():
+    roles = bases.tuned(method, 200, examples)
+    found[name] = bases.mass(ring.drawn(method, roles, bases.TIMES))
+  print('pairwise: mode 3, off', found)
+  assert found['offline'][0] >= 0.5 and found['offline'][1] <= 0.06 and found['offline'][1] < found['naive'][1]
+  assert found['online'][0] >= 0.6 and found['online'][1] <= 0.06
