@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from classroom import audit, closed, parts_of, r8
+from classroom import audit, closed, figures, parts_of, r8, trained
 
 from diffjax import fewstep, guidance, keys, kinds, nets, schedules, solvers
 from diffjax.errors import InputError
