@@ -189,7 +189,7 @@ def test_four_jumps_are_the_guided_teacher_and_a_reward_raises_what_it_rewards()
 
   With beta = .3 the mean of -|x - (1, 0)|^2 over 2-step samples rises by a quarter of what it lacks, off <= .08.
   """
-  n, steps, exact = 10_000, 3000, PARITY.denoiser(COSINE)
+  n, steps, exact = 10_000, 2000, PARITY.denoiser(COSINE)
   label = jnp.arange(n) % 2
   z = COSINE.schedule(COSINE.t_max)[1] * keys.normal(keys.per_sample(jax.random.key(9), n), jnp.zeros((n, 2)))
   plain = LCD(guided_ring(steps))
@@ -210,7 +210,7 @@ def test_four_jumps_are_the_guided_teacher_and_a_reward_raises_what_it_rewards()
 @pytest.mark.slow
 def test_a_smooth_proxy_is_not_hacked():
   """The true reward of samples learnt from a proxy of a rippled expert is above that of those learnt from it."""
-  steps, found = 2000, {}
+  steps, found = 1500, {}
   for name, proxy in (('direct', None), ('proxy', dict(name='mlp', width=16, depth=2))):
     method = RG(guided_ring(steps), reward=hacked, beta=1.0, proxy=proxy)
     x = drawn(method, trained(method, PARITY, steps, 256, labelled=True), 1, 1.0)
