@@ -19,7 +19,7 @@ from diffjax.losses.times import TimeLaw, logit_normal
 from diffjax.process import Process
 
 __all__ = ['Ladder', 'Times', 'constantly', 'doubling', 'dyadic', 'ending', 'lagging', 'neighbours', 'ordered',
-           'square_root', 'strides', 'triples']  # fmt: skip
+           'skipping', 'square_root', 'strides', 'triples']  # fmt: skip
 
 
 class Times(NamedTuple):
@@ -105,6 +105,24 @@ def neighbours(count: Count, *, rho: float = 7.0, normal: tuple[float, float] | 
     rank = u if normal is None else ladder.normal_ranks(*normal, u)
     i = jnp.clip(jnp.floor(n * rank), 0, n - 1)
     return Times(ladder((i + 1) / n), ladder(i / n), jnp.full_like(u, process.t_min))
+
+  return times
+
+
+def skipping(fine: int, skip: int) -> Law:
+  """From i skip of `fine` steps of t_max to the step before it of so many, or to the first of all, to which jumps lead.
+
+  Raises:
+    InputError: they are no whole numbers, or the one does not divide the other.
+  """
+  whole = isinstance(fine, int) and isinstance(skip, int) and fine > skip > 1
+  if not whole or fine % skip:
+    raise InputError(f'fine, skip: got {fine!r}, {skip!r}; allowed: whole numbers, skip from 2, a divisor of fine')
+
+  def times(process: Process, progress: Array, key_batch: KeyBatch) -> Times:
+    i = jnp.floor(keys.uniform(key_batch) * (fine // skip)) + 1
+    at = lambda i: process.t_max * i / fine  # noqa: E731
+    return Times(at(i * skip), at(jnp.maximum((i - 1) * skip, 1)), at(jnp.ones_like(i)))
 
   return times
 
