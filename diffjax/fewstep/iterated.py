@@ -70,9 +70,12 @@ class Iterated(PyTree):
 
   def _run(self, key_batch: KeyBatch, cond: Cond, shown: bool) -> tuple[Data, Any]:
     begin, own = keys.split(key_batch, 2)
-    process = self.jump.process
     like = jax.ShapeDtypeStruct((len(key_batch), *self.shape), jnp.float32)
-    x = process.start(begin, like, *self.law)
+    return self._jumps(self.jump.process.start(begin, like, *self.law), own, cond, shown)
+
+  def _jumps(self, x: Array, own: KeyBatch, cond: Cond, shown: bool) -> tuple[Array, Any]:
+    """From where they begin to the jump's end, and what is shown of the way."""
+    process = self.jump.process
 
     def step(x: Array, row: tuple) -> tuple[Array, Any]:
       (t, u, up), i = row
@@ -81,7 +84,7 @@ class Iterated(PyTree):
       noised = renoise(process, x, u, up, keys.normal(keys.fold(own, i), x))
       return jnp.where(up > u, noised, x), seen
 
-    return jax.lax.scan(step, x, (self.rows, jnp.arange(self.nfe)))
+    return jax.lax.scan(step, x, (self.rows, jnp.arange(len(self.rows[0]))))
 
 
 def iterated(parts: Parts, jump: Jump, params: Params, sampling: Sampling, gamma: float = 1.0) -> Iterated:
@@ -118,10 +121,11 @@ def _landing(process: Any, up: np.ndarray, gamma: float) -> np.ndarray:
   return np.asarray(process.lam_inverse(lam), np.float64)
 
 
-def drawing(parts: Parts, jump: Jump, gamma: float = 1.0) -> Callable[..., Iterated]:
-  """The generator of a method whose student is a jump."""
+def drawing(parts: Parts, jump: Jump | Callable[..., Jump], gamma: float = 1.0) -> Callable[..., Iterated]:
+  """The generator of a method whose student is a jump, or one that its roles make: roles -> jump."""
 
   def generator(roles: Mapping[str, Any], sampling: Sampling) -> Iterated:
-    return iterated(parts, jump, roles['student'], sampling, gamma)
+    made = jump if isinstance(jump, Jump) else jump(roles)
+    return iterated(parts, made, roles['student'], sampling, gamma)
 
   return generator
