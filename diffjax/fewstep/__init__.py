@@ -1,10 +1,17 @@
 """Few-step generation: students of a teacher, or of data alone, that need one or a few evaluations a sample."""
 
+from diffjax.fewstep.blockwise import blockwise_flow_matching
 from diffjax.fewstep.boot import boot
+from diffjax.fewstep.conditional import conditional_consistency
 from diffjax.fewstep.consistency import (
   consistency_distillation,
   consistency_training,
   improved_consistency_training,
+)
+from diffjax.fewstep.consistency_bridge import (
+  bridge_denoising,
+  consistency_bridge_distillation,
+  consistency_bridge_training,
 )
 from diffjax.fewstep.continuous import continuous_consistency
 from diffjax.fewstep.guided import guided
@@ -16,7 +23,12 @@ from diffjax.fewstep.shortcut import shortcut
 from diffjax.fewstep.trajectory import consistency_trajectory
 
 __all__ = [
+  'blockwise_flow_matching',
   'boot',
+  'bridge_denoising',
+  'conditional_consistency',
+  'consistency_bridge_distillation',
+  'consistency_bridge_training',
   'consistency_distillation',
   'consistency_trajectory',
   'consistency_training',

@@ -16,7 +16,7 @@ from diffjax.solvers import grids
 
 NET = nets.mlp(width=8, depth=1, times=2)
 T, S = np.array([10.0, 9.0, 3.0, 0.7, 0.02, 1.0]), np.array([0.01, 8.8, 0.5, 0.69, 0.015, 1.0])
-PAIRS = ((0, 160), (28, 160), (61, 160), (80, 160), (28, 61), (44, 103))  # of 161 times even in log t from 10 to .01
+PAIRS = ((0, 160), (28, 160), (61, 160), (81, 160), (28, 61), (44, 103))  # of 161 times even in log t from 10 to .01
 GAPS = dict(
   through=(0.907, 0.775, 0.327, 0.109, 0.280, 0.532),
   linear=(0.290, 0.283, 0.198, 0.220, 0.105, 0.341),
