@@ -20,7 +20,7 @@ from diffjax.methods import Parts, Sampling, Solved, under_solver
 from diffjax.metrics.digits import maps
 from diffjax.nets import Apply, DiT
 from diffjax.nets.transformer import patchify
-from diffjax.prediction import Pred, predict, target
+from diffjax.prediction import Pred, check_null, predict, target
 from diffjax.process import Process, expand
 from diffjax.pytree import PyTree
 from diffjax.train.roles import Method, Phase
@@ -215,6 +215,8 @@ class Blockwise(PyTree):
 
   def __call__(self, x: Array, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     """The pair (x0, eps) at x = x_t; t is (B,) or a number, and only then memory is used."""
+    if cond is None and self.null is not None:
+      check_null(self)
     each = jnp.broadcast_to(jnp.asarray(t, x.dtype), (len(x),))
     told, aux = self.kind(self.process, each), ()
     shown, given = expand(told.c_in, x) * x, cond

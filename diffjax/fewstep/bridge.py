@@ -30,20 +30,19 @@ Schedule = Callable[[Array], tuple[Array, Array]]
 
 def coefficients(process: Process, t: Any) -> tuple[Array, Array, Array]:
   """(a, b, c) at the times t of the bridge of a process."""
-  t = jnp.asarray(t)
+  t = jnp.asarray(t, float)
   return pull(process, t), *_between(process.schedule, process.t_max, t)
 
 
 def pull(process: Process, t: Any) -> Array:
   """The share a of y in x_t, by which points are shifted: 0 at the data, 1 at t_max."""
-  alpha, sigma = process.schedule(jnp.asarray(t))
-  alpha_end, sigma_end = process.schedule(process.t_max)
+  t = jnp.asarray(t, float)
+  (alpha, sigma), (alpha_end, sigma_end) = process.schedule(t), process.schedule(process.t_max.astype(t.dtype))
   return alpha_end * sigma**2 / (alpha * sigma_end**2)
 
 
 def _between(schedule: Schedule, end: Array, t: Array) -> tuple[Array, Array]:
-  alpha, sigma = schedule(t)
-  alpha_end, sigma_end = schedule(end)
+  (alpha, sigma), (alpha_end, sigma_end) = schedule(t), schedule(jnp.asarray(end, t.dtype))
   rho, rho_end = sigma / alpha, sigma_end / alpha_end
   rest = (1 - rho / rho_end) * (1 + rho / rho_end)
   return alpha * rest, sigma * jnp.sqrt(jnp.maximum(rest, 0))

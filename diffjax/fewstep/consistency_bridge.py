@@ -222,6 +222,6 @@ def _drawing(parts: Parts, own: Parts, jump: Jump, gamma: float) -> Callable[...
     first = float(own.process.t_max)
     asked = dataclasses.replace(sampling, grid=lambda: np.minimum(np.asarray(sampling.grid()), first), data=None)
     made = iterated(own, jump, roles['student'], asked, gamma)
-    return Bridged(made.params, made.jump, made.rows, made.law, parts.process, shape=made.shape)
+    return Bridged(made.params, made.jump, made.rows, made.law, made.shape, parts.process)
 
   return generator
