@@ -1,54 +1,27 @@
-"""Networks that see beside x what x is paired with: cond is {'label': labels or None, 'source': y}, y of x's shape."""
+"""What x is paired with, its 'source', as what a network is told: cond is {'label': labels or None, 'source': y}."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 from jax import Array
 
-from diffjax.contracts import Cond, Params
-from diffjax.errors import InputError
 from diffjax.methods.parts import Parts
 
-__all__ = ['SOURCE', 'Beside', 'beside', 'told']
+__all__ = ['SOURCE', 'beside', 'told']
 
 SOURCE = 'source'
 
 
-class Beside(NamedTuple):
-  """A network that sees x and its source along the last axis, and returns what x is like."""
-
-  net: Any
-
-  @property
-  def module(self) -> Any:
-    """That of the network."""
-    return self.net.module
-
-  def __call__(self, params: Params, x: Array, t: Array, cond: Cond = None, key: Any = None) -> Array:
-    """What the network returns, in the shape of x."""
-    both = jnp.concatenate([x, cond[SOURCE].astype(x.dtype)], -1)
-    return self.net(params, both, t, cond.get('label'), key).reshape(x.shape)
-
-  def init(self, key: Array, x: Array, t: Array, cond: Cond = None) -> Params:
-    """Weights for these shapes; cond are labels here."""
-    return self.net.init(key, jnp.concatenate([x, x], -1), t, cond)
-
-
-def beside(parts: Parts) -> Beside:
-  """The network of the config as one that sees a source.
+def beside(parts: Parts) -> Parts:
+  """The parts with a network that is told a source of the shape of x.
 
   Raises:
-    InputError: it returns another number of numbers than x has.
+    InputError: a network that reads none.
   """
-  x, t, cond = parts.inputs(1)
-  twice = jnp.concatenate([x, x], -1)
-  out = jax.eval_shape(lambda key: parts.net(parts.net.init(key, twice, t, cond), twice, t, cond), jax.random.key(0))
-  if out.size != x.size:
-    raise InputError(f'net.out_channels: got outputs of shape {out.shape[1:]} from x and its source; allowed: as many '
-                     f'numbers as x has, {parts.shape}')  # fmt: skip
-  return Beside(parts.net)
+  others = {**parts.others, SOURCE: parts.shape}
+  own = replace(parts, loss_options={**parts.loss_options, 'given': (SOURCE,)}, others=others)
+  return own if own.given else parts
 
 
 def told(loss: Callable) -> Callable:

@@ -47,7 +47,7 @@ def conditional_consistency(
   arXiv:2305.06908 Alg. 1
 
   Args:
-    parts: what the config has made; data with labels, a network of as many outputs as x has numbers.
+    parts: what the config has made; data with labels, a network that reads a source.
     intervals: of the grid; the paper's 50 levels are 49.
     rho: of the grid.
     solver: the teacher's step, 'ddim', which is the paper's Euler, or 'heun'.
@@ -60,9 +60,9 @@ def conditional_consistency(
   """
   if not parts.classes:
     raise InputError('data.classes: got 0; allowed: data with labels, from which they are predicted')
-  source, teacher = taught(parts)
-  alone = jump_from(parts)
-  jump = Centred(alone.process, alone.kind, alone.form, alone.end, net=beside(parts), paired=False, centred=centred)
+  (source, teacher), own = taught(parts), beside(parts)
+  alone = jump_from(own)
+  jump = Centred(alone.process, alone.kind, alone.form, alone.end, net=own.net, paired=False, centred=centred)
   plain = flow_map(
     jump,
     pairs.neighbours(pairs.constantly(intervals), rho=rho),
@@ -82,7 +82,7 @@ def conditional_consistency(
     averaged=('student', 'encoder'),
     init=lambda key: {
       'encoder': {'mean': jnp.zeros((parts.classes, *parts.shape))},
-      'student': jump.net.init(key, *parts.inputs(1)),
+      'student': own.init(key),
     },
     loads=loads(source),
     generator=generator,

@@ -36,21 +36,21 @@ def bridge_denoising(parts: Parts, *, gap: float = 1e-3) -> Method:
   the bridge's steps without noise, after one evaluation at y.   arXiv:2309.16948, arXiv:2405.15885
 
   Args:
-    parts: what the config has made; data with 'source' of the shape of x, a network of as many outputs as x has.
+    parts: what the config has made; data with 'source' of the shape of x, a network that reads one.
     gap: how far from t_max the bridge begins, where it has no noise.
 
   Raises:
     InputError: other data, process or network.
   """
   own = _across(parts, gap)
-  plain = losses.denoising(own.process, own.net, own.kind)
+  plain = losses.denoising(own.process, own.net, own.kind, given=(SOURCE,))
   jump = jump_from(own)
 
   def denoiser(roles: Mapping[str, Any]) -> Denoiser:
     return own.denoiser(roles['student'], 'its method drops no labels' if parts.classes else '')
 
   return Method(
-    phases=(Phase('student', told(plain), parts.optimiser()),),
+    phases=(Phase('student', plain, parts.optimiser()),),
     init=lambda key: {'student': own.init(key)},
     denoiser=denoiser,
     generator=_drawing(parts, own, jump, gamma=0.0),
@@ -75,8 +75,8 @@ def consistency_bridge_distillation(
   bridge's step to t_min with the x0 that the network tells, so that h = x there.   arXiv:2410.22637 (CBD)
 
   Args:
-    parts: what the config has made; data with 'source' of the shape of x, a network of as many outputs as x has, and a
-      teacher of this bridge. The student begins as its teacher where it can.
+    parts: what the config has made; data with 'source' of the shape of x, a network that reads one, and a teacher of
+      this bridge. The student begins as its teacher where it can.
     intervals: of the grid from t_min to t_max - gap.
     rho: of the grid; 0 for one even in t.
     solver: the teacher's step, 'ddim', which is DBIM's first order, or 'heun'.
@@ -164,7 +164,7 @@ def _across(parts: Parts, gap: float) -> Parts:
   """The parts on the bridge: its process, and a network that sees y."""
   if parts.others.get(SOURCE) != parts.shape:
     raise InputError(f'data.others: got {dict(parts.others)}; allowed: source of the shape of x, {parts.shape}')
-  return dataclasses.replace(parts, process=bridge(parts.process, gap), net=beside(parts))  # type: ignore[arg-type]
+  return dataclasses.replace(beside(parts), process=bridge(parts.process, gap))
 
 
 class Bridged(Iterated):
@@ -198,18 +198,27 @@ class Bridged(Iterated):
   def decode(self, z: Array, cond: Cond) -> Array:
     """The samples of latents z (B, ...), with the same noise, if any, between their jumps: to interpolate between."""
     own = keys.per_sample(jax.random.key(0), 1)[jnp.zeros(len(z), int)]
-    return self._jumps(self.begin(z, cond), own, cond, shown=False)[0] + self._pull(self.jump.end, z, cond)
+    return self._ended(self.begin(z, cond), own, cond, lambda x, t: ())[0]
 
-  def _run(self, key_batch: KeyBatch, cond: Cond, shown: bool) -> tuple[Data, Any]:
+  def run(self, key_batch: KeyBatch, cond: Cond = None, seen: Callable = lambda x, t: ()) -> tuple[Data, Any]:
+    """The samples, and what seen(x, t) keeps of the point before each jump, stacked."""
     k_begin, own = keys.split(key_batch, 2)
     z = keys.normal(k_begin, jax.ShapeDtypeStruct((len(key_batch), *self.shape), jnp.float32))
-    x, seen = self._jumps(self.begin(z, cond), own, cond, shown)
-    x = x + self._pull(self.jump.end, x, cond)
-    if not shown:
-      return x, seen
-    points, ends = seen
-    places = jax.vmap(lambda t: self._pull(t, x, cond))(self.rows[0])
-    return x, (points + places, ends + self._pull(self.jump.end, x, cond))
+    return self._ended(self.begin(z, cond), own, cond, lambda x, t: seen(x + self._pull(t, x, cond), t))
+
+  def path(self, key_batch: KeyBatch, cond: Cond = None) -> tuple[Data, tuple[Data, Data]]:
+    """The samples, the points before each jump and where a jump to the end would have led, (n, B, ...) each."""
+    end = self.jump.end
+
+    def seen(x: Array, t: Array) -> tuple[Array, Array]:
+      shifted = x - self._pull(t, x, cond)
+      return x, self.jump(self.params, shifted, t, end, cond) + self._pull(end, x, cond)
+
+    return self.run(key_batch, cond, seen)
+
+  def _ended(self, x: Array, own: KeyBatch, cond: Cond, seen: Callable) -> tuple[Array, Any]:
+    x, kept = self.jumps_from(x, own, cond, seen)
+    return x + self._pull(self.jump.end, x, cond), kept
 
   def _pull(self, t: Array, x: Array, cond: Cond) -> Array:
     return expand(pull(self.base, t), x) * cond[SOURCE].astype(x.dtype)

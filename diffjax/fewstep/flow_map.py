@@ -9,7 +9,7 @@ arXiv:2405.16852 sec. 3
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,8 @@ from diffjax.fewstep.segments import Point, Segment
 from diffjax.process import Process, expand
 from diffjax.train.roles import Buffer
 
-__all__ = ['PROGRESS', 'added', 'flow_map', 'flow_map_end', 'flow_map_jvp', 'inverse_gap', 'inverse_span', 'noised',
-           'progress', 'pure_noise', 'rows_split', 'total_derivative']  # fmt: skip
+__all__ = ['PROGRESS', 'Ends', 'added', 'ends', 'flow_map', 'flow_map_end', 'flow_map_jvp', 'inverse_gap',
+           'inverse_span', 'noised', 'progress', 'pure_noise', 'rows_split', 'total_derivative']  # fmt: skip
 
 PROGRESS = 'progress'
 Loss = Callable[[dict[str, Any], Any, Array], tuple[Array, dict[str, Array]]]
@@ -86,19 +86,40 @@ def flow_map(
     weight: of an example; 1 unless given.
     project: (roles, x_s, s, cond, key) -> what is compared in place of x_s.
   """
+  both = ends(jump, times, segment, target=target, project=project)
 
   def loss(roles: dict[str, Any], batch: Any, key: Array) -> tuple[Array, dict[str, Array]]:
+    at, _, own, other = both(roles, batch, key)
+    error = distance(own, other)
+    return error if weight is None else weight(at) * error, {'t': at.t, 'error': error}
+
+  return loss
+
+
+class Ends(NamedTuple):
+  """The times, the noised example, and what is compared: the student's end and the target's, the latter stopped."""
+
+  at: Times
+  point: Point
+  own: Array
+  other: Array
+
+
+def ends(
+  jump: Jump, times: Law, segment: Segment, *, target: str = 'target', project: Project | None = None
+) -> Callable[[Mapping[str, Any], Any, Array], Ends]:
+  """(roles, batch, key) -> the two ends that the start form compares; arguments as of `flow_map`."""
+
+  def both(roles: Mapping[str, Any], batch: Any, key: Array) -> Ends:
     at, point, k_net = drawn(jump.process, times, roles, batch, key)
     shown = project or (lambda roles, x, s, cond, key: x)
     x_u = stop_gradient(segment(roles, point, at.t, at.u))
     other = stop_gradient(jump(roles[target], x_u, at.u, at.s, point.cond, k_net))
     own = jump(roles['student'], point.x, at.t, at.s, point.cond, k_net)
-    error = distance(
-      shown(roles, own, at.s, point.cond, k_net), stop_gradient(shown(roles, other, at.s, point.cond, k_net))
-    )
-    return error if weight is None else weight(at) * error, {'t': at.t, 'error': error}
+    other = stop_gradient(shown(roles, other, at.s, point.cond, k_net))
+    return Ends(at, point, shown(roles, own, at.s, point.cond, k_net), other)
 
-  return loss
+  return both
 
 
 def flow_map_end(
@@ -183,16 +204,27 @@ def rows_split(first: Loss, second: Loss, share: float) -> Loss:
   return loss
 
 
-def added(first: Loss, second: Loss, *, leaf: str, name: str, most: float) -> Loss:
-  """The sum first + lam second, lam = |grad first| / |grad second| in the student's last layer, cut off at `most`.
+def added(
+  first: Loss, second: Loss, *, name: str, most: float, least: float = 0.0, leaf: str = '', start: int = 0
+) -> Loss:
+  """The sum first + lam second, lam = |grad first| / |grad second| in the student's last layer, cut off at its ends.
 
   Both gradients are of `roles['student'][leaf]` alone, so that they cost no backward pass through the network.
   arXiv:2310.02279 eq. 13
+
+  Args:
+    first: the loss that leads.
+    second: the other; it draws its own times and noise.
+    name: of the second in the log.
+    most: that lam may be.
+    least: that lam may be.
+    leaf: the last layer; without one lam is `most`.
+    start: the step before which lam is 0; where it is not 0 a method keeps `progress()`.
   """
 
   def loss(roles: dict[str, Any], batch: Any, key: Array) -> tuple[Array, dict[str, Array]]:
     key = keys.per_sample(key, len(batch['x']))
-    own = keys.fold(key, 1)  # the second term draws its own times and noise
+    own = keys.fold(key, 1)
 
     def size(term: Loss, key: Array) -> Array:
       def of(last: Any) -> Array:
@@ -201,8 +233,12 @@ def added(first: Loss, second: Loss, *, leaf: str, name: str, most: float) -> Lo
       grads = jax.grad(of)(roles['student'][leaf])
       return jnp.sqrt(sum(jnp.sum(g.astype(jnp.float32) ** 2) for g in jax.tree.leaves(grads)))
 
-    lam = stop_gradient(jnp.clip(size(first, key) / (size(second, own) + 1e-4), 0, most))
+    lam = jnp.asarray(most, jnp.float32)
+    if leaf:
+      lam = stop_gradient(jnp.clip(size(first, key) / (size(second, own) + 1e-4), least, most))
     (one, aux), (two, _) = first(roles, batch, key), second(roles, batch, own)
+    if start:
+      lam = jnp.where(roles[PROGRESS] >= start, lam, 0)
     return one + lam * two, {**aux, name: two, f'{name}_weight': jnp.full_like(two, lam)}
 
   return loss

@@ -62,27 +62,28 @@ class Iterated(PyTree):
 
   def __call__(self, key_batch: KeyBatch, cond: Cond = None) -> Data:
     """The samples, one a key."""
-    return self._run(key_batch, cond, shown=False)[0]
+    return self.run(key_batch, cond)[0]
 
   def path(self, key_batch: KeyBatch, cond: Cond = None) -> tuple[Data, tuple[Data, Data]]:
     """The samples, the points before each jump and where a jump to the end would have led, (n, B, ...) each."""
-    return self._run(key_batch, cond, shown=True)
+    return self.run(key_batch, cond, lambda x, t: (x, self.jump(self.params, x, t, self.jump.end, cond)))
 
-  def _run(self, key_batch: KeyBatch, cond: Cond, shown: bool) -> tuple[Data, Any]:
+  def run(self, key_batch: KeyBatch, cond: Cond = None, seen: Callable = lambda x, t: ()) -> tuple[Data, Any]:
+    """The samples, and what seen(x, t) keeps of the point before each jump, stacked."""
     begin, own = keys.split(key_batch, 2)
     like = jax.ShapeDtypeStruct((len(key_batch), *self.shape), jnp.float32)
-    return self._jumps(self.jump.process.start(begin, like, *self.law), own, cond, shown)
+    return self.jumps_from(self.jump.process.start(begin, like, *self.law), own, cond, seen)
 
-  def _jumps(self, x: Array, own: KeyBatch, cond: Cond, shown: bool) -> tuple[Array, Any]:
-    """From where they begin to the jump's end, and what is shown of the way."""
+  def jumps_from(self, x: Array, own: KeyBatch, cond: Cond, seen: Callable) -> tuple[Array, Any]:
+    """The jumps from a first point x with these keys for the noise between them, and what is kept of the way."""
     process = self.jump.process
 
     def step(x: Array, row: tuple) -> tuple[Array, Any]:
       (t, u, up), i = row
-      seen = (x, self.jump(self.params, x, t, self.jump.end, cond)) if shown else ()
+      kept = seen(x, t)
       x = self.jump(self.params, x, t, u, cond)
       noised = renoise(process, x, u, up, keys.normal(keys.fold(own, i), x))
-      return jnp.where(up > u, noised, x), seen
+      return jnp.where(up > u, noised, x), kept
 
     return jax.lax.scan(step, x, (self.rows, jnp.arange(len(self.rows[0]))))
 

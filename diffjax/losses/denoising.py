@@ -32,6 +32,7 @@ def denoising(
   weight: Callable | None = None,
   drop_cond: float = 0.0,
   null: Cond = None,
+  given: tuple[str, ...] = (),
   uncertainty: bool = False,
   role: str = 'student',
 ) -> Loss:
@@ -41,9 +42,9 @@ def denoising(
 
   The loss takes (roles, batch, key): roles[role] the parameters, batch['x'] (B, ...), batch['cond'] if there
   are conditions, batch['augment'] (B, 9) if the images were augmented, a key or one a sample. The network is then told
-  {'label': cond, 'augment': augment}, of which only the label is ever dropped. Values are float32 or wider, whatever
-  the dtype of the network: the mean over the data dimensions of an example (summed over modalities when x is a pytree).
-  The second result holds the times 't' and the unweighted 'error', (B,) each.
+  {'label': cond, 'augment': augment}, of which only the label is ever dropped, and so with what is `given`. Values are
+  float32 or wider, whatever the dtype of the network: the mean over the data dimensions of an example (summed over
+  modalities when x is a pytree). The second result holds the times 't' and the unweighted 'error', (B,) each.
 
   Args:
     process: the forward process.
@@ -53,6 +54,7 @@ def denoising(
     weight: (process, kind, t, density) -> (B,), `diffjax.losses.weights`; None is 1.
     drop_cond: the probability with which an example's condition becomes `null`, for guidance.   arXiv:2207.12598
     null: the condition that means none, for example the number of classes; a pytree like the conditions.
+    given: what else of a batch, by name, the network is told of an example: a 'source' from which x is to be made.
     uncertainty: values are e^-u L + u with a learned u(t), see `diffjax.losses.uncertainty`; u is in the second result.
     role: whose parameters the network has.
 
@@ -74,8 +76,9 @@ def denoising(
     cond = batch.get('cond')
     if drop_cond and cond is not None:
       cond = _without(cond, null, keys.bernoulli(k_drop, drop_cond))
-    if 'augment' in batch:
-      cond = {'label': cond, 'augment': batch['augment']}
+    besides = (*given, *(('augment',) if 'augment' in batch else ()))
+    if besides:
+      cond = {'label': cond, **{name: batch[name] for name in besides}}
     out = apply_net(net, roles[role], process, kind, process.perturb(x0, eps, t), t, cond=cond, key=k_net)
     error = mean_square(out, target(process, kind, x0, eps, t))
     values, aux = weight(process, kind, t, times.density(process, t)) * error, {'t': t, 'error': error}

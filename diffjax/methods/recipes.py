@@ -20,6 +20,8 @@ __all__ = ['denoising', 'modalities']
 def denoising(parts: Parts) -> Method:
   """Denoising: one network, one loss (`config.loss`), drawn by a solver.
 
+  With `config.loss.given` the network is told more of an example than its label, such as its 'source'.
+
   Raises:
     InputError: the data have several modalities.
   """
@@ -57,4 +59,4 @@ def _one_network(parts: Parts, untrained: str) -> Method:
     return under_solver(parts, denoiser(roles), sampling)
 
   phases = (Phase('student', parts.loss, parts.optimiser()),)
-  return Method(phases, init=init, denoiser=denoiser, generator=generator)
+  return Method(phases, init=init, denoiser=denoiser, generator=generator, needs=parts.given, conditions=parts.given)

@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import ring as bench
-from ring import parts, ring
 
 from diffjax import fewstep, keys, nets, schedules, solvers
 from diffjax.errors import InputError
@@ -17,6 +15,8 @@ from diffjax.methods import Sampling
 from diffjax.metrics import digits
 from diffjax.prediction import predict
 from diffjax.solvers import grids
+from experiments import ring as bench
+from experiments.ring import parts, ring
 
 FLOW = schedules.flow()
 DIT = nets.dit('S', patch=2, depth=1, width=8, heads=2)
@@ -140,7 +140,7 @@ def test_features_are_found_once_a_segment():
 def test_the_digits_encoder_is_the_classifiers_second_map():
   """The published features follow from these maps by what remains of the classifier."""
   images = digits.load()[1][0][:4]
-  params = digits._weights()['feature']
+  params = digits.networks()['feature']
   x = np.maximum(digits._convolve(np.asarray(digits.maps(images)).reshape(4, 4, 4, 32), params['conv2'], 2)
                  + params['bias2'], 0)  # fmt: skip
   hidden = np.tanh(x.reshape(4, -1) @ params['w'] + params['b'])
@@ -173,10 +173,10 @@ def test_small_networks_do_what_a_large_one_does():
   got, weights = {}, {}
   for name, segments, width in (('small', 4, 64), ('large', 1, 128)):
     method, _ = points(segments=segments, width=width, steps=steps, depth=3)
-    roles, _ = bench.trained(method, ring(), steps)
+    roles = bench.trained(method, ring(), steps)
     draw = method.generator(roles, asked)
     x = jax.jit(lambda draw: draw(keys.per_sample(jax.random.key(7), 20000)))(draw)
-    got[name] = bench.figures(ring(), np.asarray(x))['sw']
+    got[name] = bench.figures(ring(), np.asarray(x)).sw
     weights[name] = size(roles['student']) / segments
   assert weights['small'] <= 0.35 * weights['large']
   assert got['small'] <= 1.15 * got['large'], got

@@ -1,7 +1,6 @@
 """CoMoSpeech: vowels' spectra from their labels in one step: some five minutes on two CPU cores.
 
-Its teacher, runs/spectra, is trained by this config with --config.method=denoising --config.teacher.run=
---config.net.out_channels=none.
+Its teacher, runs/spectra, is trained by this config with --config.method=denoising --config.teacher.run=.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +12,7 @@ def get_config() -> ConfigDict:
   c.data = dict(name='spectra', shape=(16, 20), classes=5)
   c.process = dict(name='edm')
   c.teacher = dict(run='runs/spectra')
-  c.net = dict(name='mlp', width=256, depth=3, out_channels=320)
+  c.net = dict(name='mlp', width=256, depth=3)
   c.loss = dict(name='denoising', kind='edm')
   c.method = dict(name='conditional_consistency')
   c.train = dict(steps=5000, batch=64, optimiser=dict(name='adamw', learning_rate=1e-3, warmup=200), ema=(0.999,))

@@ -9,7 +9,7 @@ def get_config() -> ConfigDict:
   c.data = dict(name='digits_edges', shape=(8, 8, 1), classes=10, others=dict(source=(8, 8, 1)))
   c.process = dict(name='vp_linear', beta_min=0.1, beta_max=2.1)
   c.teacher = dict(run='runs/bridge')
-  c.net = dict(name='unet', width=24, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), out_channels=1)
+  c.net = dict(name='unet', width=24, channel_mult=(1, 2), blocks_per_level=1, attention=(4,))
   c.loss = dict(name='denoising', kind='edm')
   c.method = dict(name='consistency_bridge_distillation')
   c.train = dict(steps=3000, batch=64, optimiser=dict(name='adamw', learning_rate=1e-3, warmup=200), ema=(0.999,))
