@@ -1,8 +1,15 @@
 """Few-step generation: students of a teacher, or of data alone, that need one or a few evaluations a sample."""
 
 from diffjax.fewstep.adversarial_training import adversarial_consistency_training
+from diffjax.fewstep.blockwise import blockwise_flow_matching
 from diffjax.fewstep.boot import boot
+from diffjax.fewstep.conditional import conditional_consistency
 from diffjax.fewstep.consistency import consistency_distillation, consistency_training, improved_consistency_training
+from diffjax.fewstep.consistency_bridge import (
+  bridge_denoising,
+  consistency_bridge_distillation,
+  consistency_bridge_training,
+)
 from diffjax.fewstep.continuous import continuous_consistency
 from diffjax.fewstep.diffusion_gan import diffusion_gan
 from diffjax.fewstep.distil_back import distil_back
@@ -33,7 +40,12 @@ from diffjax.fewstep.ufogen import ufogen
 
 __all__ = [
   'adversarial_consistency_training',
+  'blockwise_flow_matching',
   'boot',
+  'bridge_denoising',
+  'conditional_consistency',
+  'consistency_bridge_distillation',
+  'consistency_bridge_training',
   'consistency_distillation',
   'consistency_training',
   'consistency_trajectory',

@@ -44,10 +44,10 @@ def through(process: Process, kind: Kind, t: Array, s: Array) -> tuple[Array, Ar
   """
   keep, gain = transfer_of(process, t, s)
   p, q = kind(process, t).x0
-  return _settled(t, s, keep + gain * p, gain * q)
+  return settled(t, s, keep + gain * p, gain * q)
 
 
-def _settled(t: Array, s: Array, a: Array, b: Array) -> tuple[Array, Array]:
+def settled(t: Array, s: Array, a: Array, b: Array) -> tuple[Array, Array]:
   """The coefficients with 1 and 0 to the last bit where s = t, however a program rounds them; slopes stay."""
   rest = jax.lax.stop_gradient((jnp.where(s == t, 1 - a, 0), jnp.where(s == t, -b, 0)))
   return a + rest[0], b + rest[1]
@@ -68,7 +68,7 @@ def _boundary(sd: Array, process: Process, kind: Kind, t: Array, s: Array) -> tu
   alpha_s, sigma_s = process.schedule(s)
   rho = sigma - alpha * sigma_s / alpha_s
   skip = alpha_s * alpha * sd**2 / (rho**2 + (sd * alpha) ** 2)
-  return _settled(t, s, skip, alpha_s * rho * sd / jnp.hypot(sigma, sd * alpha))
+  return settled(t, s, skip, alpha_s * rho * sd / jnp.hypot(sigma, sd * alpha))
 
 
 def latent_form(process: Process, fine: int, scaling: float = 10.0, data_std: float = 0.5) -> Partial:

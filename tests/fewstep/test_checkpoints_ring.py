@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ring import STD, edm, parts, ring, state_of
 
 from diffjax import fewstep, keys, kinds
 from diffjax.methods import Sampling
 from diffjax.search import averages, combine, combined
 from diffjax.train.step import make_train_step
+from experiments.ring import STD, edm, parts, ring, state_of
 
 RING, EVERY, FIRST, COUNT = ring(), 25, 500, 40
 

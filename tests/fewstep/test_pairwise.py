@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import ring
 
 from diffjax import fewstep, keys
 from diffjax.errors import InputError
@@ -16,6 +15,7 @@ from diffjax.fewstep.starts import tuning
 from diffjax.fewstep.transitions import log_probs, policy, rollout
 from diffjax.losses.denoising import mean_square
 from diffjax.train.roles import Method, Phase
+from experiments import ring
 
 TIMES, NEAR = (10.0, 1.0), dict(name='near', point=(1.0,))
 PSO = fewstep.pairwise_sample_optimisation

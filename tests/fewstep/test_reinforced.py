@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import ring as bench
 
 from diffjax import fewstep, keys, kinds
 from diffjax.errors import InputError
 from diffjax.fewstep.reinforced import Seen
 from diffjax.train.step import init_state, make_train_step
+from experiments import ring as bench
 
 TIMES = (10.0, 1.0)
 RL = fewstep.rl_consistency
