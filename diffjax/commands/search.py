@@ -11,38 +11,50 @@ from diffjax.errors import InputError
 __all__ = ['TEXT', 'arguments', 'run']
 
 TEXT = """\
-Search for a solver of few evaluations for a trained run and write it to a solver file.
+Search for a solver of few evaluations for a trained run and write it to a solver file; or, with --method=checkpoints,
+for a combination of its saved checkpoints, and write that as a run.
 
 Candidates are judged by their distance to a solution of 200 evaluations from the same starts, with the weights and
 guidance with which the run samples. The error is told before (the config's solver and grid at --nfe steps) and after,
-on starts that the search has not seen. Then: diffjax sample --workdir=DIR --solver=FILE."""
+on starts that the search has not seen. Then: diffjax sample --workdir=DIR --solver=FILE.
+
+Checkpoints are combined so that samples of fixed noise lie nearest the training data (the Frechet distance of features,
+of points the sliced Wasserstein distance), drawn as the config says; what is told is measured on held-out data with
+other noise. Keep many of them: config.train.max_to_keep. Then: diffjax sample --workdir=OUT."""
 
 METHODS = dict(
   evolution='times, order, form and corrector of every step; the budget counts candidates',
   boss="the times whose Euler steps cost least, by dynamic programming, under the config's solver",
   gradient="every coefficient and time, from the config's solver or a better published one; the budget counts steps",
+  checkpoints='the weights of a sum of saved checkpoints, by evolution; the budget counts sums',
 )
-BUDGET = dict(evolution=500, boss=1, gradient=300)
+BUDGET = dict(evolution=500, boss=1, gradient=300, checkpoints=300)
 KNOTS = 100
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
   """What the command takes beside --workdir."""
-  parser.add_argument('--nfe', type=int, required=True, help='evaluations of the network that the solver may make')
+  parser.add_argument('--nfe', type=int, help='evaluations of the network that the solver may make')
   told = '; '.join(f'{name}: {text}' for name, text in METHODS.items())
   parser.add_argument('--method', default='evolution', help=f'evolution by default. {told}')
   parser.add_argument('--starts', type=int, default=256, help='to search on, and as many to judge on; 256 by default')
-  parser.add_argument('--budget', type=int, help='evolution 500 candidates, gradient 300 steps')
+  parser.add_argument('--budget', type=int, help='evolution 500 candidates, gradient 300 steps, checkpoints 300 sums')
   parser.add_argument('--batch', type=int, default=64, help='starts of one descent step')
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--step', type=int, help='the checkpoint to take; the newest by default')
-  parser.add_argument('--out', metavar='FILE', help='WORKDIR/solvers/METHOD-NFE.npz by default')
+  parser.add_argument('--since', type=int, default=0, help='the first checkpoint to combine; the oldest by default')
+  parser.add_argument('--penalty', type=float, default=0.0, help='of the squares of the weights of checkpoints')
+  parser.add_argument('--out', metavar='PATH', help='WORKDIR/solvers/METHOD-NFE.npz by default, WORKDIR/combined')
   parser.add_argument('--replace', action='store_true', help='write over a file that is there')
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   """Search, tell the errors and write the file."""
   out = _checked(options)
+  if options.method == 'checkpoints':
+    from diffjax.commands import combine
+
+    return combine.run(options, overrides, out, _progress)
   began = time.perf_counter()
   trained = network(options.workdir, [*overrides, f'--config.sampling.steps={options.nfe}'], options.step)
   experiment, process = trained.experiment, trained.experiment.process
@@ -86,12 +98,17 @@ def _checked(options: argparse.Namespace) -> str:
   if options.method not in METHODS:
     raise InputError(f'method: got {options.method!r}; allowed: {", ".join(METHODS)}')
   options.budget = BUDGET[options.method] if options.budget is None else options.budget
+  solvers = options.method != 'checkpoints'
+  if (options.nfe is not None) != solvers:
+    allowed = 'evaluations of the network, a whole number' if solvers else 'none, they are those of config.sampling'
+    raise InputError(f'nfe: got {options.nfe} with --method={options.method}; allowed: {allowed}')
   for field in ('nfe', 'starts', 'budget', 'batch'):
-    if getattr(options, field) < 1:
+    if (getattr(options, field) or 0) < 1 and (solvers or field != 'nfe'):
       raise InputError(f'{field}: got {getattr(options, field)}; allowed: a whole number of at least 1')
-  if options.nfe > KNOTS:
+  if solvers and options.nfe > KNOTS:
     raise InputError(f'nfe: got {options.nfe}; allowed: at most {KNOTS}, the knots of the search')
-  out = options.out or f'{options.workdir}/solvers/{options.method}-{options.nfe}.npz'
+  default = f'solvers/{options.method}-{options.nfe}.npz' if solvers else 'combined'
+  out = options.out or f'{options.workdir}/{default}'
   if epath.Path(out).exists() and not options.replace:
     raise InputError(f'out: got {out}, which is there; allowed: another path, or --replace')
   return out

@@ -108,6 +108,7 @@ PAGES = dict(
   series=('series',),
   spectra=('spectra',),
   molecules=('molecules',),
+  tables=('biased_table',),
 )
 MADE = {name: page for page, names in PAGES.items() for name in names}  # pages are imported when they are used
 OWN = ('digits', *MADE, 'folder', 'npz', *toys.__all__, 'synthetic')

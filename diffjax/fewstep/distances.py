@@ -10,7 +10,7 @@ from jax import Array
 from diffjax.dtypes import widened
 from diffjax.errors import InputError
 
-__all__ = ['l1', 'l2', 'pseudo_huber', 'robust']
+__all__ = ['huber', 'l1', 'l2', 'pseudo_huber', 'robust']
 
 Distance = Callable[[Array, Array], Array]
 
@@ -39,6 +39,21 @@ def pseudo_huber(c: float | None = None) -> Distance:
     scale = 0.00054 * gap.shape[-1] ** 0.5 if c is None else c
     square = jnp.sum(gap**2, -1)
     return square / (jnp.sqrt(square + scale**2) + scale)  # the difference of roots without cancellation
+
+  return distance
+
+
+def huber(c: float = 0.001) -> Distance:
+  """The mean over the dimensions of sqrt(gap^2 + c^2) - c: a Huber distance of each dimension by itself.
+
+  arXiv:2310.04378 sec. 4, the distance of its code
+  """
+  if not c > 0:
+    raise InputError(f'c: got {c}; allowed: a positive number')
+
+  def distance(a: Array, b: Array) -> Array:
+    square = _apart(a, b) ** 2
+    return jnp.mean(square / (jnp.sqrt(square + c**2) + c), -1)
 
   return distance
 

@@ -9,7 +9,7 @@ arXiv:2405.16852 sec. 3
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,21 +17,22 @@ from jax import Array
 from jax.lax import stop_gradient
 
 from diffjax import keys
-from diffjax.contracts import Cond
+from diffjax.contracts import Cond, KeyBatch
 from diffjax.dtypes import widened
 from diffjax.fewstep.distances import Distance
 from diffjax.fewstep.jumps import Jump
 from diffjax.fewstep.pairs import Law, Times
 from diffjax.fewstep.segments import Point, Segment
-from diffjax.process import Process
+from diffjax.process import Process, expand
 from diffjax.train.roles import Buffer
 
-__all__ = ['PROGRESS', 'added', 'flow_map', 'flow_map_end', 'flow_map_jvp', 'inverse_gap', 'inverse_span', 'progress',
-           'rows_split', 'total_derivative']  # fmt: skip
+__all__ = ['PROGRESS', 'Ends', 'added', 'ends', 'flow_map', 'flow_map_end', 'flow_map_jvp', 'inverse_gap',
+           'inverse_span', 'noised', 'progress', 'pure_noise', 'rows_split', 'total_derivative']  # fmt: skip
 
 PROGRESS = 'progress'
 Loss = Callable[[dict[str, Any], Any, Array], tuple[Array, dict[str, Array]]]
 Weight = Callable[[Times], Array]
+Start = Callable[[Process, Times, Any, KeyBatch], Point]
 Project = Callable[[Mapping[str, Any], Array, Array, Cond, Any], Array]
 
 
@@ -40,13 +41,26 @@ def progress() -> Buffer:
   return Buffer(lambda key: jnp.asarray(-1, jnp.int32), lambda roles, done, batch, key: done + 1)
 
 
-def drawn(process: Process, times: Law, roles: Mapping[str, Any], batch: Any, key: Array) -> tuple[Times, Point, Array]:
-  """The times, the noised examples and the network's keys of a batch, each sample's from its own key."""
+def noised(process: Process, at: Times, batch: Any, key_batch: KeyBatch) -> Point:
+  """A batch's examples at the times t."""
   x0 = widened(batch['x'])
-  k_t, k_eps, k_net = keys.split(keys.per_sample(key, len(x0)), 3)
+  eps = keys.normal(key_batch, x0)
+  return Point(process.perturb(x0, eps, at.t), x0, eps, batch.get('cond'))
+
+
+def pure_noise(process: Process, at: Times, batch: Any, key_batch: KeyBatch) -> Point:
+  """Noise alone, sigma_t z; of a batch the number of examples, their shape and their conditions, never x itself."""
+  z = keys.normal(key_batch, jax.ShapeDtypeStruct(batch['x'].shape, jnp.float32))
+  return Point(expand(process.schedule(at.t)[1], z) * z, z, z, batch.get('cond'))
+
+
+def drawn(
+  process: Process, times: Law, roles: Mapping[str, Any], batch: Any, key: Array, start: Start = noised
+) -> tuple[Times, Point, Array]:
+  """The times, the points where jumps begin and the network's keys of a batch, each sample's from its own key."""
+  k_t, k_begin, k_net = keys.split(keys.per_sample(key, batch['x'].shape[0]), 3)
   at = times(process, jnp.asarray(roles.get(PROGRESS, 0)), k_t)
-  eps = keys.normal(k_eps, x0)
-  return at, Point(process.perturb(x0, eps, at.t), x0, eps, batch.get('cond')), k_net
+  return at, start(process, at, batch, k_begin), k_net
 
 
 def flow_map(
@@ -72,35 +86,64 @@ def flow_map(
     weight: of an example; 1 unless given.
     project: (roles, x_s, s, cond, key) -> what is compared in place of x_s.
   """
+  both = ends(jump, times, segment, target=target, project=project)
 
   def loss(roles: dict[str, Any], batch: Any, key: Array) -> tuple[Array, dict[str, Array]]:
-    at, point, k_net = drawn(jump.process, times, roles, batch, key)
-    shown = project or (lambda roles, x, s, cond, key: x)
-    x_u = stop_gradient(segment(roles, point, at.t, at.u))
-    other = stop_gradient(jump(roles[target], x_u, at.u, at.s, point.cond, k_net))
-    own = jump(roles['student'], point.x, at.t, at.s, point.cond, k_net)
-    error = distance(
-      shown(roles, own, at.s, point.cond, k_net), stop_gradient(shown(roles, other, at.s, point.cond, k_net))
-    )
+    at, _, own, other = both(roles, batch, key)
+    error = distance(own, other)
     return error if weight is None else weight(at) * error, {'t': at.t, 'error': error}
 
   return loss
 
 
+class Ends(NamedTuple):
+  """The times, the noised example, and what is compared: the student's end and the target's, the latter stopped."""
+
+  at: Times
+  point: Point
+  own: Array
+  other: Array
+
+
+def ends(
+  jump: Jump, times: Law, segment: Segment, *, target: str = 'target', project: Project | None = None
+) -> Callable[[Mapping[str, Any], Any, Array], Ends]:
+  """(roles, batch, key) -> the two ends that the start form compares; arguments as of `flow_map`."""
+
+  def both(roles: Mapping[str, Any], batch: Any, key: Array) -> Ends:
+    at, point, k_net = drawn(jump.process, times, roles, batch, key)
+    shown = project or (lambda roles, x, s, cond, key: x)
+    x_u = stop_gradient(segment(roles, point, at.t, at.u))
+    other = stop_gradient(jump(roles[target], x_u, at.u, at.s, point.cond, k_net))
+    own = jump(roles['student'], point.x, at.t, at.s, point.cond, k_net)
+    other = stop_gradient(shown(roles, other, at.s, point.cond, k_net))
+    return Ends(at, point, shown(roles, own, at.s, point.cond, k_net), other)
+
+  return both
+
+
 def flow_map_end(
-  jump: Jump, times: Law, segment: Segment, *, distance: Distance, target: str = 'target', weight: Weight | None = None
+  jump: Jump,
+  times: Law,
+  segment: Segment,
+  *,
+  distance: Distance,
+  target: str = 'target',
+  weight: Weight | None = None,
+  start: Start = noised,
 ) -> Loss:
   """The end form: a jump agrees with a shorter one that a segment carries on.
 
-  w(t, u, s) d(J(x_t, t -> s), sg Phi(J'(x_t, t -> u), u -> s)); arguments as of `flow_map`.   arXiv:2306.05544
+  w(t, u, s) d(J(x_t, t -> s), sg Phi(J'(x_t, t -> u), u -> s)); `start` says what x_t is, the other arguments are those
+  of `flow_map`.   arXiv:2306.05544
   """
 
   def loss(roles: dict[str, Any], batch: Any, key: Array) -> tuple[Array, dict[str, Array]]:
-    at, point, k_net = drawn(jump.process, times, roles, batch, key)
+    at, point, k_net = drawn(jump.process, times, roles, batch, key, start)
     x_u = jump(roles[target], point.x, at.t, at.u, point.cond, k_net)
     other = stop_gradient(segment(roles, point._replace(x=x_u), at.u, at.s))
     error = distance(jump(roles['student'], point.x, at.t, at.s, point.cond, k_net), other)
-    return error if weight is None else weight(at) * error, {'t': at.t, 'error': error}
+    return error if weight is None else weight(at) * error, {'t': at.u, 'error': error}
 
   return loss
 
@@ -161,16 +204,27 @@ def rows_split(first: Loss, second: Loss, share: float) -> Loss:
   return loss
 
 
-def added(first: Loss, second: Loss, *, leaf: str, name: str, most: float) -> Loss:
-  """The sum first + lam second, lam = |grad first| / |grad second| in the student's last layer, cut off at `most`.
+def added(
+  first: Loss, second: Loss, *, name: str, most: float, least: float = 0.0, leaf: str = '', start: int = 0
+) -> Loss:
+  """The sum first + lam second, lam = |grad first| / |grad second| in the student's last layer, cut off at its ends.
 
   Both gradients are of `roles['student'][leaf]` alone, so that they cost no backward pass through the network.
   arXiv:2310.02279 eq. 13
+
+  Args:
+    first: the loss that leads.
+    second: the other; it draws its own times and noise.
+    name: of the second in the log.
+    most: that lam may be.
+    least: that lam may be.
+    leaf: the last layer; without one lam is `most`.
+    start: the step before which lam is 0; where it is not 0 a method keeps `progress()`.
   """
 
   def loss(roles: dict[str, Any], batch: Any, key: Array) -> tuple[Array, dict[str, Array]]:
     key = keys.per_sample(key, len(batch['x']))
-    own = keys.fold(key, 1)  # the second term draws its own times and noise
+    own = keys.fold(key, 1)
 
     def size(term: Loss, key: Array) -> Array:
       def of(last: Any) -> Array:
@@ -179,8 +233,12 @@ def added(first: Loss, second: Loss, *, leaf: str, name: str, most: float) -> Lo
       grads = jax.grad(of)(roles['student'][leaf])
       return jnp.sqrt(sum(jnp.sum(g.astype(jnp.float32) ** 2) for g in jax.tree.leaves(grads)))
 
-    lam = stop_gradient(jnp.clip(size(first, key) / (size(second, own) + 1e-4), 0, most))
+    lam = jnp.asarray(most, jnp.float32)
+    if leaf:
+      lam = stop_gradient(jnp.clip(size(first, key) / (size(second, own) + 1e-4), least, most))
     (one, aux), (two, _) = first(roles, batch, key), second(roles, batch, own)
+    if start:
+      lam = jnp.where(roles[PROGRESS] >= start, lam, 0)
     return one + lam * two, {**aux, name: two, f'{name}_weight': jnp.full_like(two, lam)}
 
   return loss

@@ -62,13 +62,14 @@ class Iterated(PyTree):
 
   def __call__(self, key_batch: KeyBatch, cond: Cond = None) -> Data:
     """The samples, one a key."""
-    return self._run(key_batch, cond, shown=False)[0]
+    return self.run(key_batch, cond)[0]
 
   def path(self, key_batch: KeyBatch, cond: Cond = None) -> tuple[Data, tuple[Data, Data]]:
     """The samples, the points before each jump and where a jump to the end would have led, (n, B, ...) each."""
-    return self._run(key_batch, cond, shown=True)
+    return self.run(key_batch, cond, lambda x, t: (x, self.jump(self.params, x, t, self.jump.end, cond)))
 
-  def _run(self, key_batch: KeyBatch, cond: Cond, shown: bool) -> tuple[Data, Any]:
+  def run(self, key_batch: KeyBatch, cond: Cond = None, seen: Callable = lambda x, t: ()) -> tuple[Data, Any]:
+    """The samples, and what seen(x, t) keeps of the point before each jump, stacked."""
     begin, own = keys.split(key_batch, 2)
     process = self.jump.process
     like = jax.ShapeDtypeStruct((len(key_batch), *self.shape), jnp.float32)
@@ -76,10 +77,10 @@ class Iterated(PyTree):
 
     def step(x: Array, row: tuple) -> tuple[Array, Any]:
       (t, u, up), i = row
-      seen = (x, self.jump(self.params, x, t, self.jump.end, cond)) if shown else ()
+      kept = seen(x, t)
       x = self.jump(self.params, x, t, u, cond)
       noised = renoise(process, x, u, up, keys.normal(keys.fold(own, i), x))
-      return jnp.where(up > u, noised, x), seen
+      return jnp.where(up > u, noised, x), kept
 
     return jax.lax.scan(step, x, (self.rows, jnp.arange(self.nfe)))
 

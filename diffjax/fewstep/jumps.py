@@ -23,7 +23,7 @@ from diffjax.methods.parts import Parts
 from diffjax.process import Process, expand
 from diffjax.pytree import PyTree
 
-__all__ = ['Jump', 'boundary', 'jump_from', 'through', 'transfer_of']
+__all__ = ['Jump', 'boundary', 'coordinate', 'jump_from', 'through', 'transfer_of']
 
 
 def transfer_of(process: Process, t: Array, s: Array) -> tuple[Array, Array]:
@@ -86,6 +86,20 @@ class Slowed(NamedTuple):
     return self.net(params, x, t / self.factor, cond, key)
 
 
+class Landing(NamedTuple):
+  """A network that is told where a jump ends and not where it begins: all its jumps begin at one time."""
+
+  net: Any
+
+  @property
+  def module(self) -> Any:
+    """That of the network."""
+    return self.net.module
+
+  def __call__(self, params: Params, x: Array, t: Array, cond: Cond = None, key: Any = None) -> Any:
+    return self.net(params, x, t[:, 1], cond, key)
+
+
 class Jump(PyTree):
   """A network as a jump: (params, x_t, t, s) -> x_s.
 
@@ -105,9 +119,9 @@ class Jump(PyTree):
 
   def out(self, params: Params, x: Array, t: Array, s: Array, cond: Cond = None, key: Any = None) -> Array:
     """What the network returns for x (B, ...) and t, s (B,), float32."""
-    c_in, told = self._coordinate(t)
+    c_in, told = coordinate(self.process, self.kind, t)
     if self.paired:
-      told = jnp.stack([told, self._coordinate(s)[1]], -1)
+      told = jnp.stack([told, coordinate(self.process, self.kind, s)[1]], -1)
     return self.net(params, expand(c_in, x) * x, told, cond, key).astype(x.dtype)
 
   def land(self, x: Array, out: Array, t: Array, s: Array) -> Array:
@@ -120,9 +134,11 @@ class Jump(PyTree):
     t, s = (jnp.broadcast_to(jnp.asarray(u, x.dtype), (len(x),)) for u in (t, s))
     return self.land(x, self.out(params, x, t, s, cond, key), t, s)
 
-  def _coordinate(self, t: Array) -> tuple[Array, Array]:
-    told = jnp.maximum(t, jax.lax.stop_gradient(self.process.t_min).astype(t.dtype))  # lam is infinite at the data
-    return self.kind(self.process, t).c_in, self.kind(self.process, told).network_time
+
+def coordinate(process: Process, kind: Kind, t: Array) -> tuple[Array, Array]:
+  """What a network's input is multiplied by at t, and the time that it is told, that of t_min nearer the data."""
+  told = jnp.maximum(t, jax.lax.stop_gradient(process.t_min).astype(t.dtype))  # lam is infinite at the data
+  return kind(process, t).c_in, kind(process, told).network_time
 
 
 def jump_from(

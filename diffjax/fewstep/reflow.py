@@ -59,9 +59,8 @@ def reflow(
   teacher, process = parts.source('teacher', process=False), parts.process
   if not same_process(process, schedules.flow()):
     raise InputError('process: got one whose paths from data to noise are no lines; allowed: flow')
-  if rounds < 1 or fresh < 1 or pool % fresh:
-    raise InputError(f'rounds, pool, fresh: got {rounds}, {pool}, {fresh}; allowed: one round or more, and a pool that '
-                     'is a multiple of fresh')  # fmt: skip
+  if rounds < 1:
+    raise InputError(f'rounds: got {rounds}; allowed: one or more')
   if scale != 1 and not parts.classes:
     raise InputError(f'scale: got {scale}; allowed: 1, since data.classes is 0')
   cut = plan(parts.steps, rounds + distil, stages)
@@ -99,13 +98,10 @@ def _pairs(parts: Parts, cut: Plan, teacher: Source, sizes: tuple[int, int, int]
   pool, fresh, steps = sizes
   first, later = (solvers.dpmpp_2m(p, grids.noise_share(p, steps)) for p in (teacher.process, parts.process))
 
-  def init(key: Array) -> Pairs:
-    x, _, cond = parts.inputs(pool)
-    return Pairs(x, x, cond, jnp.zeros((), jnp.int32))
+  def since(roles: Mapping[str, Any]) -> Array:
+    return roles['tutor'].step - jnp.asarray(cut.starts, jnp.int32)[cut.stage(roles['tutor'].step)]
 
-  def renew(roles: Mapping[str, Any], kept: Pairs, batch: dict[str, Any], key: Array) -> Pairs:
-    stage = cut.stage(roles['tutor'].step)
-    since = roles['tutor'].step - jnp.asarray(cut.starts, jnp.int32)[stage]
+  def draw(roles: Mapping[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, Array, Cond]:
     z = keys.normal(keys.per_sample(key, fresh), parts.inputs(fresh)[0])
     cond = jnp.resize(batch['cond'], (fresh,)) if parts.classes else None
 
@@ -116,11 +112,45 @@ def _pairs(parts: Parts, cut: Plan, teacher: Source, sizes: tuple[int, int, int]
     def by_tutor() -> Array:
       return ends(parts.denoiser(roles['tutor'].params), later, z, cond)
 
-    x = by_teacher() if len(cut.starts) == 1 else jax.lax.cond(stage == 0, by_teacher, by_tutor)
-    place = since * fresh % pool
+    alone = len(cut.starts) == 1
+    x = by_teacher() if alone else jax.lax.cond(cut.stage(roles['tutor'].step) == 0, by_teacher, by_tutor)
+    return z, x, cond
+
+  return pool_of(parts, pool, fresh, draw, since)
+
+
+def pool_of(
+  parts: Parts,
+  pool: int,
+  fresh: int,
+  draw: Callable[[Mapping[str, Any], Any, Array], tuple[Array, Array, Cond]],
+  since: Callable[[Mapping[str, Any]], Array],
+) -> Buffer:
+  """The buffer of `Pairs`: at each step `fresh` new ones take the place of the oldest.
+
+  Args:
+    parts: of the recipe.
+    pool: how many are kept.
+    fresh: how many are made at a step, a divisor of `pool`.
+    draw: (roles, batch, key) -> so many (z, x, cond).
+    since: roles -> the number of steps since the pool began, empty, the present one not counted.
+
+  Raises:
+    InputError: a number of fresh ones that does not divide the pool.
+  """
+  if fresh < 1 or pool % fresh:
+    raise InputError(f'pool, fresh: got {pool}, {fresh}; allowed: a pool that is a multiple of fresh')
+
+  def init(key: Array) -> Pairs:
+    x, _, cond = parts.inputs(pool)
+    return Pairs(x, x, cond, jnp.zeros((), jnp.int32))
+
+  def renew(roles: Mapping[str, Any], kept: Pairs, batch: dict[str, Any], key: Array) -> Pairs:
+    done = since(roles)
+    place = done * fresh % pool
     put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), place, 0)  # noqa: E731
-    z, x, cond = jax.tree.map(put, (kept.z, kept.x, kept.cond), (z, x, cond))
-    return Pairs(z, x, cond, jnp.minimum((since + 1) * fresh, pool))
+    z, x, cond = jax.tree.map(put, (kept.z, kept.x, kept.cond), draw(roles, batch, key))
+    return Pairs(z, x, cond, jnp.minimum((done + 1) * fresh, pool))
 
   return Buffer(init, renew)
 

@@ -17,7 +17,7 @@ from diffjax.errors import InputError
 from diffjax.pytree import PyTree
 from diffjax.train.roles import Buffer
 
-__all__ = ['Plan', 'Tutor', 'halvings', 'plan', 'restarted', 'tutor']
+__all__ = ['Plan', 'Tutor', 'delayed', 'halvings', 'plan', 'restarted', 'tutor']
 
 
 class Plan(NamedTuple):
@@ -105,5 +105,21 @@ def restarted(make: Callable[[int], optax.GradientTransformation], stages: Plan)
     branches = [optimiser.update for optimiser in inner]
     updates, own = jax.lax.switch(which[stages.stage(state.count)], branches, updates, own, params)
     return updates, _Restarted(state.count + 1, own)
+
+  return optax.GradientTransformation(init, update)
+
+
+def delayed(optimiser: optax.GradientTransformation, updates: int) -> optax.GradientTransformation:
+  """An optimiser whose first so many updates move nothing, its own state included."""
+
+  def init(params: Any) -> _Restarted:
+    return _Restarted(jnp.zeros((), jnp.int32), optimiser.init(params))
+
+  def update(updates_: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def still() -> tuple[Any, Any]:
+      return jax.tree.map(jnp.zeros_like, updates_), state.inner
+
+    moved, own = jax.lax.cond(state.count >= updates, lambda: optimiser.update(updates_, state.inner, params), still)
+    return moved, _Restarted(state.count + 1, own)
 
   return optax.GradientTransformation(init, update)

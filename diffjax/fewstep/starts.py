@@ -1,5 +1,6 @@
 """Where a student begins: as its teacher, where its network has all of that one's weights and they mean the same."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,9 +9,9 @@ import numpy as np
 
 from diffjax.contracts import Params
 from diffjax.errors import InputError
-from diffjax.methods import Parts, Source, same_process
+from diffjax.methods import Parts, Sampling, Source, same_process
 
-__all__ = ['beginning', 'check_fits', 'fits', 'grafted', 'loads', 'same_network']
+__all__ = ['beginning', 'check_fits', 'fits', 'grafted', 'loads', 'same_network', 'tuned', 'tuning']
 
 
 def same_network(parts: Parts, teacher: Source) -> bool:
@@ -38,6 +39,28 @@ def grafted(shapes: Any, params: Params) -> Any:
 def loads(teacher: Source | None) -> tuple[str, ...]:
   """The roles that begin as another run's weights: the teacher, unless it is a closed form or there is none."""
   return () if teacher is None or teacher.kind is None else ('teacher',)
+
+
+def tuned(parts: Parts) -> Source:
+  """The run `config.base`, as which a student begins that is tuned; `tuning` says so to a `Method`.
+
+  Raises:
+    InputError: there is none, it is a closed form, or one of another network, kind, process, shape or labels.
+  """
+  base = parts.source('base')
+  if base.kind is None or not same_network(parts, base):
+    raise InputError(f'base: got {base.name}, a closed form or of another network or kind; allowed: a run whose '
+                     'config.net and config.loss.kind are those of this one')  # fmt: skip
+  return base
+
+
+def tuning(base: Source) -> dict[str, Any]:
+  """How a `Method` begins, and draws, whose student is a run that is tuned."""
+
+  def generator(roles: Mapping[str, Any], sampling: Sampling) -> Any:
+    return base.drawn(roles['student'], sampling)  # type: ignore[misc]
+
+  return dict(copies={'student': 'base'}, init=lambda key: {}, loads=('base',), generator=generator)
 
 
 def beginning(parts: Parts, teacher: Source) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Source:
     params: the shapes of its parameters; () of a closed form.
     denoiser: its parameters -> Denoise, unguided.
     kind, net: as in `Parts`; None of a closed form.
+    drawn: its parameters, and how to sample -> its generator; None of a closed form.
   """
 
   name: str
@@ -41,6 +42,7 @@ class Source:
   denoiser: Callable[[Params], Denoise]
   kind: Kind | None = None
   net: Apply | None = None
+  drawn: Callable[[Params, 'Sampling'], Any] | None = None
 
 
 @dataclass(frozen=True)

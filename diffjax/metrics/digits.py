@@ -18,7 +18,7 @@ from diffjax.errors import InputError
 from diffjax.fingerprint import digest
 from diffjax.metrics.features import Features
 
-__all__ = ['features', 'labels', 'load', 'split']
+__all__ = ['features', 'labels', 'load', 'networks', 'split']
 
 WEIGHTS = pathlib.Path(__file__).with_name('digits.npz')
 COUNT, TRAIN = 1797, 1437
@@ -57,7 +57,7 @@ def features(images: np.ndarray) -> np.ndarray:
   Raises:
     InputError: images of another shape, or not finite.
   """
-  params = _weights()['feature']
+  params = networks()['feature']
   return (forward(params, _checked(images))[0] - params['mean']) / params['std']
 
 
@@ -67,18 +67,19 @@ def labels(images: np.ndarray) -> np.ndarray:
   Raises:
     InputError: images of another shape, or not finite.
   """
-  return forward(_weights()['label'], _checked(images))[1].argmax(1).astype(np.int32)
+  return forward(networks()['label'], _checked(images))[1].argmax(1).astype(np.int32)
 
 
 @functools.cache
 def feature_function() -> Features:
   """`features` under the id that reports quote: `digits-conv16-` and the hash of both networks' weights."""
-  parts = _weights()
+  parts = networks()
   return Features('digits-conv16-' + digest({f'{p}_{k}': v for p in parts for k, v in parts[p].items()}), features)
 
 
 @functools.cache
-def _weights():
+def networks() -> dict[str, dict[str, np.ndarray]]:
+  """The weights of the two networks, feature and label, by name."""
   with np.load(WEIGHTS) as arrays:
     parts = dict(feature={}, label={})
     for name in arrays.files:

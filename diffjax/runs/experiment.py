@@ -218,6 +218,7 @@ def _source(config: ConfigDict, field: str, process: Process) -> Source | None:
   return Source(
     section.run, inner.process, inner.shape, inner.classes, inner.roles()[role],
     lambda params: inner.denoiser({role: params}), inner.parts.kind, inner.net,
+    lambda params, asked: inner.method.generator({role: params}, asked) if inner.method.generator else None,
   )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
-"""Search for solvers: many tables in one program, evolution, dynamic programming and gradient descent over them."""
+"""Search: solvers by evolution, dynamic programming and gradient descent, and combinations of saved checkpoints."""
 
 from diffjax.search.boss import boss, step_costs
+from diffjax.search.combine import Combination, averages, combine, combined
 from diffjax.search.descend import Target, descend
 from diffjax.search.evolve import Found, Space, evolve
 from diffjax.search.free import Free, free
@@ -10,11 +11,15 @@ from diffjax.search.unified import BASELINES, Choice, usf
 __all__ = [
   'BASELINES',
   'Choice',
+  'Combination',
   'Found',
   'Free',
   'Space',
   'Target',
+  'averages',
   'boss',
+  'combine',
+  'combined',
   'descend',
   'errors',
   'evolve',

@@ -115,8 +115,8 @@ def test_only_the_student_moves():
 
 def test_refusals():
   for options, message in {
-    (('rounds', 0),): 'rounds, pool, fresh: got 0',
-    (('pool', 10), ('fresh', 4)): 'rounds, pool, fresh: got 1, 10, 4',
+    (('rounds', 0),): 'rounds: got 0',
+    (('pool', 10), ('fresh', 4)): 'pool, fresh: got 10, 4',
     (('scale', 2.0),): 'scale: got 2.0; allowed: 1, since data.classes is 0',
   }.items():
     with pytest.raises(InputError, match=message):

@@ -54,7 +54,7 @@ def test_networks(data):
 def test_numpy_forward_is_the_jax_network(data):
   from experiments.digits_features import forward
 
-  params, held = digits._weights()['feature'], data[1][0]
+  params, held = digits.networks()['feature'], data[1][0]
   for ours, twin in zip(digits.forward(params, held), forward(params, held), strict=True):
     np.testing.assert_allclose(ours, twin, atol=1e-4)
 
