@@ -1,7 +1,5 @@
 """Denoising diffusion GANs and UFOGen: who moves, what ties them, and the ring."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,48 +113,41 @@ def test_generators_and_refusals():
     own(fewstep.diffusion_gan, strides=0)
 
 
-def rate(steps, size=1e-3):
-  return optax.adam(optax.cosine_decay_schedule(size, steps, 0.05), b1=0.5, b2=0.9)
-
-
-def contested(method, steps, n, process=VP, kind='x0', strides=None, seed=0, **options):
-  """Figures of a method on the ring after so many steps, at each number of strides."""
-  made = parts(ring(), process, kind, teacher=None, steps=steps, optimiser=lambda: rate(steps))
-  built = method(made, **options)
-  roles = bench.trained(built, ring(), steps, seed=seed)
-  return [bench.figures(ring(), bench.drawn(built, roles, grids.uniform(process, k)[:-1])) for k in n], built, roles
+def contested(method, steps, ns, process=VP, kind='x0', **options):
+  """Figures of a method on the ring after so many steps, at each number of strides, and the shares of the modes."""
+  rate = optax.adam(optax.cosine_decay_schedule(1e-3, steps, 0.05), b1=0.5, b2=0.9)
+  built = method(parts(ring(), process, kind, teacher=None, steps=steps, optimiser=lambda: rate), **options)
+  roles = bench.trained(built, ring(), steps, batch=256)
+  draws = [bench.drawn(built, roles, grids.uniform(process, n)[:-1]) for n in ns]
+  return [bench.figures(ring(), x) for x in draws], draws, roles
 
 
 @pytest.mark.slow
 def test_four_strides_on_the_ring():
-  """Sliced W2 <= .12, masses <= .08; one stride is worse in mass by half, and without a latent three times more is off.
-
-  Every mode holds two fifths of its weight at least.
-  """
-  steps = 4000
-  (four,), method, roles = contested(fewstep.diffusion_gan, steps, (4,))
-  x = bench.drawn(method, roles, grids.uniform(VP, 4)[:-1])
+  """Sliced W2 <= .12, masses <= .08, and every mode holds two fifths of its weight at least."""
+  (four,), (x,), _ = contested(fewstep.diffusion_gan, 3000, (4,))
   mass = np.bincount(np.linalg.norm(x[:, None] - np.asarray(ring().means), axis=2).argmin(1), minlength=8) / len(x)
-  (one,), *_ = contested(fewstep.diffusion_gan, steps, (1,), strides=1)
-  (plain,), *_ = contested(fewstep.diffusion_gan, steps, (4,), latent=0)
-  print('four', four, 'one', one, 'without a latent', plain, mass * 36)
+  print('four', four, mass * 36)
   assert four.sw <= 0.12 and four.tv <= 0.08 and (mass * 36 / np.arange(1, 9)).min() >= 0.4
-  assert one.tv >= 1.5 * four.tv
-  assert plain.off >= 3 * four.off
+
+
+@pytest.mark.slow
+def test_ufogen_without_its_discriminator_is_the_denoiser():
+  """To .03 of the exact one; its one step is the blur, sliced W2 .63."""
+  (blur,), _, roles = contested(fewstep.ufogen, 3000, (1,), process=edm(), kind=kinds.edm(STD), adversarial=0.0)
+  denoise = Denoiser(roles['student'], edm(), kinds.edm(STD), net=nets.mlp(width=128, depth=3))
+  apart = {}
+  for t in (0.3, 1.0, 3.0):
+    x = ring().sample(keys.per_sample(jax.random.key(5), 4000))
+    x = x + t * jax.random.normal(jax.random.key(6), x.shape)
+    apart[t] = float(jnp.sqrt(jnp.mean((denoise(x, t).x0 - ring().denoiser(edm())(x, t).x0) ** 2)))
+  print('blur', blur, apart)
+  assert 0.55 < blur.sw < 0.7 and max(apart.values()) <= 0.03
 
 
 @pytest.mark.slow
 def test_ufogen_on_the_ring():
-  """Without the discriminator it is the denoiser, to .03, whose one step is a blur (.63); with it off <= .1."""
-  make = functools.partial(contested, fewstep.ufogen, process=edm(), kind=kinds.edm(STD))
-  (blur,), method, roles = make(3000, (1,), adversarial=0.0)
-  (sharp,), *_ = make(4000, (1,))
-  print('blur', blur, 'sharp', sharp)
-  assert 0.5 < blur.sw < 0.75
-  denoise = Denoiser(roles['student'], edm(), kinds.edm(STD), net=nets.mlp(width=128, depth=3))
-  for t in (0.3, 1.0, 3.0):
-    x = ring().sample(keys.per_sample(jax.random.key(5), 4000))
-    x = x + t * jax.random.normal(jax.random.key(6), x.shape)
-    apart = denoise(x, jnp.full(len(x), t)).x0 - ring().denoiser(edm())(x, t).x0
-    assert float(jnp.sqrt(jnp.mean(apart**2))) <= 0.03, t
+  """One step: a tenth off every mode at most."""
+  (sharp,), *_ = contested(fewstep.ufogen, 3000, (1,), process=edm(), kind=kinds.edm(STD))
+  print('sharp', sharp)
   assert sharp.off <= 0.1
