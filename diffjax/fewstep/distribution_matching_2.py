@@ -73,8 +73,8 @@ def distribution_matching_2(
     every: steps of the critic for one of the student's.
     judging: lam_G; 0 for no discriminator.
     critic_judging: lam_D, the weight of the discriminator's loss in the critic's, where they share a trunk.
-    discriminator: dict(name=..., **options) of a network; the student's architecture unless given, or with `feature` a
-      head of that kind on a feature.
+    discriminator: a network's name, or dict(name=..., **options); the student's architecture unless given, or with
+      `feature` a small mlp. With `feature` it is the head on that.
     feature: the tap of the critic's network that is judged, '' for a discriminator of its own.
     divergence: of `DIVERGENCES`, its density ratio by the discriminator, normalised by the batch's mean and cut off at
       10; others than reverse_kl couple a batch.
@@ -99,12 +99,10 @@ def distribution_matching_2(
     return own.method((own.critic_phase(), own.student_phase(loss, every)), buffers=buffers)
 
   judge = _judge(own, discriminator, feature)
-  told = discriminator_loss(judge, at_level(from_data, parts.process, ranks(0.0, 1.0)), _made(own))
-  critic = own.learned()
+  real, fake = at_level(from_data, parts.process, ranks(0.0, 1.0)), _made(own)
+  told, critic = discriminator_loss(judge, real, fake), own.learned()
   if feature:
-    shared = discriminator_loss(
-      judge, at_level(from_data, parts.process, ranks(0.0, 1.0)), _made(own), moves=('critic',)
-    )
+    shared = discriminator_loss(judge, real, fake, moves=('critic',))
     critic = added(critic, shared, name='judged', most=critic_judging)
 
   def also(roles: Mapping[str, Any], batch: Any, x: Array, cond: Cond, key_batch: KeyBatch) -> Array:
@@ -164,7 +162,7 @@ def begun(own: Setting, later: Loss, first: int) -> Loss:
 
 def _judge(own: Setting, spec: Any, feature: str) -> Network | Headed:
   """A discriminator of its own, or a head on a feature of the critic."""
-  parts = own.parts
+  parts, spec = own.parts, dict(name=spec) if isinstance(spec, str) else spec
   if not feature:
     return judge_of(parts, spec)
   net, kind = (parts.net, parts.kind) if own.source.kind is None else (own.source.net, own.source.kind)
