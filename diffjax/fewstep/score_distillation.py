@@ -47,7 +47,7 @@ WEIGHTS = dict(
 def score_distillation(
   parts: Parts,
   *,
-  scene: Any = 'particles',
+  scene: Any = None,
   labels: Sequence[int] = (),
   scale: float = 1.0,
   span: tuple[float, float] = (0.02, 0.98),
@@ -59,7 +59,7 @@ def score_distillation(
 
   Args:
     parts: what the config has made; its network is not used.
-    scene: what is optimised, a name or a dict of `scenes.objects`.
+    scene: what is optimised, a name or a dict of `scenes.objects`; particles unless given.
     labels: that the objects take in turn, y; all unless given.
     scale: the guidance of the teacher, 1 for none; the paper's 100.
     span: t is even between these shares of t_max.
@@ -69,7 +69,7 @@ def score_distillation(
     InputError: no teacher, or one that does not fit; a scene, labels or a number out of their range.
   """
   source, teacher = taught(parts, scale)
-  made = objects(parts, scene, labels)
+  made = objects(parts, scene or 'particles', labels)
   loss = _scored(parts, made, lambda roles, cond: [Field(1.0, teacher(roles), cond)], [span], 0.0, weight)
   return Method(
     (Phase('student', loss, parts.optimiser()),),
@@ -83,7 +83,7 @@ def score_distillation(
 def variational_score_distillation(
   parts: Parts,
   *,
-  scene: Any = 'particles',
+  scene: Any = None,
   labels: Sequence[int] = (),
   scale: float = 1.0,
   span: tuple[float, float] = (0.02, 0.98),
@@ -114,7 +114,7 @@ def variational_score_distillation(
   Raises:
     InputError: as of `score_distillation`, or a switch outside [0, 1].
   """
-  own, made = setting(parts, scale=scale, pace=pace), objects(parts, scene, labels)
+  own, made = setting(parts, scale=scale, pace=pace), objects(parts, scene or 'particles', labels)
   if not 0 <= switch <= 1:
     raise InputError(f'switch: got {switch}; allowed: a share of the run, 0 to 1')
   loss = _scored(parts, made, own.fields, [span, late], switch, weight)
@@ -138,7 +138,7 @@ def variational_score_distillation(
 def consistent_3d(
   parts: Parts,
   *,
-  scene: Any = 'particles',
+  scene: Any = None,
   labels: Sequence[int] = (),
   scales: tuple[float, float] = (1.0, 1.0),
   levels: tuple[float, float] = (0.68, 0.1),
@@ -167,7 +167,7 @@ def consistent_3d(
     InputError: no teacher, or one that does not fit; a scene, labels or a number out of their range.
   """
   source, teacher = taught(parts)
-  made = objects(parts, scene, labels)
+  made = objects(parts, scene or 'particles', labels)
   high, low = levels
   if not (0 < low <= high and 0 < gap[0] <= gap[1] and high + gap[1] < 1):
     raise InputError(f'levels, gap: got {levels}, {gap}; allowed: levels that do not rise, above 0, and a gap above 0, '

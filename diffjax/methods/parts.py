@@ -102,7 +102,7 @@ class Parts:
     """
     names = tuple(self.loss_options.get('given', ()))
     if names and (names != ('source',) or not getattr(getattr(self.net, 'module', None), 'reads_source', False)):
-      raise InputError(f'loss.given: got {names}; allowed: none, or source with a network that reads one, mlp or unet')
+      raise InputError(f'given: got {names}; allowed: none, or source with a network that reads one, mlp or unet')
     return names
 
   def inputs(self, rows: int) -> tuple[Any, Array, Any]:

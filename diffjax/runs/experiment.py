@@ -182,6 +182,10 @@ def build(config: ConfigDict) -> Experiment:
     gap = ', '.join(lacking)
     raise ConfigError(f'config.data: got {config.data.name} without {gap}; allowed with '
                       f'{config.method.name}: data with it, told as config.data.others={{name: shape}}')  # fmt: skip
+  given = refused('loss', lambda: parts.given)
+  if set(given) - set(method.needs):
+    raise ConfigError(f'config.loss.given: got {given}; allowed with {config.method.name}: none, as it tells its '
+                      'network labels alone')  # fmt: skip
   averages = refused('train.ema', ema.averages, config.train.ema)
   if not -1 <= config.sampling.ema < len(averages):
     raise ConfigError(f'config.sampling.ema: got {config.sampling.ema}; allowed: -1 for the weights themselves, or '

@@ -5,7 +5,7 @@ import pytest
 
 from diffjax.cli import main
 from diffjax.runs import record
-from diffjax.runs.config import from_file, override
+from diffjax.runs.config import ConfigError, from_file, override
 from diffjax.runs.experiment import build
 
 SMALL = ['net.width=4', 'train.batch=16', 'train.save_every=4', 'evaluation.n=40', 'mesh.cpu_devices=0']
@@ -46,6 +46,16 @@ def test_configs_are_built_and_draw(name, written):
   assert {'student', 'teacher'} <= set(roles)
   draw = experiment.generator(roles)
   assert draw.nfe == EVALUATIONS.get(name, 0) and draw.shape == experiment.shape
+
+
+def test_a_source_is_refused_where_no_network_is_told_it(written):
+  config = override(from_file(config_of('super_resolution')), changes('super_resolution', written)[:-1])
+  for change, message in {
+    'method=consistency_training': r"config.loss.given: got \('source',\); allowed with consistency_training: none",
+    'net=dit': r"given: got \('source',\); allowed: none, or source with a network that reads one, mlp or unet",
+  }.items():
+    with pytest.raises(ConfigError, match=message):
+      build(override(config, [f'--config.{change}']))
 
 
 @pytest.mark.slow

@@ -151,7 +151,7 @@ def test_one_evaluation_told_the_source():
 def test_refusals():
   cases = [
     (dataclasses.replace(parts(), loss_options={}), {}, r"loss.given: got \(\); allowed: \('source',\)"),
-    (dataclasses.replace(parts(), loss_options=dict(given=('edges',))), {}, r"loss.given: got \('edges',\)"),
+    (dataclasses.replace(parts(), loss_options=dict(given=('edges',))), {}, r"given: got \('edges',\)"),
     (parts(), dict(steps=0), 'steps, small, detail, adversarial: got 0'),
     (parts(), dict(small=1.0), 'steps, small, detail, adversarial: got 15, 1.0'),
     (parts(), dict(features='middle'), "features: got 'middle' of posterior; allowed: one of its taps, none"),
