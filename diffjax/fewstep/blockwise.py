@@ -72,9 +72,6 @@ def blockwise_flow_matching(
   if own.spares:
     phases.append(Phase('residual', own.sparing, parts.optimiser()))
 
-  def denoiser(roles: Mapping[str, Any]) -> Blockwise:
-    return own.denoiser(roles)
-
   def generator(roles: Mapping[str, Any], sampling: Sampling) -> Solved:
     return under_solver(parts, own.denoiser(roles), sampling)
 
@@ -82,7 +79,7 @@ def blockwise_flow_matching(
     tuple(phases),
     averaged=tuple(phase.role for phase in phases),
     init=own.init,
-    denoiser=denoiser,
+    denoiser=own.denoiser,
     generator=generator,
   )
 
@@ -203,6 +200,10 @@ class Blockwise(PyTree):
   nets: tuple[Any, Any, Any] = struct.field(pytree_node=False, kw_only=True)
   segments: int = struct.field(pytree_node=False, kw_only=True)
   untrained: str = struct.field(pytree_node=False, default='its method drops no labels')
+
+  def cost(self, t: float) -> int:
+    """Two networks an evaluation where features are told, one otherwise."""
+    return 1 if self.nets[1] is None else 2
 
   def segment(self, t: Time) -> Array:
     """The m with t in (tau_m, tau_{m+1}]; ends that are missed by rounding count as met."""

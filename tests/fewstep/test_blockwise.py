@@ -134,7 +134,11 @@ def test_features_are_found_once_a_segment():
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
   asked = Sampling(4, lambda: grids.uniform(FLOW, 4), lambda: solvers.ddim(FLOW, grids.uniform(FLOW, 4)), lambda d: d)
   draw = method.generator(roles, asked)
-  assert draw.nfe == 4 and jax.eval_shape(draw, keys.per_sample(jax.random.key(0), 3)).shape == (3, 4, 4, 1)
+  assert (
+    draw.nfe == 4
+    and draw.cost == 8
+    and jax.eval_shape(draw, keys.per_sample(jax.random.key(0), 3)).shape == (3, 4, 4, 1)
+  )
 
 
 def test_the_digits_encoder_is_the_classifiers_second_map():
