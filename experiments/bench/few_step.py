@@ -145,12 +145,12 @@ def program(method: Method, parts: Parts, rows: int) -> tuple[Any, float]:
   given, batch = filled(given_of(parts, method), 0), filled(shapes, 1)
   step = jax.jit(make_train_step(method), static_argnums=2, donate_argnums=0, compiler_options=compiler.training())
   state = [jax.jit(lambda given, key: _state(method, given, key, shapes))(given, jax.random.key(0))]
-  lowered = {active: step.lower(state[0], batch, active).compile() for active in sorted(set(due))}
-  operations = sum(counted(lowered[active]) for active in due) / len(due)
+  compiled = {active: step.lower(state[0], batch, active).compile() for active in sorted(set(due))}
+  operations = sum(counted(compiled[active]) for active in due) / len(due)
 
   def run() -> Any:
     for active in due:
-      state[0], signals = step(state[0], batch, active)
+      state[0], signals = compiled[active](state[0], batch)
     return signals['loss']
 
   return run, operations

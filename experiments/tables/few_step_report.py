@@ -105,6 +105,8 @@ def picture(path: Path, samples: Mapping[str, np.ndarray]) -> None:
   """Samples of every method side by side: points, or the first 50 digits."""
   import matplotlib.pyplot as plt
 
+  if not samples:
+    return
   across = 4
   down = -(-len(samples) // across)
   figure, axes = plt.subplots(down, across, figsize=(2.6 * across, 2.7 * down), squeeze=False)
