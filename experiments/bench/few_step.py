@@ -23,7 +23,7 @@ import numpy as np
 from diffjax import keys, losses
 from diffjax.errors import InputError
 from diffjax.methods import Parts
-from diffjax.runs.config import from_file
+from diffjax.runs.config import ConfigDict, from_file
 from diffjax.runs.experiment import Experiment, build
 from diffjax.train import compiler
 from diffjax.train.flops import flops
@@ -36,6 +36,7 @@ __all__ = ['CONFIGS', 'Count', 'batch_of', 'configs', 'cost', 'given_of', 'main'
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 SUFFIX = '_digits'
+SOURCES = {'teacher': 'digits.py', 'base': 'fewstep/consistency_distillation_digits.py'}
 
 
 class Count(NamedTuple):
@@ -60,14 +61,16 @@ def configs(names: list[str] | None = None) -> dict[str, Path]:
 
 
 def on_digits(path: Path) -> Experiment:
-  """What a config builds where the run that teaches it is there: the demo's, or another student's as a base."""
+  """What a config builds where the runs that it names are there: the demo, or a consistency model as a base."""
+  return build(_with_sources(path))
+
+
+def _with_sources(path: Path) -> ConfigDict:
   config = from_file(str(path))
-  if config.teacher.run:
-    config.teacher.config = from_file(str(CONFIGS / 'digits.py')).to_dict()
-  if config.base.run:
-    config.base.config = from_file(str(CONFIGS / 'fewstep' / f'consistency_distillation{SUFFIX}.py')).to_dict()
-    config.base.config.teacher.config = from_file(str(CONFIGS / 'digits.py')).to_dict()
-  return build(config)
+  for field, source in SOURCES.items():
+    if config[field].run:
+      config[field].config = _with_sources(CONFIGS / source).to_dict()
+  return config
 
 
 def batch_of(parts: Parts, rows: int) -> dict[str, Any]:
@@ -100,9 +103,7 @@ def cost(method: Method, parts: Parts, given: Mapping[str, Any], batch: Mapping[
   state = jax.eval_shape(partial(_state, method), dict(given), key, dict(batch))
   roles = {**state.roles, **state.buffers}
   forward, backward = unit(parts, rows)
-  once = sum(
-    flops(buffer.renew, roles, state.buffers[name], batch, key) for name, buffer in method.buffers.items()
-  )  # fmt: skip
+  once = sum(flops(buffer.renew, roles, state.buffers[name], batch, key) for name, buffer in method.buffers.items())
   forwards, backwards = float(once), 0.0
   for phase in method.phases:
 
@@ -144,12 +145,12 @@ def program(method: Method, parts: Parts, rows: int) -> tuple[Any, float]:
   given, batch = filled(given_of(parts, method), 0), filled(shapes, 1)
   step = jax.jit(make_train_step(method), static_argnums=2, donate_argnums=0, compiler_options=compiler.training())
   state = [jax.jit(lambda given, key: _state(method, given, key, shapes))(given, jax.random.key(0))]
-  lowered = {active: step.lower(state[0], batch, active).compile() for active in sorted(set(due))}
-  operations = sum(counted(lowered[active]) for active in due) / len(due)
+  compiled = {active: step.lower(state[0], batch, active).compile() for active in sorted(set(due))}
+  operations = sum(counted(compiled[active]) for active in due) / len(due)
 
   def run() -> Any:
     for active in due:
-      state[0], signals = step(state[0], batch, active)
+      state[0], signals = compiled[active](state[0], batch)
     return signals['loss']
 
   return run, operations

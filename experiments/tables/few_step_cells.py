@@ -115,7 +115,7 @@ def digits(out: Path, paths: dict[str, Path], steps: Sequence[int], teacher: str
   for k in BUDGETS:
     place = dict(method=TEACHER, steps=k)
     if not any(place.items() <= line.items() for line in cells.lines):
-      cells.add([_evaluated(teacher, k)[0]], **place)
+      cells.add([_evaluated(teacher, k, by_default=True)[0]], **place)
       log(f'the teacher, {k} evaluations: {cells.lines[-1]}', flush=True)
   for name, path in paths.items():
     config = from_file(str(path))
@@ -125,7 +125,8 @@ def digits(out: Path, paths: dict[str, Path], steps: Sequence[int], teacher: str
         continue
       tied = rows.at_steps(config.method.name, k)
       workdir = out / 'digits' / name / ('-'.join(map(str, tied.values())) or 'any')
-      options = [f'--config.{key}={value}' for key, value in (('teacher.run', teacher),) if config.teacher.run]
+      runs = {'teacher': teacher, 'base': out / 'digits' / 'consistency_distillation' / 'any'}
+      options = [f'--config.{field}.run={run}' for field, run in runs.items() if config[field].run]
       options += [f'--config.method.{key}={value}' for key, value in tied.items()]
       began = time.perf_counter()
       if diffjax(['train', f'--config={path}', f'--workdir={workdir}', *options, *overrides]):
@@ -142,15 +143,22 @@ def digits(out: Path, paths: dict[str, Path], steps: Sequence[int], teacher: str
   return cells.lines
 
 
-def _evaluated(workdir: str, steps: int) -> tuple[dict[str, Any], np.ndarray]:
-  """The figures of a run at a number of steps, with the labels of the held-out digits; nothing is written there."""
+def _evaluated(workdir: str, steps: int, by_default: bool = False) -> tuple[dict[str, Any], np.ndarray]:
+  """The figures of a run at a number of steps, or evaluations of the default solver, with the held-out labels.
+
+  Nothing is written there.
+  """
   from diffjax import metrics
   from diffjax.commands.draw import draw, sampler
   from diffjax.runs import examples
+  from diffjax.runs.spread import overall
 
   options = argparse.Namespace(workdir=workdir, solver=None, distributed=None, timeout=60)
-  trained = sampler(options, [f'--config.sampling.steps={steps}'])
+  trained = sampler(options, [] if by_default else [f'--config.sampling.steps={steps}'])
   experiment = trained.experiment
+  if by_default:
+    solver = solvers.recommended(experiment.process, steps, overall(experiment.spread(workdir)) or 0.5)
+    trained = trained._replace(generator=experiment.generator(trained.roles, workdir, solver))
   source = examples.dataset(experiment, experiment.config.evaluation.split)
   batch = examples.held_out(experiment, source, experiment.config.evaluation.n)
   cond = examples.conditions(experiment, batch.get('cond'), batch)

@@ -43,7 +43,7 @@ def published() -> str:
   """Markdown: the printed figures; nothing of it is measured here."""
   lines = ['| recipe | paper | data | steps | as printed |', '|' + '---|' * 5]
   for recipe, paper, data, steps, values in ROWS:
-    shown = ' / '.join(f'{value:g}' for value in values)
+    shown = ' / '.join(f'{value:.2f}' for value in values)
     lines.append(f'| {recipe} | {paper} | {data} | {" / ".join(map(str, steps))} | {shown} |')
   lines += [f'| {recipe} | {paper} | | | {words} |' for recipe, paper, words in IN_WORDS]
   return '\n'.join(lines)

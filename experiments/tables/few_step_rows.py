@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from diffjax import fewstep, kinds, nets, schedules
+from diffjax import kinds, methods, nets, schedules
 from diffjax.errors import InputError
 from diffjax.exact import Mixture
 from diffjax.methods import Parts, Source
@@ -58,7 +58,7 @@ def at_steps(name: str, steps: int) -> dict[str, Any]:
   """The options with which a student is made that needs so many steps; none where any student may take them."""
   if name in TIED:
     return TIED[name](steps)
-  return {'end': steps} if 'end' in signature(getattr(fewstep, name)).parameters else {}
+  return {'end': steps} if 'end' in signature(methods.recipes(name)[name]).parameters else {}
 
 
 def laid(path: Path, train_steps: int, steps: int, *, taught_by_network: bool = False) -> Laid:
@@ -91,10 +91,11 @@ def _laid(config: ConfigDict, options: Mapping[str, Any], train_steps: int, by_n
     parts = bench.parts(
       target, process, kind, net=net, steps=train_steps, classes=classes, teacher=_network(parts, classes)
     )
-  method = getattr(fewstep, config.method.name)(parts, **options)
+  name = config.method.name
+  method = methods.recipes(name)[name](parts, **options)
   lacking = [need for need in method.needs if need not in parts.others]
   if lacking or method.generator is None:
-    raise InputError(f'method: got {config.method.name}, which needs {lacking or "a generator"}; allowed: points alone')
+    raise InputError(f'method: got {name}, which needs {lacking or "a generator"}; allowed: points alone')
   return Laid(Experiment(config, parts, method, ()), target, dict(options), labelled, bool(config.train.ema))
 
 

@@ -25,7 +25,8 @@ PATHS = counts.configs()
 def test_a_config_is_a_row_on_the_ring(name):
   """Built at two steps with no word in the table about it, and drawn in one or two evaluations."""
   made = few_step_rows.laid(PATHS[name], 40, 2)
-  draw = jax.eval_shape(lambda: made.experiment.generator({'student': made.experiment.parts.init(jax.random.key(0))}))
+  shapes = jax.eval_shape(made.experiment.parts.init, jax.random.key(0))
+  draw = made.experiment.generator({'student': jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)})
   assert draw.nfe == 2 and made.labelled == (name == 'guided')
   assert made.experiment.parts.teacher.kind is None
   counted = few_step_rows.laid(PATHS[name], 40, 2, taught_by_network=True)
@@ -100,9 +101,8 @@ def test_ranking_and_what_is_published():
   printed = {(recipe, n): value for recipe, _, data, steps, values in ROWS if data.startswith('CIFAR')
              for n, value in zip(steps, values, strict=True)}  # fmt: skip
   assert all(line.endswith('all of them') for line in ranking(printed, 'FID') if line.startswith('CIFAR'))
-  assert (
-    '| progressive | Progressive distillation | CIFAR-10 FID | 1 / 2 / 4 / 8 | 9.12 / 4.51 / 3 / 2.57 |' in published()
-  )
+  line = '| progressive | Progressive distillation | CIFAR-10 FID | 1 / 2 / 4 / 8 | 9.12 / 4.51 / 3.00 / 2.57 |'
+  assert line in published().splitlines()
 
 
 def test_refusals(tmp_path):
