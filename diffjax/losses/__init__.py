@@ -1,10 +1,11 @@
 """Losses: (roles, batch, key) -> (one value an example, aux).
 
-Their time laws and weights are named in `losses.times` and `losses.weights`.
+Their time laws, weights and couplings are named in `losses.times`, `losses.weights` and `losses.couplings`.
 """
 
 from diffjax.losses.denoising import denoising
 from diffjax.losses.modalities import modalities
 from diffjax.losses.moments import moments
+from diffjax.losses.score_matching import implicit, sliced
 
-__all__ = ['denoising', 'modalities', 'moments']
+__all__ = ['denoising', 'implicit', 'modalities', 'moments', 'sliced']

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from diffjax.errors import InputError
 from diffjax.methods.generator import Generator, Solved, solved, under_solver
 from diffjax.methods.parts import Parts, Sampling, Source, same_process
-from diffjax.methods.recipes import denoising, modalities
+from diffjax.methods.recipes import denoising, modalities, variational
 
 __all__ = [
   'Generator',
@@ -24,6 +24,7 @@ __all__ = [
   'same_process',
   'solved',
   'under_solver',
+  'variational',
 ]
 
 ROOMS = ('diffjax.methods.recipes', 'diffjax.fewstep')

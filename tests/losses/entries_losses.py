@@ -37,6 +37,8 @@ def loss_of_two(make):
 
 LOSSES = {
   'denoising': loss(lambda process, net: losses.denoising(process, net, drop_cond=0.2, null=CLASSES)),
+  'implicit': loss(lambda process, net: losses.implicit(process, net, 'v')),
+  'sliced': loss(lambda process, net: losses.sliced(process, net, 'v')),
   'modalities': loss_of_two(losses.modalities),
   'moments': loss(
     lambda process, net: losses.moments(process, net, ('residual2',), CLASSED.denoiser(process)),
