@@ -4,23 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 from jax import Array
 
 from diffjax.contracts import Params
 from diffjax.errors import InputError
-from diffjax.likelihood import variational as bounds
 from diffjax.losses import uncertainty
-from diffjax.losses.times import stratified
+from diffjax.methods.densities import fokker_planck, variational
 from diffjax.methods.generator import Solved, under_solver
 from diffjax.methods.parts import Parts, Sampling
 from diffjax.prediction import Denoiser
-from diffjax.process import Process
 from diffjax.train.roles import Method, Phase
 
-__all__ = ['denoising', 'modalities', 'variational']
+__all__ = ['denoising', 'fokker_planck', 'modalities', 'variational']
 
 
 def denoising(parts: Parts) -> Method:
@@ -48,64 +43,6 @@ def modalities(parts: Parts) -> Method:
   # the null condition of several modalities is an end of time, where the others are noise
   labels = 'config.loss.name is modalities, which drops no labels' if parts.classes else ''
   return _one_network(parts, labels if parts.loss_options.get('ends', 0.05) else 'config.loss.ends is 0')
-
-
-def variational(
-  parts: Parts,
-  levels: int = 0,
-  ends: tuple[float, float] = (-13.3, 5.0),
-  width: int = 1024,
-  learning_rate: float = 1e-3,
-) -> Method:
-  """VDM: the exact bound on the likelihood, under a schedule that is learned so that the bound varies least.
-
-  The student minimises the bound in nats a dimension; the schedule's two ends too, and its interior the variance of the
-  estimate. The network is told the noise level, so it is drawn from on the config's process, any variance-preserving
-  one; levels of it outside the learned ends were not trained on.   arXiv:2107.00630
-
-  Args:
-    parts: what the config has made; the process is that of sampling.
-    levels: how many values a component of the data has, evenly on [-1, 1]; 0 where it is continuous.
-    ends: -2 lam at the data and at the noise, as they begin.
-    width: of the schedule's net.
-    learning_rate: of the schedule, by Adam.
-
-  Raises:
-    InputError: a process whose alpha^2 + sigma^2 is not 1, several modalities, one level, ends that do not rise, no
-      width.
-  """
-  if isinstance(parts.shape, dict):
-    raise InputError(f'got variational for data of shape {parts.shape}; allowed: data of one shape')
-  alpha, sigma = parts.process.schedule(jnp.linspace(0.01, 0.9, 8) * parts.process.t_max)
-  if not np.allclose(alpha**2 + sigma**2, 1, atol=1e-3):
-    raise InputError('process: got one whose alpha^2 + sigma^2 is not 1; allowed: vp_linear, cosine, sigmoid')
-  if levels == 1 or levels < 0:
-    raise InputError(f'levels: got {levels}; allowed: 0, or a whole number of at least 2')
-  if not learning_rate > 0:
-    raise InputError(f'learning_rate: got {learning_rate}; allowed: a positive number')
-  bounds.check_schedule(ends, width)
-
-  def denoised(roles: Mapping[str, Any], process: Process) -> Denoiser:
-    told = 'config.method variational drops no labels' if parts.classes else ''
-    made = parts.denoiser(roles['student'], told)
-    return made.replace(process=process.replace(by_noise=True))
-
-  def init(key: Array) -> dict[str, Params]:
-    k_net, k_schedule = jax.random.split(key)
-    return {'student': parts.init(k_net), 'schedule': bounds.schedule_params(k_schedule, ends, width)}
-
-  def denoiser(roles: Mapping[str, Any]) -> Denoiser:
-    return denoised(roles, parts.process)
-
-  def generator(roles: Mapping[str, Any], sampling: Sampling) -> Solved:
-    return under_solver(parts, denoiser(roles), sampling)
-
-  ask = dict(times=stratified(), levels=levels or None)
-  phases = (
-    Phase('student', bounds.elbo(denoised, **ask), parts.optimiser()),
-    Phase('schedule', bounds.schedule_variance(denoised, **ask), optax.adam(learning_rate)),
-  )
-  return Method(phases, init=init, denoiser=denoiser, generator=generator)
 
 
 def _one_network(parts: Parts, untrained: str) -> Method:

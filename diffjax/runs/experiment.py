@@ -28,6 +28,7 @@ from diffjax.train.roles import Method
 __all__ = ['Experiment', 'build', 'count']
 
 TARGETS = ('ring8',)
+LOSSES = ('denoising', 'high_order', 'implicit', 'modalities', 'sliced')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +235,14 @@ def _loss(config: ConfigDict, process: Process, kind: Kind, net: Apply, classes:
       spec[part] = named(f'loss.{part}', registry(module), spec[part])
   function = getattr(losses, str(spec['name']), None)
   null = dict(null=classes or None) if callable(function) and 'null' in inspect.signature(function).parameters else {}
-  return named('loss', registry(losses, ('denoising', 'implicit', 'modalities', 'sliced')), spec, process, net, **null)
+  return named(
+    'loss',
+    registry(losses, ('denoising', 'high_order', 'implicit', 'modalities', 'sliced')),
+    spec,
+    process,
+    net,
+    **null,
+  )
 
 
 def _check_loading(config: ConfigDict, net: Apply, shape: Any) -> None:
