@@ -8,7 +8,7 @@ def get_config() -> ConfigDict:
   c.seed = 0
   c.data = dict(name='digits', shape=(8, 8, 1), classes=10)
   c.process = dict(name='cosine')
-  c.net = dict(name='unet', width=24, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), dropout=0.1)
+  c.net = dict(name='unet', width=24, channel_mult=(1, 2), blocks_per_level=1, attention=(4,))
   c.loss = dict(name='denoising', kind='v')
   c.method = dict(name='variational', levels=17, ends=(-10.0, 5.0))
   c.train = dict(steps=3000, batch=64, optimiser=dict(name='adamw', learning_rate=2e-3, warmup=200), ema=(0.999,))
