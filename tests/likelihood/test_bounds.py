@@ -12,7 +12,7 @@ from diffjax.exact import gaussian
 from diffjax.likelihood import continuous_bound, discrete_bound, importance_bound
 from diffjax.likelihood.decoders import decoded
 from diffjax.losses.times import TimeLaw
-from diffjax.noise_levels import at
+from diffjax.noise_levels import at, times_of
 from diffjax.process import Process
 
 VAR, D = 0.25, 8
@@ -96,14 +96,28 @@ def test_more_steps_tighten_the_bound():
     assert abs(derived(np.stack([alpha, sigma], 1), 'small').sum() - 5.95601 - gap) <= 0.01 * gap + 2e-5
 
 
+@pytest.mark.parametrize(
+  'k, small, large', [(10, 0.2088, 0.0772), (50, 0.8024, 0.0212), (100, 0.7995, 0.0108), (1000, 0.4564, 0.0011)]
+)
+def test_fixed_variances_can_be_loose(k, small, large):
+  """What the bound exceeds the entropy by on strides of 1000 linear betas, with the exact decoder, as published."""
+  _, _, alpha, sigma = linear_betas(k)
+  prior = (alpha[0] ** 2 * VAR + sigma[0] ** 2 - 1 - np.log(sigma[0] ** 2)) / 2
+  rest = np.log(2 * np.pi * np.e * exact_decoder(alpha, sigma) ** 2) / 2 - ENTROPY
+  for variance, want in (('small', small), ('large', large)):
+    assert abs(prior + derived(np.stack([alpha, sigma], 1), variance).sum() + rest - want) <= 1e-3
+
+
+def exact_decoder(alpha, sigma):
+  """The deviation of the data given the last point."""
+  return float(np.sqrt(VAR * sigma[-1] ** 2 / (alpha[-1] ** 2 * VAR + sigma[-1] ** 2)))
+
+
 def linear_betas(k):
   """The times at which vp_linear has the levels of 1000 linear betas, every (1000 / k)th, ending at the last."""
   alpha2 = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[::-1][:: 1000 // k]
   lam = (np.log(alpha2) - np.log1p(-alpha2)) / 2
   process = schedules.vp_linear()
-  process = process.replace(t_max=jnp.asarray(1.0))
-  from diffjax.noise_levels import times_of
-
   return process, times_of(process, lam), np.sqrt(alpha2), np.sqrt(1 - alpha2)
 
 
@@ -126,10 +140,12 @@ def test_importance_weights_tighten_the_bound_to_the_models_own_density():
   law = gaussian([0.0], VAR)
   n = 400
   x0 = jnp.asarray(np.sqrt(VAR) * np.random.default_rng(0).standard_normal((n, 1)), jnp.float32)
-  std = float(np.sqrt(VAR * sigma[-1] ** 2 / (alpha[-1] ** 2 * VAR + sigma[-1] ** 2)))  # the exact decoder
+  std = exact_decoder(alpha, sigma)
   ask = dict(decoder_std=std)
   denoise, key = law.denoiser(process), jax.random.key(2)
   bound = discrete_bound(denoise, x0, ts, key, **ask)
+  over = np.asarray(bound.total) - np.asarray(x0[:, 0] ** 2 / VAR + np.log(2 * np.pi * VAR)) / 2
+  assert abs(over.mean() - 0.2088) <= 4 * over.std() / np.sqrt(n)
   log_p = {s: importance_bound(denoise, x0, ts, key, samples=s, **ask) for s in (1, 8, 400)}
   first = np.asarray(log_p[1].log_p)
   assert abs(first.mean() + bound.total.mean()) <= 4 * np.hypot(first.std(), np.std(bound.total)) / np.sqrt(n)
