@@ -84,11 +84,11 @@ def log_density(
     raise InputError(f'key: got None with divergence={divergence!r}; allowed: a typed key')
   if not (rtol > 0 and atol > 0 and data_std > 0):
     raise InputError(f'rtol, atol, data_std: got {rtol}, {atol}, {data_std}; allowed: positive numbers')
-  start = float(process.t_min) if start is None else start
-  if not 0 < start < float(process.t_max):
+  if start is not None and not 0 < start < float(process.t_max):
     raise InputError(f'start: got {start}; allowed: above 0 and below {float(process.t_max):g}')
   labels.check_for(denoise, cond)
   key = None if key is None else keys.per_sample(key, len(x))
+  start = process.t_min if start is None else start
   numbers = tuple(jnp.asarray(v, float) for v in (start, rtol, atol, data_mean, data_std))
   return _solved(denoise, x, key, cond, numbers, divergence, probes, max_steps)
 

@@ -34,6 +34,11 @@ class Potential(NamedTuple):
   net: Net
   scale: float = 1.0
 
+  @property
+  def module(self) -> Any:
+    """That of the network, which knows its classes."""
+    return getattr(self.net, 'module', None)
+
   def log_density(self, params: Params, x: Data, t: Array, cond: Cond = None, key: Any = None) -> Array:
     """The log-density u (B,), up to a constant, at x (B, ...)."""
     out = widened(self.net(params, x, t, cond, key)).reshape(len(x), -1)

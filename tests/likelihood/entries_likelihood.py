@@ -3,9 +3,9 @@
 import jax
 from entries import Entry, denoiser
 
-from diffjax import likelihood
+from diffjax import likelihood, schedules
 
-TS = (1.0, 0.6, 0.2)
+PROCESS, TS = schedules.vp_linear(), (1.0, 0.6, 0.2)  # of which the steps are laid out on the host
 
 
 def density(denoise, x, cond, key):
@@ -14,7 +14,11 @@ def density(denoise, x, cond, key):
 
 
 def discrete(denoise, x, cond, key):
-  return likelihood.discrete_bound(denoise, x, TS, key, cond).total
+  return likelihood.discrete_bound(denoise.replace(process=PROCESS), x, TS, key, cond).total
+
+
+def weighted(denoise, x, cond, key):
+  return likelihood.importance_bound(denoise.replace(process=PROCESS), x, TS, key, cond, samples=2).log_p
 
 
 def learned(make):
@@ -36,7 +40,7 @@ LIKELIHOOD = {
     close=1e-4,
   ),
   'importance_bound': Entry(
-    denoiser, lambda denoise, x, cond, key: likelihood.importance_bound(denoise, x, TS, key, cond, samples=2).log_p,
+    denoiser, weighted,
     close=1e-4,
   ),
   'elbo': Entry(denoiser, learned(likelihood.elbo), close=1e-4),
