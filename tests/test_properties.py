@@ -49,7 +49,16 @@ def test_nothing_public_is_missing(group):
 
 
 def test_every_room_has_rows():
-  assert set(GROUPS) == {'solvers', 'table transforms', 'adaptive', 'starts', 'guidance', 'losses', 'nets'}
+  assert set(GROUPS) == {
+    'solvers',
+    'table transforms',
+    'adaptive',
+    'starts',
+    'guidance',
+    'likelihood',
+    'losses',
+    'nets',
+  }
   assert len(ENTRIES) == sum(len(entries) for entries, _ in GROUPS.values())
 
 
