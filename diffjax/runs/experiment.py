@@ -240,14 +240,7 @@ def _loss(config: ConfigDict, process: Process, kind: Kind, net: Apply, classes:
       spec[part] = named(f'loss.{part}', registry(module), spec[part])
   function = getattr(losses, str(spec['name']), None)
   null = dict(null=classes or None) if callable(function) and 'null' in inspect.signature(function).parameters else {}
-  return named(
-    'loss',
-    registry(losses, ('denoising', 'high_order', 'implicit', 'modalities', 'sliced')),
-    spec,
-    process,
-    net,
-    **null,
-  )
+  return named('loss', registry(losses, LOSSES), spec, process, net, **null)
 
 
 def _check_loading(config: ConfigDict, net: Apply, shape: Any) -> None:
