@@ -10,6 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.lax import stop_gradient
 
 from diffjax import keys
@@ -18,8 +19,9 @@ from diffjax.errors import InputError
 from diffjax.fewstep.iterated import Iterated
 from diffjax.fewstep.jumps import jump_from
 from diffjax.methods.parts import Parts, Sampling
+from diffjax.prediction import Denoiser
 
-__all__ = ['drawn_labels', 'levels_of', 'made', 'one_step', 'over_levels', 'rollout']
+__all__ = ['approach', 'drawn_labels', 'levels_of', 'made', 'one_step', 'over_levels', 'rollout']
 
 
 def levels_of(parts: Parts, levels: Sequence[float]) -> tuple[float, ...]:
@@ -49,21 +51,37 @@ def rollout(parts: Parts, levels: tuple[float, ...]) -> Callable[[Params, KeyBat
 
   Every number from 1 to len(levels) is as likely; gradients pass the last evaluation alone.
   """
-  process, ts = parts.process, jnp.asarray(levels, jnp.float32)
+  ts = jnp.asarray(levels, jnp.float32)
 
   def make(params: Params, key_batch: KeyBatch, cond: Cond = None) -> Data:
     begin, exit, own = keys.split(key_batch, 3)
-    x = process.start(begin, parts.rows(len(key_batch)), ts[0])
     last = jnp.floor(keys.uniform(exit) * len(levels)).astype(int)
-    frozen = parts.denoiser(stop_gradient(params))
-    inputs = [x]
-    for k in range(len(levels) - 1):
-      x0 = frozen(inputs[-1], ts[k], cond).x0
-      inputs.append(process.perturb(x0, keys.normal(keys.fold(own, k), x0), ts[k + 1]))
-    x = jnp.stack(inputs)[last, jnp.arange(len(key_batch))]
-    return parts.denoiser(params)(stop_gradient(x), ts[last], cond).x0
+    denoise = parts.denoiser(params)
+    x = approach(denoise, parts.rows(len(key_batch)), ts, (begin, own), last, cond)
+    return denoise(x, ts[last], cond).x0
 
   return make
+
+
+def approach(
+  denoise: Denoiser, like: Data, ts: Array, key_batches: tuple[KeyBatch, KeyBatch], last: Array, cond: Cond = None
+) -> Array:
+  """What the evaluation of number `last` (B,) is asked, x (B, ...) at ts[last], after those before it; no gradient.
+
+  Args:
+    denoise: the student.
+    like: what x shall be like, arrays or shapes.
+    ts: the levels, falling.
+    key_batches: of where a sample begins, and of the noise between levels.
+    last: see above.
+    cond: of the samples.
+  """
+  denoise, (begin, own) = stop_gradient(denoise), key_batches
+  inputs = [denoise.process.start(begin, like, ts[0])]
+  for k in range(len(ts) - 1):
+    x0 = denoise(inputs[-1], ts[k], cond).x0
+    inputs.append(denoise.process.perturb(x0, keys.normal(keys.fold(own, k), x0), ts[k + 1]))
+  return stop_gradient(jnp.stack(inputs)[last, jnp.arange(len(last))])
 
 
 def drawn_labels(parts: Parts, labels: Sequence[int] = ()) -> Callable[[KeyBatch], Cond]:

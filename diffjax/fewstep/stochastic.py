@@ -5,6 +5,7 @@ from typing import Any
 from diffjax.errors import InputError
 from diffjax.fewstep import pairs
 from diffjax.fewstep.adversarial import at_level, from_data, judge_of
+from diffjax.fewstep.analytic import formed
 from diffjax.fewstep.consistency import distilled
 from diffjax.fewstep.contest import contested, from_jump
 from diffjax.fewstep.jumps import jump_from
@@ -61,8 +62,11 @@ def stochastic_consistency(
   if adversarial < 0:
     raise InputError(f'adversarial: got {adversarial}; allowed: at least 0')
   source, teacher = taught(parts, scale)
+  own = formed(None, parts, jump_from(parts), source, teacher)
   segment = by_noisy_steps(parts.process, teacher, eta, steps=steps)
-  method = distilled(parts, source, segment, intervals=intervals, rho=rho, distance=distance, decay=decay, warm=warm)
+  method = distilled(
+    parts, source, own, segment, intervals=intervals, rho=rho, distance=distance, decay=decay, warm=warm
+  )
   if not adversarial:
     return method
   law, level = pairs.neighbours(pairs.constantly(intervals), rho=rho), lognormal(-1.2, 1.2)

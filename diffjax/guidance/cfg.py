@@ -84,6 +84,8 @@ class Guided(Transform):
     return pred._replace(aux=pred.aux | {'memory': jax.tree.map(lambda *m: jnp.stack(m, 1), new, old)})
 
   def _nulls(self, cond: Cond) -> Any:
+    if isinstance(cond, dict) and not isinstance(self.null, dict):  # what is told beside a label is told both
+      return cond | {'label': jnp.broadcast_to(self.null, jnp.shape(cond['label']))}
     return jax.tree.map(lambda c, n: jnp.broadcast_to(n.astype(c.dtype), c.shape), cond, self.null)
 
 

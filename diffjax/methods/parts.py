@@ -93,9 +93,23 @@ class Parts:
       return {name: shaped(shape) for name, shape in self.shape.items()}
     return shaped(self.shape)
 
-  def inputs(self, rows: int) -> tuple[Any, Array, Array | None]:
-    """Zeros in the shapes of (x, time coordinate, labels)."""
-    cond = jnp.zeros((rows,), jnp.int32) if self.classes else None
+  @property
+  def given(self) -> tuple[str, ...]:
+    """What the network is told of an example beside its label: `config.loss.given`, ('source',) or nothing.
+
+    Raises:
+      InputError: something else, or a network that reads no source.
+    """
+    names = tuple(self.loss_options.get('given', ()))
+    if names and (names != ('source',) or not getattr(getattr(self.net, 'module', None), 'reads_source', False)):
+      raise InputError(f'given: got {names}; allowed: none, or source with a network that reads one, mlp or unet')
+    return names
+
+  def inputs(self, rows: int) -> tuple[Any, Array, Any]:
+    """Zeros in the shapes of (x, time coordinate, condition)."""
+    cond: Any = jnp.zeros((rows,), jnp.int32) if self.classes else None
+    if self.given:
+      cond = {'label': cond, **{name: jnp.zeros((rows, *self.others[name])) for name in self.given}}
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.rows(rows)), jnp.zeros((rows,)), cond
 
   def init(self, key: Array) -> Params:

@@ -9,16 +9,19 @@ from jax import Array
 from diffjax.contracts import Params
 from diffjax.errors import InputError
 from diffjax.losses import uncertainty
+from diffjax.methods.densities import fokker_planck, variational
 from diffjax.methods.generator import Solved, under_solver
 from diffjax.methods.parts import Parts, Sampling
 from diffjax.prediction import Denoiser
 from diffjax.train.roles import Method, Phase
 
-__all__ = ['denoising', 'modalities']
+__all__ = ['denoising', 'fokker_planck', 'modalities', 'variational']
 
 
 def denoising(parts: Parts) -> Method:
   """Denoising: one network, one loss (`config.loss`), drawn by a solver.
+
+  With `config.loss.given` the network is told more of an example than its label, such as its 'source'.
 
   Raises:
     InputError: the data have several modalities.
@@ -57,4 +60,4 @@ def _one_network(parts: Parts, untrained: str) -> Method:
     return under_solver(parts, denoiser(roles), sampling)
 
   phases = (Phase('student', parts.loss, parts.optimiser()),)
-  return Method(phases, init=init, denoiser=denoiser, generator=generator)
+  return Method(phases, init=init, denoiser=denoiser, generator=generator, needs=parts.given, conditions=parts.given)

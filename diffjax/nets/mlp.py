@@ -10,6 +10,7 @@ from flax import linen as nn
 from .apply import Apply
 from .arguments import activation_dtype, check, check_classes, check_out_channels, check_times, is_count
 from .embedding import Label, moments, waves
+from .inputs import told
 from .layers import Dense, zeros
 from .taps import tap
 
@@ -43,8 +44,9 @@ class MLP(nn.Module):
 
   x (B, ...) is read as a vector; the result is float32 in the shape of x, or (B, out_channels). t (B,), the embedding
   coordinate, becomes 32 Fourier features computed in float32, and so does each of t (B, 2), from where and to where a
-  jump leads, with times=2 (t (B,) is then both); cond labels (B,) in 0 .. classes or None; key is not
-  used. Weights are float32, activations `dtype`. Taps: 'hidden{i}'.
+  jump leads, with times=2 (t (B,) is then both); cond labels (B,) in 0 .. classes or None, or {'label': such labels,
+  'source': (B, ...), which is read beside x}; key is not used. Weights are float32, activations `dtype`. Taps:
+  'hidden{i}'.
   """
 
   width: int = 128
@@ -53,17 +55,21 @@ class MLP(nn.Module):
   classes: int = 0
   dtype: Any = jnp.float32
   times: int = 1
+  reads_source = True
 
   @nn.compact
   def __call__(self, x, t, cond=None, key=None):
+    cond, _, source = told(cond)
     check('cond', 'labels', self.classes or cond is None, 'None, as the network has classes=0')
     batch, size = x.shape[0], math.prod(x.shape[1:])
     lecun = nn.initializers.lecun_normal()
-    told = [waves(u, FREQUENCIES) for u in moments(t, batch, self.times)]
-    e = (told[0] if self.times == 1 else jnp.concatenate(told, -1)).astype(self.dtype)
+    when = [waves(u, FREQUENCIES) for u in moments(t, batch, self.times)]
+    e = (when[0] if self.times == 1 else jnp.concatenate(when, -1)).astype(self.dtype)
     if self.classes:
       e = jnp.concatenate([e, Label(self.classes, e.shape[-1], self.dtype, name='label')(cond, batch)], -1)
     h = x.reshape(batch, size)
+    if source is not None:
+      h = jnp.concatenate([h, source.reshape(batch, -1).astype(h.dtype)], -1)
     for i in range(self.depth):
       shift = Dense(self.width, ('embed', 'out'), lecun, self.dtype, name=f'embed_{i}')(e)
       h = nn.silu(Dense(self.width, ('in', 'out'), lecun, self.dtype, name=f'hidden_{i}')(h) + shift)

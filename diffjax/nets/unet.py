@@ -10,6 +10,7 @@ from .apply import Apply
 from .arguments import activation_dtype, check, check_times, check_unet, check_unet_image, is_count
 from .attention import Attention
 from .embedding import Label, gaussian_fourier, moments, sincos
+from .inputs import folded, told, unfolded
 from .layers import Conv, Dense, Dropout, GroupNorm, rematted, zeros
 from .taps import tap
 
@@ -108,9 +109,10 @@ class UNet(nn.Module):
 
   x (B, H, W, C), H and W divisible by 2^(len(channel_mult) - 1); t (B,), the embedding coordinate, or with times=2
   (t, s) (B, 2), from where to where a jump leads (t alone is both; Dense_0 starts at zero, so that s does); cond
-  labels (B,) in 0 .. classes or None, or {'label': such labels, 'augment': (B, augment) what was done to the clean
-  images}, of which zeros, nothing, are meant without it; key None or a batch of B keys for dropout. InputError for an
-  image that does not halve, an attention resolution that never occurs, or a label of either kind for a network
+  labels (B,) in 0 .. classes or None, or a dict of such labels as 'label', of 'augment' (B, augment), what was done to
+  the clean images (zeros, nothing, without it), and of 'source' (B, H, W, any), which is read beside x; key None or a
+  batch of B keys for dropout. Clips (B, F, H, W, C) are read, and returned, with their frames as channels. InputError
+  for an image that does not halve, an attention resolution that never occurs, or a label of either kind for a network
   without. embedded(t) is `sincos` of t to w numbers, or with embedding 'fourier' `gaussian_fourier` of 4 t to 2w: of
   log(sigma / alpha) where t is a quarter of that, as processes timed by their noise and kind 'edm' hand over.
   Weights, statistics, softmax and output are float32, other activations `dtype`; `remat` recomputes every block in
@@ -133,10 +135,16 @@ class UNet(nn.Module):
   dtype: Any = jnp.float32
   remat: bool | str | None = None
   times: int = 1
+  reads_source = True
 
   @nn.compact
   def __call__(self, x, t, cond=None, key=None):
-    label, augment = (cond['label'], cond['augment']) if isinstance(cond, dict) else (cond, None)
+    label, augment, source = told(cond)
+    frames, channels = x.shape[1] if x.ndim == 5 else 0, self.out_channels or x.shape[-1]
+    if frames:
+      x, channels = folded(x), self.out_channels or frames * channels
+    if source is not None:
+      x = jnp.concatenate([x, source.astype(x.dtype)], -1)
     self._check_input(x, label, augment)
     residual, attention = rematted(Residual, self.remat), rematted(Attention, self.remat)
     temb = nn.silu(self._embedding(x.shape[0], t, label, augment))  # every block starts with silu(temb): once for all
@@ -178,7 +186,8 @@ class UNet(nn.Module):
         h = keep(block(h, f'up{i}_double', h.shape[-1], double), f'up{i}_double')
 
     h = keep(nn.silu(GroupNorm(self.dtype, name='norm')(h)), 'head')
-    return Conv(self.out_channels or x.shape[-1], initial=zeros, dtype=self.dtype, name='out')(h).astype(jnp.float32)
+    out = Conv(channels, initial=zeros, dtype=self.dtype, name='out')(h).astype(jnp.float32)
+    return unfolded(out, frames) if frames and not self.out_channels else out
 
   def _embedding(self, batch, t, label, augment):
     size = 4 * self.width

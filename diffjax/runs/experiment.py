@@ -13,7 +13,7 @@ from jax import Array
 from diffjax import exact, keys, kinds, losses, methods, nets, schedules
 from diffjax.data.augment import FEATURES
 from diffjax.kinds import Kind
-from diffjax.losses import times, weights
+from diffjax.losses import couplings, times, weights
 from diffjax.methods import Generator, Parts, Sampling, Source
 from diffjax.nets import Apply
 from diffjax.prediction import Denoise, Denoiser
@@ -28,6 +28,7 @@ from diffjax.train.roles import Method
 __all__ = ['Experiment', 'build', 'count']
 
 TARGETS = ('ring8',)
+LOSSES = ('denoising', 'high_order', 'implicit', 'modalities', 'sliced')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +183,10 @@ def build(config: ConfigDict) -> Experiment:
     gap = ', '.join(lacking)
     raise ConfigError(f'config.data: got {config.data.name} without {gap}; allowed with '
                       f'{config.method.name}: data with it, told as config.data.others={{name: shape}}')  # fmt: skip
+  given = refused('loss', lambda: parts.given)
+  if set(given) - set(method.needs):
+    raise ConfigError(f'config.loss.given: got {given}; allowed with {config.method.name}: none, as it tells its '
+                      'network labels alone')  # fmt: skip
   averages = refused('train.ema', ema.averages, config.train.ema)
   if not -1 <= config.sampling.ema < len(averages):
     raise ConfigError(f'config.sampling.ema: got {config.sampling.ema}; allowed: -1 for the weights themselves, or '
@@ -230,12 +235,12 @@ def count(params: Any) -> int:
 def _loss(config: ConfigDict, process: Process, kind: Kind, net: Apply, classes: int) -> Any:
   spec = config.loss.to_dict()
   spec['kind'] = kind
-  for part, module in (('times', times), ('weight', weights)):
+  for part, module in (('times', times), ('weight', weights), ('coupling', couplings)):
     if part in spec:
       spec[part] = named(f'loss.{part}', registry(module), spec[part])
   function = getattr(losses, str(spec['name']), None)
   null = dict(null=classes or None) if callable(function) and 'null' in inspect.signature(function).parameters else {}
-  return named('loss', registry(losses, ('denoising', 'modalities')), spec, process, net, **null)
+  return named('loss', registry(losses, LOSSES), spec, process, net, **null)
 
 
 def _check_loading(config: ConfigDict, net: Apply, shape: Any) -> None:

@@ -25,6 +25,7 @@ def test_split_is_the_permutation(home, split, rows):
   data, order = load_digits(), np.random.RandomState(0).permutation(1797)[rows]
   digits = load('digits', split, home)
   assert (digits.size, digits.shape, digits.classes) == (len(order), (8, 8, 1), 10)
+  assert digits.levels == 17
   arrays = digits.arrays()
   assert arrays['x'].dtype == np.float32 and arrays['cond'].dtype == np.int32
   np.testing.assert_array_equal((arrays['x'][..., 0] + 1) * 8, data.images[order])

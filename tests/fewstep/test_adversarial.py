@@ -10,7 +10,6 @@ import optax
 import pytest
 from classroom import audit
 from jax.scipy.special import ndtri
-from ring import STD, edm, parts, ring
 
 from diffjax import keys, kinds, nets
 from diffjax.errors import InputError
@@ -20,6 +19,7 @@ from diffjax.fewstep.flow_map import PROGRESS, added
 from diffjax.losses.times import uniform
 from diffjax.train.loop import NonFinite, fit
 from diffjax.train.roles import Method, Phase
+from experiments.ring import STD, edm, parts, ring
 
 
 class Polynomial(NamedTuple):

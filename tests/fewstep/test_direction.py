@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ring import parts, ring
 
 from diffjax import exact, keys, kinds, nets, schedules
 from diffjax.errors import InputError
 from diffjax.fewstep.direction import Field, denoised, direction, matched, pull_back, ranks, residual
 from diffjax.fewstep.rollouts import drawn_labels, levels_of, made, over_levels
 from diffjax.methods import Sampling
+from experiments.ring import parts, ring
 
 EDM = schedules.edm(sigma_min=0.01, sigma_max=10.0)
 

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ring import ring
 
 from diffjax import keys, schedules
 from diffjax.fewstep import distances, pairs
@@ -13,6 +12,7 @@ from diffjax.fewstep.flow_map import added, flow_map, flow_map_end, flow_map_jvp
 from diffjax.fewstep.mean_flow import identity
 from diffjax.fewstep.segments import by_jump, by_solver, data_line, velocity
 from diffjax.losses.times import logit_normal, uniform
+from experiments.ring import ring
 
 PROCESS = {'edm': lambda: schedules.edm(0.01, 10.0), 'cosine': schedules.cosine}
 

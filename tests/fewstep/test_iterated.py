@@ -6,12 +6,12 @@ import closed
 import jax
 import numpy as np
 import pytest
-from ring import parts
 
 from diffjax import keys, schedules
 from diffjax.errors import InputError
 from diffjax.fewstep.iterated import iterated
 from diffjax.methods import Sampling
+from experiments.ring import parts
 
 
 def made(process, ts, gamma, end=0.0, guided=lambda denoise: denoise):

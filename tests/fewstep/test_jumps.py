@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ring import STD, edm, parts, ring
 
 from diffjax import fewstep, kinds, nets, prediction, schedules
 from diffjax.errors import InputError
 from diffjax.fewstep.jumps import boundary, jump_from, through
+from experiments.ring import STD, edm, parts, ring
 
 PROCESSES = {'edm': schedules.edm, 'cosine': schedules.cosine, 'vp_linear': schedules.vp_linear, 'flow': schedules.flow,
              'sub_vp': schedules.sub_vp}  # fmt: skip

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from classroom import GAUSSIAN, Slopes, audit, closed, figures, parts_of, r8, trained
+from classroom import GAUSSIAN, Slopes, audit
 
 from diffjax import exact, fewstep, keys, kinds, schedules, solvers
 from diffjax.errors import InputError
 from diffjax.fewstep.lessons import implied_x0, jumps
 from diffjax.methods import Sampling, Source
 from diffjax.solvers import grids
+from experiments.ring import figures, parts, ring, trained
 
 COSINE = schedules.cosine()
 T = float(COSINE.t_max)
@@ -27,7 +28,7 @@ def drawn(denoise, n, x, solver=solvers.ddim):
 
 def test_the_three_readings_on_the_ring():
   """Ideal students of an exact eight-step teacher: what the paper's two targets promise, and why samples do not do."""
-  n, target, x = 4000, r8(), noise(4000)
+  target, x = ring(), noise(4000)
   teacher = jax.jit(lambda x, t, cond: target.denoiser(COSINE)(x, t).x0)
   times = lambda n: list(np.float32(T * np.arange(n, -1, -1) / n)[:, None].repeat(len(x), 1))  # noqa: E731
 
@@ -41,22 +42,20 @@ def test_the_three_readings_on_the_ring():
   eight, four = (jumps(COSINE, teacher, x, times(n)) for n in (8, 4))
   np.testing.assert_allclose(jumps(COSINE, implied, x, times(4)), eight, atol=1e-5)
   np.testing.assert_allclose(jumps(COSINE, endpoint, x, times(1)), eight, atol=1e-5)
-  reference = target.sample(keys.per_sample(jax.random.key(10), n))
-  whole, plain = figures(eight, reference), figures(four, reference)
-  ends = figures(jumps(COSINE, endpoint, x, times(4)), reference)
-  assert whole[0] < plain[0] / 1.8 and ends[0] < plain[0] / 1.3 and ends[2] < plain[2] / 5
+  whole, plain, ends = (figures(target, y) for y in (eight, four, jumps(COSINE, endpoint, x, times(4))))
+  assert whole.sw < plain.sw / 1.8 and ends.sw < plain.sw / 1.3 and ends.off < plain.off / 5
   # samples as data: the fixed point is their posterior mean, by kernels on them as components
   kernels = exact.mixture(np.ones(1000), np.asarray(eight)[:1000], np.full(1000, 1e-4))
-  again = figures(kernels.denoiser(COSINE)(x[:1000], T).x0, reference[:1000])
-  assert again[0] >= 8 * whole[0]
+  again = figures(target, kernels.denoiser(COSINE)(x[:1000], T).x0)
+  assert again.sw >= 8 * whole.sw
 
 
 @pytest.mark.parametrize('target', ['implied', 'endpoint'])
 def test_a_student_that_can_hold_it_draws_what_its_teacher_draws(target):
   """Two steps for four on a Gaussian, and one step of the student of end points; the last is what they differ in."""
-  parts = parts_of(COSINE, Slopes(2, T), 400, closed(GAUSSIAN, COSINE))
-  method = fewstep.prodiff(parts, steps=4, target=target, distance='l2')
-  student, x = method.denoiser(trained(method, GAUSSIAN, 400, 128)), noise(64)
+  own = parts(GAUSSIAN, COSINE, 'x0', net=Slopes(2, T), steps=400, rate=0.05)
+  method = fewstep.prodiff(own, steps=4, target=target, distance='l2')
+  student, x = method.denoiser(trained(method, GAUSSIAN, 400, batch=128, decay=None)), noise(64)
   four = drawn(GAUSSIAN.denoiser(COSINE), 4, x)
   at = 2 if target == 'implied' else 1
   assert np.abs(drawn(student, at, x) - four).max() < 2e-3
@@ -67,14 +66,14 @@ def test_a_student_that_can_hold_it_draws_what_its_teacher_draws(target):
 def test_only_the_student_moves_and_the_grid_is_its_own():
   net = Slopes(2, T)
   params = net.init(jax.random.key(5), jnp.zeros((1, 2)), None)
-  source = Source('run', COSINE, (2,), 0, params, lambda p: parts.denoiser(p), kinds.as_kind('x0'), net)
-  parts = parts_of(COSINE, net, 4, source)
-  method = fewstep.prodiff(parts, target='endpoint')
+  source = Source('run', COSINE, (2,), 0, params, lambda p: own.denoiser(p), kinds.as_kind('x0'), net)
+  own = parts(GAUSSIAN, COSINE, 'x0', net=net, steps=4, teacher=source)
+  method = fewstep.prodiff(own, target='endpoint')
   assert method.copies == {'student': 'teacher'} and method.loads == ('teacher',)
   other = jax.tree.map(lambda p: p + 0.1, params)
   batch = {'x': GAUSSIAN.sample(keys.per_sample(jax.random.key(1), 16))}
   for target in ('implied', 'endpoint'):
-    moved = audit(fewstep.prodiff(parts, target=target).phases[0].loss, {'teacher': params, 'student': other}, batch)
+    moved = audit(fewstep.prodiff(own, target=target).phases[0].loss, {'teacher': params, 'student': other}, batch)
     assert moved['teacher'] == 0 and moved['student'] > 1e-3
 
   def sampling(n, solver=solvers.ddim):
@@ -87,8 +86,8 @@ def test_only_the_student_moves_and_the_grid_is_its_own():
   with pytest.raises(InputError, match='a grid uniform of 2 steps or a divisor'):
     method.generator(roles, sampling(3))
   with pytest.raises(InputError, match='a grid uniform of 2 steps and a solver'):
-    fewstep.prodiff(parts).generator(roles, sampling(1))
+    fewstep.prodiff(own).generator(roles, sampling(1))
   with pytest.raises(InputError, match="target: got 'samples'; allowed: implied, endpoint"):
-    fewstep.prodiff(parts, target='samples')
+    fewstep.prodiff(own, target='samples')
   with pytest.raises(InputError, match='steps: got 5; allowed: an even number'):
-    fewstep.prodiff(parts, steps=5)
+    fewstep.prodiff(own, steps=5)

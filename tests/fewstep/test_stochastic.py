@@ -4,9 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import ring as bench
 from classroom import audit
-from ring import STD, edm, parts, ring
 
 from diffjax import fewstep, keys, kinds, nets, schedules
 from diffjax.errors import InputError
@@ -15,6 +13,8 @@ from diffjax.fewstep.segments import Point, by_noisy_steps
 from diffjax.methods import Source
 from diffjax.prediction import Denoiser, as_denoiser
 from diffjax.solvers import grids, heun_transfer, transfer
+from experiments import ring as bench
+from experiments.ring import STD, edm, parts, ring
 
 RING, EDM, NET, COSINE = ring(), edm(), nets.mlp(width=8, depth=1), schedules.cosine()
 X, X0 = (jnp.asarray(np.random.default_rng(i).standard_normal((5, 2)), jnp.float32) for i in range(2))
@@ -112,7 +112,7 @@ def test_the_whole_noise_leaves_the_denoiser():
   made = parts(RING, EDM, kinds.edm(STD), steps=3500)
   jump, heun = jump_from(made), jax.jit(lambda x, a, b: heun_transfer(RING.denoiser(EDM), x, a, b))
   method = fewstep.stochastic_consistency(made, eta=1.0, intervals=39, steps=1, adversarial=0.0)
-  roles, _ = bench.trained(method, RING, 3500, batch=256)
+  roles = bench.trained(method, RING, 3500, batch=256)
   for t in (1.0, 3.0, 10.0):
     x = RING.sample(keys.per_sample(jax.random.key(5), 2000))
     x = x + t * jax.random.normal(jax.random.key(6), x.shape)
@@ -125,7 +125,7 @@ def test_the_whole_noise_leaves_the_denoiser():
     near, far = (float(jnp.sqrt(jnp.mean((own - other) ** 2))) for other in (blur, flow))
     print('eta 1', t, near, far)
     assert near <= 0.1 * far, t
-  assert bench.figures(RING, bench.drawn(method, roles, (10.0,)))['sw'] > 0.5
+  assert bench.figures(RING, bench.drawn(method, roles, (10.0,))).sw > 0.5
 
 
 @pytest.mark.slow
@@ -137,9 +137,9 @@ def test_a_discriminator_sharpens_on_the_ring():
   figures = {}
   for weight in (0.0, 0.3):
     method = fewstep.stochastic_consistency(parts(RING, EDM, kinds.edm(STD), steps=2500), adversarial=weight)
-    roles, _ = bench.trained(method, RING, 2500, batch=256)
+    roles = bench.trained(method, RING, 2500, batch=256)
     figures[weight] = [bench.figures(RING, bench.drawn(method, roles, LEVELS[k])) for k in LEVELS]
   print(figures)
   one, two, four = figures[0.0]
-  assert two['sw'] <= 0.12 and four['sw'] <= 0.10 and one['sw'] > two['sw'] > four['sw']
-  assert figures[0.3][0]['off'] <= 0.7 * one['off']
+  assert two.sw <= 0.12 and four.sw <= 0.10 and one.sw > two.sw > four.sw
+  assert figures[0.3][0].off <= 0.7 * one.off

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from closed import MEAN, VAR, target
-from ring import edm, parts, ring
 
 from diffjax import keys, kinds, nets, schedules
 from diffjax.errors import InputError
@@ -18,6 +17,7 @@ from diffjax.methods import Sampling
 from diffjax.prediction import Denoiser
 from diffjax.process import Process, expand
 from diffjax.solvers import grids
+from experiments.ring import edm, parts, ring
 
 COSINE, N = schedules.cosine(), 20000
 
