@@ -153,17 +153,3 @@ def test_four_steps_on_the_ring():
   teacher = bench.figures(RING, np.asarray(ends(euler, 4)))
   print(own, apart, teacher)
   assert own.sw <= 0.06 and apart <= 0.05 and teacher.sw >= 2.5 * own.sw
-
-
-@pytest.mark.slow
-def test_a_discriminator_helps_where_trajectories_are_few():
-  """Of 256 trajectories: sliced W2 <= .9 of what it is without."""
-  figures = []
-  for weight in (0.0, 0.1):
-    method = fewstep.key_points(
-      parts(RING, FLOW, 'velocity', steps=1000), trajectories=256, fresh=64, adversarial=weight
-    )
-    roles = bench.trained(method, RING, 1000, batch=128)
-    figures.append(bench.figures(RING, bench.drawn(method, roles, bench.even(4))))
-  print(figures)
-  assert figures[1].sw <= 0.9 * figures[0].sw
