@@ -32,9 +32,9 @@ def trained(workdir, net):
   return str(workdir)
 
 
-@pytest.fixture(scope='module')
-def demo(tmp_path_factory):
-  return trained(tmp_path_factory.mktemp('documents') / 'demo', 'unet')
+@pytest.fixture(scope='module', params=['mlp', pytest.param('unet', marks=pytest.mark.slow)])
+def demo(request, tmp_path_factory):
+  return trained(tmp_path_factory.mktemp('documents') / 'demo', request.param)
 
 
 def test_python_blocks_run(capsys):
@@ -43,10 +43,8 @@ def test_python_blocks_run(capsys):
   assert '10 rows, 10 evaluations' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('net', ['mlp', pytest.param('unet', marks=pytest.mark.slow)])
-def test_commands_run(net, tmp_path):
+def test_commands_run(demo, tmp_path):
   """Every diffjax command of the README on the demo's run, statistics and search with less; the pod's is only built."""
-  demo = trained(tmp_path / 'demo', net)
   commands = [shlex.split(line, comments=True) for block in blocks('sh') for line in block.splitlines()]
   less = {'--n=64': '--n=4', '--knots=8': '--knots=2', '--starts=32': '--starts=4', '--budget=20': '--budget=1'}
   less |= {'--method=gradient': '--method=boss'}
