@@ -108,7 +108,7 @@ def reward_guided_latent_consistency(
 
 
 def _latent(
-  parts: Parts, scales: Any, fine: int, skip: int, distance: Any, decay: float, beta: float | None = None,
+  parts: Parts, scales: Any, fine: int, skip: int, distance: Any, decay: float, beta: float = 0.0,
   worth: rewards.Reward | None = None, proxy: Apply | None = None,
 ) -> Method:  # fmt: skip
   source, _ = taught(parts)
