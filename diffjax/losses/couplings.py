@@ -57,7 +57,7 @@ def minibatch_ot(classwise: bool = False) -> Coupling:
 
   The paths of a flow trained on it are straighter; its marginals are the same. With labels noise may only change
   places within a label: otherwise it would depend on the label, and sampling, where it does not, would be of another
-  law. Exact, by the Hungarian algorithm, whose time grows with the cube of the batch.
+  law. Exact, by the Hungarian algorithm, whose time grows with the cube of the batch: a hundred is many.
 
   arXiv:2302.00482 sec. 3.2, arXiv:2304.14772
 

@@ -24,16 +24,16 @@ def pairs(n, seed=0):
 @jax.jit
 def costs(x, eps):
   """Mean |x - z|^2 of each batch (m, B, d) as it is, and assigned."""
-  assigned = jax.vmap(minibatch_ot())(x, eps)
+  assigned = jax.lax.map(lambda pair: minibatch_ot()(*pair), (x, eps))
   return jnp.mean(jnp.sum((x - eps) ** 2, -1)), jnp.mean(jnp.sum((x - assigned) ** 2, -1))
 
 
 def test_the_cost_of_a_ring_falls_as_derived():
-  """Independent 2 + 25 + 2 .15^2; 16.36 and 15.07 for batches of 16 and 64, within 3%."""
-  x, eps = pairs(1536)
+  """Independent 2 + 25 + 2 .15^2; 16.36 and 15.07 for batches of 16 and 64, within 5%: three standard errors."""
+  x, eps = pairs(512)
   for size, want in ((16, 16.36), (64, 15.07)):
     alone, assigned = costs(x.reshape(-1, size, 2), eps.reshape(-1, size, 2))
-    assert abs(alone - 27.045) <= 0.03 * 27.045 and abs(assigned - want) <= 0.03 * want
+    assert abs(alone - 27.045) <= 0.05 * 27.045 and abs(assigned - want) <= 0.05 * want
 
 
 def test_the_permutation_is_the_best_of_all():
@@ -47,16 +47,16 @@ def test_the_permutation_is_the_best_of_all():
 
 def test_within_a_class_noise_knows_no_label():
   """Only places of one label are exchanged, and the mean noise of a class is 0, where the plain one is far off."""
-  x, eps = pairs(512)
+  x, eps = pairs(128)
   cond = jnp.argmin(jnp.sum((x[:, None] - RING.means) ** 2, -1), 1)
-  assigned = minibatch_ot(classwise=True)(x[:128], eps[:128], cond[:128])
-  order = assignment(x[:128], eps[:128], cond[:128])
-  np.testing.assert_array_equal(cond[:128][order], cond[:128])
-  np.testing.assert_array_equal(assigned, eps[:128][order])
-  plain, zero = minibatch_ot()(x[:128], eps[:128]), np.asarray(cond[:128] == 0)
+  assigned = minibatch_ot(classwise=True)(x, eps, cond)
+  order = assignment(x, eps, cond)
+  np.testing.assert_array_equal(cond[order], cond)
+  np.testing.assert_array_equal(assigned, eps[order])
+  plain, zero = minibatch_ot()(x, eps), np.asarray(cond == 0)
   assert np.asarray(plain)[zero, 0].mean() > 0.8
   for label in range(8):
-    own = np.asarray(assigned)[np.asarray(cond[:128]) == label]
+    own = np.asarray(assigned)[np.asarray(cond) == label]
     assert np.abs(own.mean(0)).max() <= 4 / np.sqrt(len(own))
 
 
