@@ -94,13 +94,13 @@ def matched(
     t, eps = times(process, k_t), keys.normal(k_eps, x)
     asked = fields(roles, cond)
     parts = [residual(field.denoise, x, eps, t, field.cond) for field in asked]
-    g = sum(_times(field.k, part) for field, part in zip(asked, parts, strict=True))
+    g: Any = sum(_times(field.k, part) for field, part in zip(asked, parts, strict=True))
     if normalised:
       g = _times(1 / mean_size(parts[0]), g)
     if weigh is not None:
       x_t = process.perturb(stop_gradient(x), eps, t)
       g = _times(stop_gradient(weigh(roles, x_t, t, cond)), g)
-    values = pull_back(x, g)  # type: ignore[arg-type]
+    values = pull_back(x, g)
     aux = {'t': t, 'error': 2 * values}
     if also is None:
       return values, aux
