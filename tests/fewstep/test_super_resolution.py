@@ -174,8 +174,8 @@ def test_acceptance_on_digits():
 
   The error of the high band, of the student to its teacher, at most .02 of the band's power, with details and without;
   PSNR not lower by more than .3 dB. The specification's conjecture, .6 of the error without details, does not follow:
-  their gradient is that of the distance, in a band of variance v times sigma^2 / (alpha^2 v + sigma^2) / 2, so it adds at
-  most a half; measured .0033 with and .0031 without.
+  their gradient is that of the distance, in a band of variance v times sigma^2 / (alpha^2 v + sigma^2) / 2, so it adds
+  at most a half; measured .0033 with and .0031 without.
   """
   (images, _), (held, _) = load()
   flat = images.reshape(len(images), 64)
