@@ -1,7 +1,7 @@
 """Noise levels of a process (alpha, sigma, lam) in float64 on the host, whatever the precision of the program."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,13 +16,26 @@ __all__ = ['Grid', 'on_host', 'at', 'times_of', 'checked', 'on_grid']
 def on_host(f: Callable, process: Process, values: Any) -> Any:
   """Evaluates a function of a process in float64 on the host, also inside a trace that closes over the process.
 
-  `f` is static, a module-level function or a method of Process. Lengths are rounded up to share compiled programs.
+  `f` is static, a module-level function or a method of Process. A grid is asked about many times while a table is laid
+  out: what was found is kept.
   """
   values = np.asarray(values, np.float64)
-  exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), process)
+  leaves, structure = jax.tree.flatten(process)
+  numbers = tuple((leaf.shape, leaf.tobytes()) for leaf in (np.asarray(leaf, np.float64) for leaf in leaves))
+  return jax.tree.map(lambda v: v.reshape(values.shape).copy(), _found(f, structure, numbers, values.tobytes()))
+
+
+@lru_cache(maxsize=512)
+def _found(f: Callable, structure: Any, numbers: tuple, values: bytes) -> Any:
+  """Evaluates f on one row of times. Lengths are rounded up, to 64 times a power of 4, to share compiled programs."""
+  process = jax.tree.unflatten(structure, [np.frombuffer(leaf).reshape(shape) for shape, leaf in numbers])
+  row = np.frombuffer(values)
+  length = 64 * min(row.size, 1)
+  while length < row.size:
+    length *= 4
   with jax.enable_x64(True), jax.ensure_compile_time_eval():
-    out = _apply(f, exact, np.pad(values.ravel(), (0, -values.size % 64), mode='edge'))
-  return jax.tree.map(lambda v: np.asarray(v)[: values.size].reshape(values.shape), out)
+    out = _apply(f, process, np.pad(row, (0, length - row.size), mode='edge'))
+  return jax.tree.map(lambda v: np.asarray(v)[: row.size], out)
 
 
 @partial(jax.jit, static_argnums=0)

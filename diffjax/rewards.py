@@ -53,7 +53,8 @@ def named(spec: Any) -> Reward:
     InputError: another name, or options that it does not have.
   """
   if callable(spec):
-    return spec
+    own: Any = spec
+    return own
   options = dict(name=spec) if isinstance(spec, str) else dict(spec or {})
   name = options.pop('name', None)
   if name not in __all__:
@@ -76,7 +77,7 @@ def _logits(x: Array) -> Array:
   """The logits (B, 10) that `metrics.digits.forward` has, in JAX."""
   if x.shape[1:] != (8, 8, 1):
     raise InputError(f'reward: got images of shape {x.shape[1:]}; allowed: digits, (8, 8, 1)')
-  p = {name: np.asarray(value, np.float32) for name, value in digits.networks()['label'].items()}
+  p: dict[str, Any] = {name: np.asarray(value, np.float32) for name, value in digits.networks()['label'].items()}
   h = x.astype(jnp.float32)
   for i in range(3):
     stride = (2, 2) if i else (1, 1)

@@ -65,7 +65,15 @@ def memory():
       ctypes.CDLL(None).malloc_trim(0)
 
 
-LIMIT = 1.5e9
+def allowed():
+  """Bytes a process may hold: an eighth of the machine's memory, and 1.5 GB at least."""
+  try:
+    return max(1.5e9, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 8)
+  except (OSError, ValueError):
+    return 1.5e9
+
+
+LIMIT = allowed()
 
 
 def resident():

@@ -24,8 +24,9 @@ DEMO = 'experiments/configs/digits.py'  # of the run runs/demo
 # Methods are the public names of every room but these, and of the modules beside and within the rooms.
 NO_METHODS = {'commands', 'data', 'runs', 'train'}
 MODULES = (
-  'kinds', 'schedules', 'guidance.modes', 'losses.times', 'losses.uncertainty', 'losses.weights', 'metrics.frechet',
-  'metrics.kernel', 'metrics.neighbours', 'solvers.grids', 'train.ema', 'train.optimiser', 'train.posthoc',
+  'kinds', 'schedules', 'guidance.modes', 'losses.couplings', 'losses.times', 'losses.uncertainty', 'losses.weights',
+  'metrics.frechet', 'metrics.kernel', 'metrics.neighbours', 'solvers.grids', 'train.ema', 'train.optimiser',
+  'train.posthoc',
 )  # fmt: skip
 
 

@@ -264,7 +264,8 @@ def run_until_saved(command, checkpoints):
   raise AssertionError(process.communicate()[0])
 
 
-@pytest.mark.parametrize('how', [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow  # of the loop, in tests/train/test_loop.py, it is not
+@pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_goes_on_bit_for_bit(how, config, tmp_path, capsys):
   """The uninterrupted run and one that was killed and started again end in the same arrays."""
   from diffjax.runs import directory, record

@@ -32,9 +32,9 @@ def trained(workdir, net):
   return str(workdir)
 
 
-@pytest.fixture(scope='module')
-def demo(tmp_path_factory):
-  return trained(tmp_path_factory.mktemp('documents') / 'demo', 'unet')
+@pytest.fixture(scope='module', params=['mlp', pytest.param('unet', marks=pytest.mark.slow)])
+def demo(request, tmp_path_factory):
+  return trained(tmp_path_factory.mktemp('documents') / 'demo', request.param)
 
 
 def test_python_blocks_run(capsys):
@@ -43,10 +43,8 @@ def test_python_blocks_run(capsys):
   assert '10 rows, 10 evaluations' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('net', ['mlp', pytest.param('unet', marks=pytest.mark.slow)])
-def test_commands_run(net, tmp_path):
+def test_commands_run(demo, tmp_path):
   """Every diffjax command of the README on the demo's run, statistics and search with less; the pod's is only built."""
-  demo = trained(tmp_path / 'demo', net)
   commands = [shlex.split(line, comments=True) for block in blocks('sh') for line in block.splitlines()]
   less = {'--n=64': '--n=4', '--knots=8': '--knots=2', '--starts=32': '--starts=4', '--budget=20': '--budget=1'}
   less |= {'--method=gradient': '--method=boss'}
@@ -133,20 +131,40 @@ def test_an_nnx_module_and_a_plain_function_enter_as_the_readme_says():
   np.testing.assert_allclose(module, plain, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('path', sorted(Path('notebooks').glob('*.ipynb')), ids=lambda path: path.stem)
-def test_notebook_runs(path, demo, monkeypatch):
+def printed(stem):
+  """What the cells of a notebook print."""
   import nbclient
   import nbformat
 
+  notebook = nbformat.read(f'notebooks/{stem}.ipynb', 4)
+  nbclient.NotebookClient(notebook, timeout=300, resources={'metadata': {'path': 'notebooks'}}).execute()
+  return ''.join(o.get('text', '') for c in notebook.cells if c.cell_type == 'code' for o in c.outputs)
+
+
+def test_notebook_of_solvers_runs(demo, monkeypatch):
+  import nbformat
+
   monkeypatch.setenv('DIFFJAX_RUN', str(Path(demo).absolute()))
-  notebook = nbformat.read(path, 4)
+  notebook = nbformat.read('notebooks/01_compose.ipynb', 4)
   flags = os.environ.get('XLA_FLAGS', '')
   monkeypatch.delenv('XLA_FLAGS', raising=False)  # the notebook asks for its devices where the user asks for nothing
   exec(notebook.cells[1].source.partition('import jax')[0], {})
   monkeypatch.setenv('XLA_FLAGS', f'{flags} {os.environ["XLA_FLAGS"]}')
   assert 12 <= sum(cell.cell_type == 'code' for cell in notebook.cells) <= 18
-  nbclient.NotebookClient(notebook, timeout=300, resources={'metadata': {'path': 'notebooks'}}).execute()
-  text = ''.join(o.get('text', '') for c in notebook.cells if c.cell_type == 'code' for o in c.outputs)
+  text = printed('01_compose')
   assert 'programs compiled for the other three: 0' in text
   for where in ('pmap', 'mesh'):
     assert float(re.search(rf'{where}: (\S+)', text).group(1)) < 1e-4
+
+
+def test_notebook_of_few_steps_runs():
+  """Each student in one step is twice as near to the data as the teacher, and most noise goes where it should."""
+  text = printed('02_few_step')
+  one = float(re.search(r'teacher: (\S+) @ 1', text).group(1))
+  for name in ('halving', 'agreeing', 'from data'):
+    assert float(re.search(rf'^{name}: ([\d.]+)', text, re.M).group(1)) <= one / 2, text
+  assert float(re.search(r'sent to the same mode: (\S+)', text).group(1)) >= 0.8
+
+
+def test_every_notebook_is_run():
+  assert {path.stem for path in Path('notebooks').glob('*.ipynb')} == {'01_compose', '02_few_step'}

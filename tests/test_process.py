@@ -45,7 +45,7 @@ def test_lam_falls_and_inverts(name, x64):
   t = times(process)
   alpha, sigma = process.schedule(jnp.linspace(0, process.t_max, 201))
   assert np.isfinite(alpha).all() and np.isfinite(sigma).all() and (alpha >= 0).all() and (sigma >= 0).all()
-  got = of(process, t)
+  got = of(process, t, 'lam slope inverse')
   assert (np.diff(got.lam) < 0).all()
   # lam is known to its own rounding, about 20 ulps; over the slope this is what time can be known to
   inner = np.abs(got.lam) < 30
@@ -56,23 +56,21 @@ def test_lam_falls_and_inverts(name, x64):
   np.testing.assert_allclose(process.lam_inverse(process.lam(process.t_max) - 1), process.t_max, rtol=1e-12)
 
 
-def facts(process, t):
-  """By name, computed op by op: cheaper than a program for each schedule."""
-  lam = process.lam(t)
-  slope = jax.jvp(process.lam, (t,), (jnp.ones_like(t),))[1]
-  return SimpleNamespace(
-    **dict(zip(('alpha', 'sigma'), process.schedule(t), strict=True)),
-    rates=process.rates(t),
-    lam=lam,
-    slope=slope,
-    inverse=process.lam_inverse(lam),
-    drift=process.drift(t),
-    diffusion=process.g2(t),
-  ).__dict__
+FACTS = {
+  'alpha': lambda process, t: process.schedule(t)[0],
+  'sigma': lambda process, t: process.schedule(t)[1],
+  'rates': lambda process, t: process.rates(t),
+  'lam': lambda process, t: process.lam(t),
+  'slope': lambda process, t: jax.jvp(process.lam, (t,), (jnp.ones_like(t),))[1],
+  'inverse': lambda process, t: process.lam_inverse(process.lam(t)),
+  'drift': lambda process, t: process.drift(t),
+  'diffusion': lambda process, t: process.g2(t),
+}
 
 
-def of(process, t):
-  return SimpleNamespace(**{k: np.asarray(v) for k, v in facts(process, t).items()})
+def of(process, t, names):
+  """These facts, computed op by op: cheaper than a program for each schedule, and 201 times share the operations."""
+  return SimpleNamespace(**{name: np.asarray(FACTS[name](process, t)) for name in names.split()})
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -86,8 +84,8 @@ def test_float32_against_float64(name):
   with jax.enable_x64(True):
     double = make(name)
     fine = np.asarray(t, np.float64)
-    want = of(double, fine)
-  got, eps = of(single, t), 1.2e-7
+    want = of(double, fine, 'alpha sigma lam slope')
+  got, eps = of(single, t, 'alpha sigma lam'), 1.2e-7
   through_tau = 4 * eps * (name == 'shifted')
   for a, b in ((got.alpha, want.alpha), (got.sigma, want.sigma)):
     assert (np.abs(a - b) <= 16 * eps * b * (1 + np.abs(np.log(np.maximum(b, 1e-30)))) + through_tau).all()
@@ -103,9 +101,10 @@ def test_float32_against_float64(name):
 def test_rates_match_differences(name, x64):
   """Central differences of step h err by h^2 f'''/6, far below 1e-5 away from t = 0; and g^2 = -2 sigma^2 lam'."""
   process = make(name)
-  t = jnp.linspace(0.05, 0.95, 19) * process.t_max
+  t = jnp.linspace(0.05, 0.95, 201) * process.t_max
   h = 1e-5 * process.t_max
-  at, high, low = (of(process, at) for at in (t, t + h, t - h))
+  at = of(process, t, 'sigma rates slope diffusion')
+  high, low = (of(process, near, 'alpha sigma') for near in (t + h, t - h))
   for rate, a, b in zip(at.rates, (high.alpha, high.sigma), (low.alpha, low.sigma), strict=True):
     np.testing.assert_allclose(rate, (a - b) / (2 * h), rtol=1e-5, atol=1e-7)
   np.testing.assert_allclose(at.diffusion, -2 * at.sigma**2 * at.slope, rtol=1e-9)
@@ -113,7 +112,7 @@ def test_rates_match_differences(name, x64):
 
 def test_drift_and_diffusion_closed_forms(x64):
   """beta, g^2 and f of each published schedule, written out: arXiv:2011.13456 app. B and C, arXiv:2206.00364 tab. 1."""
-  t = jnp.linspace(0.01, 0.99, 50)
+  t = jnp.linspace(0.01, 0.99, 201)
   beta = 0.1 + t * 19.9
   vp, sub, ve, edm, flow = (make(n) for n in ('vp_linear', 'sub_vp', 've', 'edm', 'flow'))
   alpha = vp.schedule(t)[0]
@@ -125,7 +124,7 @@ def test_drift_and_diffusion_closed_forms(x64):
     (flow, t, -1 / (1 - t), 2 * t / (1 - t)),
   ]
   for process, at, f, g2 in closed:
-    got = of(process, at)
+    got = of(process, at, 'drift diffusion')
     np.testing.assert_allclose(got.drift, f, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(got.diffusion, g2, rtol=1e-9)
   np.testing.assert_allclose(sub.schedule(t)[1], 1 - alpha**2, rtol=1e-10)
@@ -133,12 +132,12 @@ def test_drift_and_diffusion_closed_forms(x64):
 
 @pytest.mark.parametrize('name', PRESERVING)
 def test_variance_is_preserved(name, x64):
-  alpha, sigma = make(name).schedule(jnp.linspace(0, 0.99, 100))
+  alpha, sigma = make(name).schedule(jnp.linspace(0, 0.99, 201))
   np.testing.assert_allclose(alpha**2 + sigma**2, 1, atol=1e-12)
 
 
 def test_published_forms(x64):
-  t = np.linspace(0.0, 0.99, 34)
+  t = np.linspace(0.0, 0.99, 201)
   alpha, _ = make('cosine').schedule(jnp.asarray(t))
   np.testing.assert_allclose(
     alpha, np.cos(np.pi / 2 * (t + 0.008) / 1.008) / np.cos(np.pi / 2 * 0.008 / 1.008), atol=1e-14
@@ -169,7 +168,7 @@ def test_lam_inverse_derivatives(name, x64):
   """By lam 1 / lam'; by a number of the schedule -(d lam / d number) / lam', also through bisection."""
   process, h = with_number(name, 1.0), 1e-4
   t = 0.4 * process.t_max
-  lam, rate = (facts(process, t)[k] for k in ('lam', 'slope'))
+  lam, rate = (FACTS[name](process, t) for name in ('lam', 'slope'))
   np.testing.assert_allclose(jax.grad(process.lam_inverse)(lam), 1 / rate, rtol=1e-9)
   along = jax.tree.map(lambda a, b: (a - b) / (2 * h), with_number(name, 1 + h), with_number(name, 1 - h))
   moved = jax.jvp(lambda p: p.lam_inverse(lam), (process,), (along,))[1]
@@ -211,8 +210,8 @@ def test_shifted_moves_lam(name, shift, x64):
   """lam falls by log shift at every time up to the end, and stays strictly decreasing: no part of it saturates."""
   base = make(name)
   process = schedules.shifted(base, shift)
-  t = times(process)[1:-1]
-  got, plain = of(process, t), of(base, t)
+  t = times(process, 203)[1:-1]
+  got, plain = of(process, t, 'lam slope'), of(base, t, 'lam slope')
   np.testing.assert_allclose(got.lam, plain.lam - np.log(shift), atol=1e-7)
   assert (np.diff(got.lam) < 0).all()
   np.testing.assert_allclose(got.slope, plain.slope, rtol=1e-5)
@@ -221,13 +220,13 @@ def test_shifted_moves_lam(name, shift, x64):
 def test_shifted_flow_closed_form():
   """tau = s t / (1 + (s - 1) t), to an ulp of 1 near t = 1, with its rates at both ends, where lam is infinite."""
   process, s = schedules.shifted(make('flow'), 3.0), 3.0
-  t = jnp.linspace(0, 1, 101)
+  t = jnp.linspace(0, 1, 201)
   tau = s * t / (1 + (s - 1) * t)
   alpha, sigma = process.schedule(t)
   np.testing.assert_allclose(sigma, tau, rtol=3e-6, atol=1e-12)
   np.testing.assert_allclose(alpha, (1 - t) / (1 + (s - 1) * t), rtol=3e-6, atol=1.2e-7)
   rate = s / (1 + (s - 1) * t) ** 2
-  np.testing.assert_allclose(facts(process, t)['rates'], [-rate, rate], rtol=3e-6)
+  np.testing.assert_allclose(process.rates(t), [-rate, rate], rtol=3e-6)
   curve = jax.jit(jax.vmap(jax.grad(jax.grad(lambda t: process.schedule(t)[1]))))(t)
   np.testing.assert_allclose(curve, -2 * s * (s - 1) / (1 + (s - 1) * t) ** 3, rtol=1e-5)
   by_shift = jax.grad(lambda p: p.schedule(jnp.asarray(0.4))[1])(process).schedule.args[1]
@@ -238,7 +237,7 @@ def test_mean_reverting_is_the_published_schedule(x64):
   """theta from the drift, g^2 = 2 spread^2 theta, and the released code's hundred-step sums, which are O(1/100) off."""
   process = make('mean_reverting')
   t = jnp.linspace(0.01, 1, 100)
-  got = of(process, t)
+  got = of(process, t, 'alpha sigma drift diffusion')
   u = np.pi / 2 / 1.008
   theta = 1 - (np.cos(u * (np.asarray(t) + 0.008)) / np.cos(u * 0.008)) ** 2
   np.testing.assert_allclose(got.drift / got.drift[-1], theta / theta[-1], rtol=1e-9)

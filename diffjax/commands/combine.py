@@ -18,6 +18,7 @@ def run(
   import numpy as np
 
   from diffjax import search
+  from diffjax.files import write_npz
 
   if options.step is not None:
     raise InputError(f'step: got {options.step} with --method=checkpoints; allowed: --since, the first to combine')
@@ -36,7 +37,7 @@ def run(
   if not np.isfinite(figures['combined']):
     raise FloatingPointError('search: the combination found draws samples that are not finite')
   _write(trained, options.workdir, out, role, search.combined(stack, found.coefficients))
-  np.savez(f'{out}/combined.npz', steps=np.asarray(steps), coefficients=found.coefficients)
+  write_npz(f'{out}/combined.npz', dict(steps=np.asarray(steps), coefficients=found.coefficients))
   print(f'distance on held-out data: {", ".join(f"{name} {value:.4f}" for name, value in figures.items())}')
   print(f'{len(steps)} checkpoints, {options.budget} sums, {options.starts} samples, seed {options.seed}, '
         f'{time.perf_counter() - began:.0f} s: {out}')  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 from diffjax.commands.draw import Trained, draw, drawing, is_main_process, picture, sampler, titles, write_npz
 from diffjax.commands.start import add_distributed_arguments, barrier
+from diffjax.errors import InputError
 
 __all__ = ['TEXT', 'arguments', 'run']
 
@@ -23,6 +24,11 @@ and interval), samples.png and trajectory.png."""
 def arguments(parser: argparse.ArgumentParser) -> None:
   """What the command takes beside --workdir."""
   parser.add_argument('--solver', metavar='FILE', help="a solver that diffjax search wrote; the config's by default")
+  parser.add_argument(
+    '--likelihood', nargs='?', const='rademacher', metavar='DIVERGENCE',
+    help='bits per dimension of the held-out data by the ODE of the unguided denoiser, its divergence by one probe '
+    '(rademacher unless given, gaussian, hutchpp) or exact',
+  )  # fmt: skip
   add_distributed_arguments(parser)
 
 
@@ -42,6 +48,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   held, known = batch['x'], batch.get('cond')
   n, cond = len(jax.tree.leaves(held)[0]), examples.conditions(experiment, known, batch)
   seen = examples.reader(experiment, 'train')
+  density = _likelihood(options, trained, source, batch) if options.likelihood else {}
   first = min(n, c.sampling.batch)
   draw(trained, first, jax.tree.map(lambda leaf: leaf[:first], cond), c.seed)  # compiles
   ready = time.perf_counter()
@@ -50,7 +57,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   if is_main_process():
     write_npz(f'{options.workdir}/samples.npz', drawn, known)
     seconds = dict(compile=ready - began, sample=sampled - ready)
-    _report(options, trained, drawn, batch, (source, seen), seconds)
+    _report(options, trained, drawn, batch, (source, seen), seconds, density)
   paths = _paths(trained)
   if is_main_process():
     _pictures(options.workdir, trained, drawn, known, held, paths)
@@ -58,7 +65,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _report(
-  options: argparse.Namespace, trained: Trained, drawn: Any, batch: Any, sets: tuple, seconds: dict[str, float]
+  options: argparse.Namespace, trained: Trained, drawn: Any, batch: Any, sets: tuple, seconds: dict, density: dict
 ) -> None:  # fmt: skip
   """The figures in report.json, before any picture is drawn."""
   from etils import epath
@@ -79,11 +86,44 @@ def _report(
     progress=bar,
   )
   seconds = seconds | dict(evaluate=time.perf_counter() - began)
-  report = {**figures, **_circumstances(options.workdir, trained, figures['m'], seconds)}
+  report = {**figures, **density, **_circumstances(options.workdir, trained, figures['m'], seconds)}
   if options.solver:
     report |= dict(solver=dict(file=options.solver), grid=None, teleport=0.0)
   (epath.Path(options.workdir) / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
   _tell(options.workdir, report, metrics.lines(figures))
+
+
+def _likelihood(options: argparse.Namespace, trained: Trained, source: Any, batch: Any) -> dict[str, Any]:
+  """Bits per dimension of the held-out data, by all processes."""
+  from functools import partial
+
+  import jax
+  from jax.experimental import multihost_utils
+
+  from diffjax import keys, likelihood
+  from diffjax.train import log, sharding
+
+  experiment, mesh = trained.experiment, trained.mesh
+  if isinstance(experiment.shape, dict):
+    raise InputError(f'likelihood: got data of modalities {", ".join(experiment.shape)}; allowed: data of one shape')
+  c, data = experiment.config, experiment.spread(options.workdir)
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  many = -(-min(c.sampling.batch, len(batch['x'])) // parts) * parts
+  found = likelihood.bits_per_dim(
+    experiment.denoiser(trained.roles),
+    batch['x'],
+    keys.seeded(c.seed),
+    batch.get('cond'),
+    levels=source.levels,
+    divergence=options.likelihood,
+    data_mean=0.0 if data is None else data.mean,
+    data_std=1.0 if data is None else float(data.std),
+    batch=many,
+    place=lambda leaf: jax.device_put(leaf, sharding.batch_sharding(mesh)),
+    fetch=partial(multihost_utils.process_allgather, tiled=True),
+    progress=lambda batches: log.bar(is_main_process(), batches, desc='likelihood', unit='batch'),
+  )
+  return dict(likelihood=dict(found._asdict(), divergence=options.likelihood, levels=source.levels))
 
 
 def _paths(trained: Trained) -> Any:
@@ -178,5 +218,9 @@ def _tell(workdir: str, report: dict[str, Any], figures: Any) -> None:
   print(f'{"":26}{"value":>9}  {"floor":>9}  95% interval')
   for name, value, floor, (low, high) in figures:
     print(f'{name:26}{value:9.4f}  {"" if floor is None else f"{floor:.4f}":>9}  {low:.4f} to {high:.4f}')
+  if 'likelihood' in report:
+    told = report['likelihood']
+    print(f'{told["bits"]:.4f} +- {told["se"]:.4f} bits a dimension of {told["n"]} examples by {told["divergence"]}, '
+          f'{told["nfe"]:.0f} evaluations each, at most {told["nfe_max"]}')  # fmt: skip
   print(f'{report["n"]} samples, {report["nfe"]} evaluations, scale {report["scale"]:g}, '
         f'{report["sample_images_per_s"]:.0f} images a second: {workdir}/report.json')  # fmt: skip

@@ -49,6 +49,7 @@ class DataSet:
     kind: one of KINDS, by which evaluation chooses its figures; from the shape where it is not given.
     others: the shapes of what an example holds beside x and cond, float32: {'source': (8, 8, 1)}, x's partner.
     vocabulary: of tokens: x is (L,) int32 in 0..vocabulary-1; None for numbers.
+    levels: how many values a component of x has, evenly on [-1, 1]; None where it is continuous or not known.
     law: the exact law of x where it is known, with what it can say (`log_prob`, `entropy`, `means`, `covariances` ...).
   """
 
@@ -61,6 +62,7 @@ class DataSet:
   others: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
   vocabulary: int | None = None
   law: Any = None
+  levels: int | None = None
 
   def __post_init__(self):
     object.__setattr__(self, 'kind', self.kind or _kind(self.shape, self.others, self.vocabulary))

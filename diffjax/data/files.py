@@ -50,7 +50,8 @@ def npz(split: str, path: str, classes: int | None = None, latents: bool = False
     raise InputError(f'{place}: array {here[0]} is {got}, must be images (n, H, W, C) or vectors (n, d)')
   if latents and x.ndim != 4:
     raise InputError(f'{place}: array {here[0]} is of shape {x.shape}, latents must be (n, H, W, C)')
-  if x.dtype == np.uint8 and x.ndim == 4 and not latents:
+  levels = 256 if x.dtype == np.uint8 and x.ndim == 4 and not latents else None
+  if levels:
     x = scaled(x, 255)
   elif not np.issubdtype(x.dtype, np.floating):
     also = '' if latents else ', or uint8 for images of 0 to 255'
@@ -68,7 +69,7 @@ def npz(split: str, path: str, classes: int | None = None, latents: bool = False
     check(str(place), x[:0], y, classes)
     y = y.astype(np.int32)
   check(str(place), x, bounded=not latents)
-  return DataSet(str(place), Arrays(x, y), x.shape[1:], classes, kind='latents' if latents else '')
+  return DataSet(str(place), Arrays(x, y), x.shape[1:], classes, kind='latents' if latents else '', levels=levels)
 
 
 def folder(

@@ -66,7 +66,7 @@ def read(
   classes = kind.num_classes if labelled else None
   # without names of its own a label is called by its number
   called = tuple(kind.names) if labelled and kind.names != [str(i) for i in range(classes or 0)] else None
-  return DataSet(f'{name}/{split}', records, records[0]['x'].shape, classes, called)
+  return DataSet(f'{name}/{split}', records, records[0]['x'].shape, classes, called, levels=records.values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +88,19 @@ class Records:
   def __getitems__(self, indices: Sequence[int]) -> list[dict[str, np.ndarray]]:
     return [self.decode(record) for record in self.source.__getitems__(indices)]
 
+  def highest(self, dtype: np.dtype) -> int:
+    """The integer that becomes 1."""
+    return self.levels or (DEEPEST if dtype == np.uint16 else 255)
+
+  @property
+  def values(self) -> int | None:
+    """How many values a component has; None of floating features."""
+    dtype = self.source[0][self.image].dtype
+    return None if np.issubdtype(dtype, np.floating) else self.highest(dtype) + 1
+
   def decode(self, record: dict) -> dict[str, np.ndarray]:
     x = record[self.image]
-    floating = np.issubdtype(x.dtype, np.floating)
-    levels = self.levels or (DEEPEST if x.dtype == np.uint16 else 255)
+    floating, levels = np.issubdtype(x.dtype, np.floating), self.highest(x.dtype)
     if self.size is not None and x.shape[:2] != (self.size, self.size):
       x = square(x, self.size, (-1, 1) if floating else (0, levels))
     x = x if floating else scaled(x, levels)

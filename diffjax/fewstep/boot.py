@@ -15,7 +15,7 @@ from diffjax.fewstep import distances
 from diffjax.fewstep.flow_map import PROGRESS, flow_map_end, progress, pure_noise
 from diffjax.fewstep.iterated import Iterated, iterated
 from diffjax.fewstep.jumps import Landing, jump_from, transfer_of
-from diffjax.fewstep.pairs import Count, Ladder, Law, Times
+from diffjax.fewstep.pairs import Count, Law, Times, rungs
 from diffjax.fewstep.segments import by_solver, taught
 from diffjax.fewstep.starts import beginning
 from diffjax.methods.parts import Parts, Sampling
@@ -115,10 +115,3 @@ def bootstrapped(span: Callable[[Array], Array], boundary: float, rho: float = 0
     return Times(jnp.full_like(r, process.t_max), at(u), at(s))
 
   return times
-
-
-def rungs(process: Process, rho: float) -> Callable[[Array], Array]:
-  """The time of a rank in [0, 1], t_min at 0 and t_max at 1: even, or EDM's grid of the power rho."""
-  if rho:
-    return Ladder(process, rho)
-  return lambda rank: jnp.where(rank >= 1, process.t_max, process.t_min + rank * (process.t_max - process.t_min))

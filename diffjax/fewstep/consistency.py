@@ -9,12 +9,13 @@ from jax import Array
 
 from diffjax.errors import InputError
 from diffjax.fewstep import distances, pairs
+from diffjax.fewstep.analytic import Formed, formed
 from diffjax.fewstep.flow_map import PROGRESS, flow_map, inverse_gap, progress
 from diffjax.fewstep.iterated import drawing
 from diffjax.fewstep.jumps import jump_from
-from diffjax.fewstep.segments import by_solver, data_line, taught
+from diffjax.fewstep.segments import Segment, by_solver, data_line, taught
 from diffjax.fewstep.starts import check_fits, loads
-from diffjax.methods.parts import Parts
+from diffjax.methods.parts import Parts, Source
 from diffjax.train.ema import constant
 from diffjax.train.roles import Copy, Method, Phase
 
@@ -31,6 +32,7 @@ def consistency_distillation(
   decay: float = 0.95,
   scale: float = 1.0,
   warm: bool = False,
+  form: Any = None,
 ) -> Method:
   """A jump to the data agrees with itself one teacher step nearer the data.
 
@@ -47,27 +49,40 @@ def consistency_distillation(
     decay: of the average that is the target, f'.
     scale: the guidance of the teacher, 1 for none.
     warm: whether the student begins as the teacher.
+    form: of the jumps, 'through' unless given, or 'analytic', measured on the teacher (`fewstep.analytic.formed`).
 
   Raises:
     InputError: no teacher, or one that does not fit; a number out of its range.
   """
   source, teacher = taught(parts, scale)
+  own, segment = formed(form, parts, jump_from(parts), source, teacher), by_solver(parts.process, teacher, solver)
+  return distilled(parts, source, own, segment, intervals=intervals, rho=rho, distance=distance, decay=decay, warm=warm)
+
+
+def distilled(
+  parts: Parts,
+  source: Source,
+  own: Formed,
+  segment: Segment,
+  *,
+  intervals: int,
+  rho: float,
+  distance: Any,
+  decay: float,
+  warm: bool,
+) -> Method:
+  """A method whose student's jump to the data agrees with itself where a teacher's segment leads."""
   if warm:
     check_fits(parts, source)
-  jump = jump_from(parts)
-  loss = flow_map(
-    jump,
-    pairs.neighbours(pairs.constantly(intervals), rho=rho),
-    by_solver(parts.process, teacher, solver),
-    distance=distances.named(distance or 'l2'),
-  )
-  target = Copy('student', constant(decay))
+  law, apart = pairs.neighbours(pairs.constantly(intervals), rho=rho), distances.named(distance or 'l2')
+  loss = own.loss(lambda jump: flow_map(jump, law, segment, distance=apart))
+  copies = own.copies | {'target': Copy('student', constant(decay))}
   return Method(
     phases=(Phase('student', loss, parts.optimiser()),),
-    copies={'student': 'teacher', 'target': target} if warm else {'target': target},
-    init=lambda key: {} if warm else {'student': parts.init(key)},
+    copies={'student': 'teacher'} | copies if warm else copies,
+    init=lambda key: own.init() | ({} if warm else {'student': parts.init(key)}),
     loads=loads(source),
-    generator=drawing(parts, jump),
+    generator=drawing(parts, own.jump),
   )
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import optax
 from jax import Array
 
 from diffjax import losses
 from diffjax.contracts import Cond
 from diffjax.errors import InputError
+from diffjax.fewstep.adversarial import paced
 from diffjax.fewstep.direction import Field, Loss, Made, denoised, ranks
 from diffjax.fewstep.rollouts import levels_of, made, over_levels
 from diffjax.fewstep.segments import taught
@@ -123,11 +123,4 @@ def setting(
   wrong = [label for label in labels if not 0 <= label < parts.classes]
   if wrong:
     raise InputError(f'labels: got {wrong[0]}; allowed: those of the data, below {parts.classes}')
-  if not pace > 0:
-    raise InputError(f'pace: got {pace}; allowed: a positive number')
   return Setting(parts, source, teacher, levels_of(parts, levels), tuple(labels), pace)
-
-
-def paced(parts: Parts, pace: float) -> optax.GradientTransformation:
-  """The run's optimiser, its learning rate times `pace`."""
-  return parts.optimiser() if pace == 1 else optax.chain(parts.optimiser(), optax.scale(pace))

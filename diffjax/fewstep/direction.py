@@ -68,6 +68,7 @@ def matched(
   times: Callable[[Process, KeyBatch], Array],
   *,
   normalised: bool = True,
+  weigh: Callable[..., Array] | None = None,
   also: Callable[..., Array] | None = None,
   role: str = 'student',
 ) -> Loss:
@@ -81,6 +82,7 @@ def matched(
     process: by which samples are noised.
     times: the law of t.
     normalised: whether an example's direction is divided by mean |x - D| of the first field, arXiv:2311.18828 eq. 8.
+    weigh: (roles, x_t, t, cond) -> what an example's direction is multiplied by, (B,).
     also: (roles, batch, x, cond, keys) -> what is added, (B,), another loss of the same samples.
     role: what is moved.
   """
@@ -95,6 +97,9 @@ def matched(
     g = sum(_times(field.k, part) for field, part in zip(asked, parts, strict=True))
     if normalised:
       g = _times(1 / mean_size(parts[0]), g)
+    if weigh is not None:
+      x_t = process.perturb(stop_gradient(x), eps, t)
+      g = _times(stop_gradient(weigh(roles, x_t, t, cond)), g)
     values = pull_back(x, g)  # type: ignore[arg-type]
     aux = {'t': t, 'error': 2 * values}
     if also is None:

@@ -12,8 +12,8 @@ from diffjax import keys, solvers
 from diffjax.errors import InputError
 from diffjax.fewstep import distances
 from diffjax.fewstep.critics import Setting, setting
-from diffjax.fewstep.direction import Loss, matched, ranks, rows
-from diffjax.fewstep.flow_map import PROGRESS, progress
+from diffjax.fewstep.direction import Loss, matched, ranks
+from diffjax.fewstep.flow_map import PROGRESS, added, progress
 from diffjax.fewstep.reflow import ends, pool_of
 from diffjax.fewstep.rollouts import drawn_labels, one_step
 from diffjax.methods.parts import Parts
@@ -61,7 +61,7 @@ def distribution_matching(
   own = setting(parts, levels=(level,) if level else (), scale=scale, pace=pace)
   loss, buffers = matching(own), {}
   if regression:
-    loss = weighed(loss, paired_with(own, distances.named(distance or 'l2')), regression, 'regression')
+    loss = added(loss, paired_with(own, distances.named(distance or 'l2')), name='regression', most=regression)
     buffers = {PROGRESS: progress(), 'pairs': _pairs(own, (pool, fresh, steps))}
   return own.method((own.critic_phase(), own.student_phase(loss)), buffers=buffers)
 
@@ -69,17 +69,6 @@ def distribution_matching(
 def matching(own: Setting) -> Loss:
   """The student's loss of `distribution_matching` without pairs; levels even in rank on [.02, .98]."""
   return matched(own.make, own.fields, own.parts.process, ranks())
-
-
-def weighed(first: Loss, second: Loss, weight: float, name: str) -> Loss:
-  """The sum first + weight second, of which the second draws from keys of its own and is logged under a name."""
-
-  def loss(roles: dict[str, Any], batch: Any, key: Array) -> tuple[Array, dict[str, Array]]:
-    key = keys.per_sample(key, rows(batch))
-    (one, aux), (two, _) = first(roles, batch, key), second(roles, batch, keys.fold(key, 1))
-    return one + weight * two, {**aux, name: two}
-
-  return loss
 
 
 def paired_with(own: Setting, distance: Callable[[Array, Array], Array]) -> Loss:

@@ -156,7 +156,8 @@ class Decoded(PyTree):
 
 
 def _at_zero(net: Apply, params: Params, x: Array) -> Array:
-  return net(params, x, jnp.zeros(len(x)))
+  out: Any = net(params, x, jnp.zeros(len(x)))
+  return out
 
 
 def _log_likely(head: Apply, params: Params, z: Array, label: Array) -> Array:

@@ -58,9 +58,10 @@ def drawn(
   process: Process, times: Law, roles: Mapping[str, Any], batch: Any, key: Array, start: Start = noised
 ) -> tuple[Times, Point, Array]:
   """The times, the points where jumps begin and the network's keys of a batch, each sample's from its own key."""
-  k_t, k_begin, k_net = keys.split(keys.per_sample(key, batch['x'].shape[0]), 3)
+  key = keys.per_sample(key, batch['x'].shape[0])
+  k_t, k_begin, k_net = keys.split(key, 3)
   at = times(process, jnp.asarray(roles.get(PROGRESS, 0)), k_t)
-  return at, start(process, at, batch, k_begin), k_net
+  return at, start(process, at, batch, k_begin)._replace(key=keys.fold(key, 7)), k_net
 
 
 def flow_map(
@@ -205,7 +206,15 @@ def rows_split(first: Loss, second: Loss, share: float) -> Loss:
 
 
 def added(
-  first: Loss, second: Loss, *, name: str, most: float, least: float = 0.0, leaf: str = '', start: int = 0
+  first: Loss,
+  second: Loss,
+  *,
+  name: str,
+  most: float,
+  least: float = 0.0,
+  leaf: str = '',
+  start: int = 0,
+  own: bool = True,
 ) -> Loss:
   """The sum first + lam second, lam = |grad first| / |grad second| in the student's last layer, cut off at its ends.
 
@@ -214,17 +223,18 @@ def added(
 
   Args:
     first: the loss that leads.
-    second: the other; it draws its own times and noise.
+    second: the other.
     name: of the second in the log.
     most: that lam may be.
     least: that lam may be.
     leaf: the last layer; without one lam is `most`.
     start: the step before which lam is 0; where it is not 0 a method keeps `progress()`.
+    own: whether the second draws times and noise of its own.
   """
 
   def loss(roles: dict[str, Any], batch: Any, key: Array) -> tuple[Array, dict[str, Array]]:
     key = keys.per_sample(key, len(batch['x']))
-    own = keys.fold(key, 1)
+    key_2 = keys.fold(key, 1) if own else key
 
     def size(term: Loss, key: Array) -> Array:
       def of(last: Any) -> Array:
@@ -235,8 +245,8 @@ def added(
 
     lam = jnp.asarray(most, jnp.float32)
     if leaf:
-      lam = stop_gradient(jnp.clip(size(first, key) / (size(second, own) + 1e-4), least, most))
-    (one, aux), (two, _) = first(roles, batch, key), second(roles, batch, own)
+      lam = stop_gradient(jnp.clip(size(first, key) / (size(second, key_2) + 1e-4), least, most))
+    (one, aux), (two, _) = first(roles, batch, key), second(roles, batch, key_2)
     if start:
       lam = jnp.where(roles[PROGRESS] >= start, lam, 0)
     return one + lam * two, {**aux, name: two, f'{name}_weight': jnp.full_like(two, lam)}

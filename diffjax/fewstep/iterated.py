@@ -18,7 +18,7 @@ from diffjax.noise_levels import checked
 from diffjax.pytree import PyTree
 from diffjax.solvers import renoise
 
-__all__ = ['Iterated', 'drawing', 'iterated']
+__all__ = ['Iterated', 'drawing', 'iterated', 'law_of']
 
 
 class Iterated(PyTree):
@@ -71,9 +71,12 @@ class Iterated(PyTree):
   def run(self, key_batch: KeyBatch, cond: Cond = None, seen: Callable = lambda x, t: ()) -> tuple[Data, Any]:
     """The samples, and what seen(x, t) keeps of the point before each jump, stacked."""
     begin, own = keys.split(key_batch, 2)
-    process = self.jump.process
     like = jax.ShapeDtypeStruct((len(key_batch), *self.shape), jnp.float32)
-    x = process.start(begin, like, *self.law)
+    return self.jumps_from(self.jump.process.start(begin, like, *self.law), own, cond, seen)
+
+  def jumps_from(self, x: Array, own: KeyBatch, cond: Cond, seen: Callable) -> tuple[Array, Any]:
+    """The jumps from a first point x with these keys for the noise between them, and what is kept of the way."""
+    process = self.jump.process
 
     def step(x: Array, row: tuple) -> tuple[Array, Any]:
       (t, u, up), i = row
@@ -82,7 +85,7 @@ class Iterated(PyTree):
       noised = renoise(process, x, u, up, keys.normal(keys.fold(own, i), x))
       return jnp.where(up > u, noised, x), kept
 
-    return jax.lax.scan(step, x, (self.rows, jnp.arange(self.nfe)))
+    return jax.lax.scan(step, x, (self.rows, jnp.arange(len(self.rows[0]))))
 
 
 def iterated(parts: Parts, jump: Jump, params: Params, sampling: Sampling, gamma: float = 1.0) -> Iterated:
@@ -103,10 +106,14 @@ def iterated(parts: Parts, jump: Jump, params: Params, sampling: Sampling, gamma
   up = np.append(ts[1:], end)
   u = np.maximum(_landing(process, up, gamma), end)
   u[-1] = end
-  mean, std = (0.0, 0.0) if sampling.data is None else (sampling.data.mean, sampling.data.std)
-  law = jnp.asarray(ts[0], float), jnp.asarray(mean, float), jnp.asarray(std, float)
   rows = jnp.asarray(ts, float), jnp.asarray(u, float), jnp.asarray(up, float)
-  return Iterated(params, jump, rows, law, parts.shape)
+  return Iterated(params, jump, rows, law_of(sampling, ts[0]), parts.shape)
+
+
+def law_of(sampling: Sampling, t: float) -> tuple[Array, Array, Array]:
+  """The law of x where sampling begins: the time, and the mean and deviation of the data, 0 where not known."""
+  mean, std = (0.0, 0.0) if sampling.data is None else (sampling.data.mean, sampling.data.std)
+  return jnp.asarray(t, float), jnp.asarray(mean, float), jnp.asarray(std, float)
 
 
 def _landing(process: Any, up: np.ndarray, gamma: float) -> np.ndarray:
@@ -119,10 +126,11 @@ def _landing(process: Any, up: np.ndarray, gamma: float) -> np.ndarray:
   return np.asarray(process.lam_inverse(lam), np.float64)
 
 
-def drawing(parts: Parts, jump: Jump, gamma: float = 1.0) -> Callable[..., Iterated]:
-  """The generator of a method whose student is a jump."""
+def drawing(parts: Parts, jump: Jump | Callable[..., Jump], gamma: float = 1.0) -> Callable[..., Iterated]:
+  """The generator of a method whose student is a jump, or one that its roles make: roles -> jump."""
 
   def generator(roles: Mapping[str, Any], sampling: Sampling) -> Iterated:
-    return iterated(parts, jump, roles['student'], sampling, gamma)
+    made = jump if isinstance(jump, Jump) else jump(roles)
+    return iterated(parts, made, roles['student'], sampling, gamma)
 
   return generator

@@ -23,7 +23,7 @@ from diffjax.methods.parts import Parts
 from diffjax.process import Process, expand
 from diffjax.pytree import PyTree
 
-__all__ = ['Jump', 'boundary', 'coordinate', 'jump_from', 'through', 'transfer_of']
+__all__ = ['Jump', 'boundary', 'coordinate', 'jump_from', 'latent_form', 'through', 'transfer_of']
 
 
 def transfer_of(process: Process, t: Array, s: Array) -> tuple[Array, Array]:
@@ -44,10 +44,10 @@ def through(process: Process, kind: Kind, t: Array, s: Array) -> tuple[Array, Ar
   """
   keep, gain = transfer_of(process, t, s)
   p, q = kind(process, t).x0
-  return _settled(t, s, keep + gain * p, gain * q)
+  return settled(t, s, keep + gain * p, gain * q)
 
 
-def _settled(t: Array, s: Array, a: Array, b: Array) -> tuple[Array, Array]:
+def settled(t: Array, s: Array, a: Array, b: Array) -> tuple[Array, Array]:
   """The coefficients with 1 and 0 to the last bit where s = t, however a program rounds them; slopes stay."""
   rest = jax.lax.stop_gradient((jnp.where(s == t, 1 - a, 0), jnp.where(s == t, -b, 0)))
   return a + rest[0], b + rest[1]
@@ -68,7 +68,22 @@ def _boundary(sd: Array, process: Process, kind: Kind, t: Array, s: Array) -> tu
   alpha_s, sigma_s = process.schedule(s)
   rho = sigma - alpha * sigma_s / alpha_s
   skip = alpha_s * alpha * sd**2 / (rho**2 + (sd * alpha) ** 2)
-  return _settled(t, s, skip, alpha_s * rho * sd / jnp.hypot(sigma, sd * alpha))
+  return settled(t, s, skip, alpha_s * rho * sd / jnp.hypot(sigma, sd * alpha))
+
+
+def latent_form(process: Process, fine: int, scaling: float = 10.0, data_std: float = 0.5) -> Partial:
+  """The form of `latent_consistency`, for jumps to the first of so many steps of t_max.
+
+  arXiv:2310.04378 sec. 4.1, the boundary form of its code
+  """
+  return Partial(_latent, jnp.asarray(scaling * fine / float(process.t_max), float), jnp.asarray(data_std, float))
+
+
+def _latent(scaling: Array, sd: Array, process: Process, kind: Kind, t: Array, s: Array) -> tuple[Array, Array]:
+  tau = scaling * (t - s)
+  p, q = kind(process, t).x0
+  skip, out = sd**2 / (tau**2 + sd**2), tau / jnp.hypot(tau, sd)
+  return jnp.where(s == t, 1.0, skip + out * p), out * q
 
 
 class Slowed(NamedTuple):

@@ -8,25 +8,22 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.lax import stop_gradient
-from jax.tree_util import Partial
 
 from diffjax import guidance, keys, rewards
-from diffjax.contracts import Cond, Data, KeyBatch, Params, Time
+from diffjax.contracts import Cond, Data, Params, Time
 from diffjax.errors import InputError
 from diffjax.fewstep import distances
 from diffjax.fewstep.flow_map import Ends, ends
 from diffjax.fewstep.guided import Scaled
 from diffjax.fewstep.iterated import Iterated, iterated
-from diffjax.fewstep.jumps import Jump, jump_from
-from diffjax.fewstep.pairs import Law, Times
+from diffjax.fewstep.jumps import Jump, jump_from, latent_form
+from diffjax.fewstep.pairs import skipping
 from diffjax.fewstep.proxy import preference, proxy_net, value
 from diffjax.fewstep.segments import by_solver, taught
 from diffjax.fewstep.starts import fits, grafted, loads
-from diffjax.kinds import Kind
 from diffjax.methods import Parts, Sampling
 from diffjax.nets import Apply
 from diffjax.prediction import Pred
-from diffjax.process import Process
 from diffjax.train.ema import constant
 from diffjax.train.roles import Copy, Method, Phase
 
@@ -111,7 +108,7 @@ def reward_guided_latent_consistency(
 
 
 def _latent(
-  parts: Parts, scales: Any, fine: int, skip: int, distance: Any, decay: float, beta: float | None = None,
+  parts: Parts, scales: Any, fine: int, skip: int, distance: Any, decay: float, beta: float = 0.0,
   worth: rewards.Reward | None = None, proxy: Apply | None = None,
 ) -> Method:  # fmt: skip
   source, _ = taught(parts)
@@ -151,39 +148,6 @@ def _latent(
     loads=loads(source),
     generator=lambda roles, sampling: _drawing(told, jump, scales, roles, sampling),
   )
-
-
-def skipping(fine: int, skip: int) -> Law:
-  """From i skip of `fine` steps of t_max to the step before it of so many, or to the first of all, to which jumps lead.
-
-  Raises:
-    InputError: they are no whole numbers, or the one does not divide the other.
-  """
-  whole = isinstance(fine, int) and isinstance(skip, int) and fine > skip > 1
-  if not whole or fine % skip:
-    raise InputError(f'fine, skip: got {fine!r}, {skip!r}; allowed: whole numbers, skip from 2, a divisor of fine')
-
-  def times(process: Process, progress: Array, key_batch: KeyBatch) -> Times:
-    i = jnp.floor(keys.uniform(key_batch) * (fine // skip)) + 1
-    at = lambda i: process.t_max * i / fine  # noqa: E731
-    return Times(at(i * skip), at(jnp.maximum((i - 1) * skip, 1)), at(jnp.ones_like(i)))
-
-  return times
-
-
-def latent_form(process: Process, fine: int, scaling: float = 10.0, data_std: float = 0.5) -> Partial:
-  """The form of `latent_consistency`, for jumps to the first of so many steps of t_max.
-
-  arXiv:2310.04378 sec. 4.1, the boundary form of its code
-  """
-  return Partial(_form, jnp.asarray(scaling * fine / float(process.t_max), float), jnp.asarray(data_std, float))
-
-
-def _form(scaling: Array, sd: Array, process: Process, kind: Kind, t: Array, s: Array) -> tuple[Array, Array]:
-  tau = scaling * (t - s)
-  p, q = kind(process, t).x0
-  skip, out = sd**2 / (tau**2 + sd**2), tau / jnp.hypot(tau, sd)
-  return jnp.where(s == t, 1.0, skip + out * p), out * q
 
 
 class ToldJump(Jump):

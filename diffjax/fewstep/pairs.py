@@ -18,8 +18,8 @@ from diffjax.errors import InputError
 from diffjax.losses.times import TimeLaw, logit_normal
 from diffjax.process import Process
 
-__all__ = ['Ladder', 'Times', 'constantly', 'doubling', 'dyadic', 'ending', 'neighbours', 'ordered', 'square_root',
-           'triples']  # fmt: skip
+__all__ = ['Ladder', 'Times', 'constantly', 'doubling', 'dyadic', 'ending', 'lagging', 'neighbours', 'ordered',
+           'rungs', 'skipping', 'square_root', 'strides', 'triples']  # fmt: skip
 
 
 class Times(NamedTuple):
@@ -68,6 +68,13 @@ class Ladder(NamedTuple):
     return (jnp.exp(level / self.rho) - low) / (high - low)
 
 
+def rungs(process: Process, rho: float) -> Callable[[Array], Array]:
+  """The time of a rank in [0, 1], t_min at 0 and t_max at 1: even in t at rho = 0, else the `Ladder` of that rho."""
+  if rho:
+    return Ladder(process, rho)
+  return lambda rank: jnp.where(rank >= 1, process.t_max, process.t_min + rank * (process.t_max - process.t_min))
+
+
 def constantly(n: int) -> Count:
   """N intervals at every step."""
   if not (isinstance(n, int | np.integer) and n >= 1):
@@ -96,15 +103,33 @@ def neighbours(count: Count, *, rho: float = 7.0, normal: tuple[float, float] | 
 
   Args:
     count: progress -> the number of intervals.
-    rho: of the ladder.
+    rho: of the ladder; 0 for one that is even in t.
     normal: the mean and deviation of log(sigma / alpha) where that is normal; the intervals are even otherwise.
   """
 
   def times(process: Process, progress: Array, key_batch: KeyBatch) -> Times:
-    ladder, n, u = Ladder(process, rho), count(progress), keys.uniform(key_batch)
-    rank = u if normal is None else ladder.normal_ranks(*normal, u)
+    ladder, n, u = rungs(process, rho), count(progress), keys.uniform(key_batch)
+    rank = u if normal is None else Ladder(process, rho).normal_ranks(*normal, u)
     i = jnp.clip(jnp.floor(n * rank), 0, n - 1)
     return Times(ladder((i + 1) / n), ladder(i / n), jnp.full_like(u, process.t_min))
+
+  return times
+
+
+def skipping(fine: int, skip: int) -> Law:
+  """From i skip of `fine` steps of t_max to the step before it of so many, or to the first of all, to which jumps lead.
+
+  Raises:
+    InputError: they are no whole numbers, or the one does not divide the other.
+  """
+  whole = isinstance(fine, int) and isinstance(skip, int) and fine > skip > 1
+  if not whole or fine % skip:
+    raise InputError(f'fine, skip: got {fine!r}, {skip!r}; allowed: whole numbers, skip from 2, a divisor of fine')
+
+  def times(process: Process, progress: Array, key_batch: KeyBatch) -> Times:
+    i = jnp.floor(keys.uniform(key_batch) * (fine // skip)) + 1
+    at = lambda i: process.t_max * i / fine  # noqa: E731
+    return Times(at(i * skip), at(jnp.maximum((i - 1) * skip, 1)), at(jnp.ones_like(i)))
 
   return times
 
@@ -173,5 +198,31 @@ def dyadic(depth: int, *, finest: bool = False) -> Law:
     i = jnp.floor(count * keys.uniform(place)) + 1
     at = lambda i: process.t_max * i / count  # noqa: E731
     return Times(at(i), at(i - 1) if finest else at(i - 0.5), at(i - 1))
+
+  return times
+
+
+def strides(n: int) -> Law:
+  """Strides of t_max / n between multiples of it, each as likely: from t to u = s."""
+  if not (isinstance(n, int | np.integer) and n >= 1):
+    raise InputError(f'strides: got {n!r}; allowed: a whole number of at least 1')
+
+  def times(process: Process, progress: Array, key_batch: KeyBatch) -> Times:
+    i = jnp.floor(n * keys.uniform(key_batch)) + 1
+    s = process.t_max * (i - 1) / n
+    return Times(process.t_max * i / n, s, s)
+
+  return times
+
+
+def lagging(law: TimeLaw, share: float) -> Law:
+  """One time t of a law, and u = s that share of t_max nearer the data, at 0 where that is beyond."""
+  if not 0 < share <= 1:
+    raise InputError(f'share: got {share}; allowed: 0 < share <= 1')
+
+  def times(process: Process, progress: Array, key_batch: KeyBatch) -> Times:
+    t = law(process, key_batch)
+    s = jnp.maximum(t - share * process.t_max, 0)
+    return Times(t, s, s)
 
   return times

@@ -46,7 +46,7 @@ def proxy_net(parts: Parts, spec: Any) -> Apply:
 
 def value(proxy: Apply, params: Params, x: Array, label: Cond) -> Array:
   """The proxy's reward of samples (B, ...): the mean of what its network says at t = 0, (B,)."""
-  out = proxy(params, x, jnp.zeros(len(x)), label)
+  out: Any = proxy(params, x, jnp.zeros(len(x)), label)
   return jnp.mean(out.reshape(len(x), -1), -1)
 
 
@@ -66,7 +66,7 @@ def preference(shown: Callable[..., tuple[Array, ...]], worth: Reward, proxy: Ap
     told = [(stop_gradient(worth(x, label)), value(proxy, own, x, label)) for x in several]
     pairs = [(r - q, k - p) for (r, k), (q, p) in itertools.combinations(told, 2)]
     agreed = jnp.mean(jnp.stack([(a > 0) == (b > 0) for a, b in pairs]).astype(jnp.float32), 0)
-    return sum(divergence(a, b) for a, b in pairs) / len(pairs), {'agreed': agreed}
+    return jnp.mean(jnp.stack([divergence(a, b) for a, b in pairs]), 0), {'agreed': agreed}
 
   return loss
 

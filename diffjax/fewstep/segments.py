@@ -8,25 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from diffjax import guidance, solvers
-from diffjax.contracts import Cond
+from diffjax import guidance, keys, solvers
+from diffjax.contracts import Cond, KeyBatch
 from diffjax.errors import InputError
 from diffjax.fewstep.jumps import Jump
 from diffjax.fewstep.pairs import Ladder
 from diffjax.methods.parts import Parts, Source
-from diffjax.prediction import Denoise
-from diffjax.process import Process
+from diffjax.prediction import Denoise, complete
+from diffjax.process import Process, expand
 
-__all__ = ['Point', 'Segment', 'by_jump', 'by_solver', 'data_line', 'taught', 'velocity']
+__all__ = ['Point', 'Segment', 'by_jump', 'by_noisy_steps', 'by_solver', 'data_line', 'taught', 'velocity']
 
 
 class Point(NamedTuple):
-  """A noised example: x_t = alpha_t x0 + sigma_t eps, and its condition."""
+  """A noised example: x_t = alpha_t x0 + sigma_t eps, its condition, and the keys of a segment that draws noise."""
 
   x: Array
   x0: Array
   eps: Array
   cond: Cond
+  key: Any = None
 
 
 Segment = Callable[[Mapping[str, Any], Point, Array, Array], Array]
@@ -98,6 +99,45 @@ def by_solver(
       return step(denoise, x, before, after, point.cond), None
 
     return jax.lax.scan(one, point.x, jnp.arange(most))[0]
+
+  return segment
+
+
+def by_noisy_steps(process: Process, teacher: Teacher, eta: float, *, steps: int = 1) -> Segment:
+  """The teacher's stochastic flow: DDIM steps, evenly in lam, of which each draws a part of its noise anew.
+
+  x_s = alpha_s x0 + sigma_s (e^{-eta^2 h} eps + sqrt(1 - e^{-2 eta^2 h}) z), h = lam_s - lam_t: eta 0 is DDIM to the
+  last bit, eta 1 the reverse SDE.   arXiv:2403.01505
+
+  Raises:
+    InputError: eta outside [0, 1], or no step.
+  """
+  if not (0 <= eta <= 1 and isinstance(steps, int) and steps >= 1):
+    raise InputError(f'eta, steps: got {eta}, {steps}; allowed: 0, the flow, to 1, and a whole number of at least 1')
+
+  def step(denoise: Denoise, x: Array, t: Array, s: Array, cond: Cond, key_batch: KeyBatch) -> Array:
+    pred = complete(process, x, t, denoise(x, t, cond).x0)
+    if not eta:
+      return process.perturb(pred.x0, pred.eps, s)
+    rate = eta**2 * (process.lam(s) - process.lam(t))
+    fresh = jnp.sqrt(-jnp.expm1(-2 * rate))
+    eps = expand(jnp.exp(-rate), x) * pred.eps + expand(fresh, x) * keys.normal(key_batch, x)
+    return process.perturb(pred.x0, eps, s)
+
+  def segment(roles: Mapping[str, Any], point: Point, t: Array, u: Array) -> Array:
+    denoise = teacher(roles)
+    if steps == 1:
+      return step(denoise, point.x, t, u, point.cond, point.key)
+    first, last = process.lam(t), process.lam(u)
+
+    def at(i: Array) -> Array:
+      between = process.lam_inverse(first + i / steps * (last - first))
+      return jnp.where(i == 0, t, jnp.where(i == steps, u, between))
+
+    def one(x: Array, i: Array) -> tuple[Array, None]:
+      return step(denoise, x, at(i), at(i + 1), point.cond, keys.fold(point.key, i)).astype(x.dtype), None
+
+    return jax.lax.scan(one, point.x, jnp.arange(steps))[0]
 
   return segment
 

@@ -109,17 +109,16 @@ def restarted(make: Callable[[int], optax.GradientTransformation], stages: Plan)
   return optax.GradientTransformation(init, update)
 
 
-def delayed(optimiser: optax.GradientTransformation, updates: int) -> optax.GradientTransformation:
-  """An optimiser whose first so many updates move nothing, its own state included."""
+def delayed(optimiser: optax.GradientTransformation, rest: int) -> optax.GradientTransformation:
+  """An optimiser that rests for so many updates: they move neither the weights nor its own state."""
 
   def init(params: Any) -> _Restarted:
     return _Restarted(jnp.zeros((), jnp.int32), optimiser.init(params))
 
-  def update(updates_: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-    def still() -> tuple[Any, Any]:
-      return jax.tree.map(jnp.zeros_like, updates_), state.inner
-
-    moved, own = jax.lax.cond(state.count >= updates, lambda: optimiser.update(updates_, state.inner, params), still)
+  def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    still = lambda: (jax.tree.map(jnp.zeros_like, updates), state.inner)  # noqa: E731
+    move = lambda: optimiser.update(updates, state.inner, params)  # noqa: E731
+    moved, own = jax.lax.cond(state.count >= rest, move, still)
     return moved, _Restarted(state.count + 1, own)
 
   return optax.GradientTransformation(init, update)

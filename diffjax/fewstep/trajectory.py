@@ -10,6 +10,7 @@ from diffjax import losses
 from diffjax.contracts import Cond
 from diffjax.errors import InputError
 from diffjax.fewstep import distances, pairs
+from diffjax.fewstep.analytic import formed
 from diffjax.fewstep.flow_map import added, flow_map
 from diffjax.fewstep.iterated import drawing
 from diffjax.fewstep.jumps import Jump, jump_from
@@ -36,6 +37,7 @@ def consistency_trajectory(
   denoising: float = 10.0,
   gamma: float = 0.0,
   scale: float = 1.0,
+  form: Any = None,
 ) -> Method:
   """Jumps from t to s agree with the teacher's way to u and the student's from there, compared at the data.
 
@@ -54,6 +56,7 @@ def consistency_trajectory(
     denoising: the most that lam may be; 0 leaves the denoising loss out.
     gamma: the noise between jumps when sampling: 0 none, 1 to the end and back each time.
     scale: the guidance of the teacher, 1 for none.
+    form: of the jumps, 'through' unless given, or 'analytic', measured on the teacher (`fewstep.analytic.formed`).
 
   Raises:
     InputError: no teacher, or one that does not fit; another network; a number out of its range.
@@ -62,25 +65,26 @@ def consistency_trajectory(
     raise InputError(f'taught_by, denoising: got {taught_by!r}, {denoising}; allowed: teacher or self, at least 0')
   jump = jump_from(parts, paired=True)
   source, teacher = taught(parts, scale) if taught_by == 'teacher' else (None, None)
-  law = pairs.triples(intervals, most=most, rho=rho)
-  steps = by_solver(parts.process, teacher, most=most, ladder=(intervals, rho)) if teacher else by_jump(jump, 'target')
-  loss = flow_map(
-    jump, law, steps, distance=distances.named(distance or 'l2'), target='student', project=to_the_end(jump, 'target')
-  )
-  if denoising:
-    plain = losses.denoising(parts.process, parts.net, parts.kind, times=times.lognormal(-1.2, 1.2))
-    loss = added(loss, plain, leaf='out', name='denoising', most=denoising)
+  own = formed(form, parts, jump, source, teacher)
+  law, apart = pairs.triples(intervals, most=most, rho=rho), distances.named(distance or 'l2')
+  steps = by_solver(parts.process, teacher, most=most, ladder=(intervals, rho)) if teacher else None
+  plain = losses.denoising(parts.process, parts.net, parts.kind, times=times.lognormal(-1.2, 1.2))
+
+  def built(jump: Jump) -> Any:
+    way = steps or by_jump(jump, 'target')
+    loss = flow_map(jump, law, way, distance=apart, target='student', project=to_the_end(jump, 'target'))
+    return added(loss, plain, leaf='out', name='denoising', most=denoising) if denoising else loss
 
   def denoiser(roles: Mapping[str, Any]) -> Denoiser:
     return parts.denoiser(roles['student'], 'its method drops no labels' if parts.classes else '')
 
   return Method(
-    phases=(Phase('student', loss, parts.optimiser()),),
-    copies={'target': Copy('student', constant(decay))},
-    init=lambda key: {'student': parts.init(key)},
+    phases=(Phase('student', own.loss(built), parts.optimiser()),),
+    copies=own.copies | {'target': Copy('student', constant(decay))},
+    init=lambda key: own.init() | {'student': parts.init(key)},
     loads=loads(source),
     denoiser=denoiser,
-    generator=drawing(parts, jump, gamma),
+    generator=drawing(parts, own.jump, gamma),
   )
 
 

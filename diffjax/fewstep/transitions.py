@@ -96,7 +96,7 @@ def policy(base: Source, steps: int, grid: Any = 'uniform', scale: float = 1.0) 
   named = isinstance(grid, str)
   if not named and (len(grid) != steps or not (np.diff((*grid, 0.0)) < 0).all()):
     raise InputError(f'grid: got {grid} for {steps} steps; allowed: as many times, falling and above 0')
-  times = getattr(grids, grid)(base.process, steps) if named else grids.array(base.process, steps, (*grid, 0.0))
+  times: Any = getattr(grids, grid)(base.process, steps) if named else grids.array(base.process, steps, (*grid, 0.0))
   asked = Sampling(steps, lambda: times, _no_solver, lambda denoise: denoise, scale=scale)
 
   def made(params: Params) -> Iterated:

@@ -1,7 +1,7 @@
 """The denoising loss: draw a time and noise, ask the network, weigh its squared error."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from diffjax.contracts import Cond, Data
 from diffjax.dtypes import widened
 from diffjax.errors import InputError
 from diffjax.kinds import Kind, as_kind
+from diffjax.losses.couplings import Coupling, independent
 from diffjax.losses.times import TimeLaw, uniform
 from diffjax.losses.uncertainty import balanced, log_level
 from diffjax.losses.weights import unit
@@ -34,6 +35,7 @@ def denoising(
   null: Cond = None,
   given: tuple[str, ...] = (),
   uncertainty: bool = False,
+  coupling: Coupling | None = None,
   role: str = 'student',
 ) -> Loss:
   """The weighted squared error of the network's output against its target at a random noise level.
@@ -56,29 +58,18 @@ def denoising(
     null: the condition that means none, for example the number of classes; a pytree like the conditions.
     given: what else of a batch, by name, the network is told of an example: a 'source' from which x is to be made.
     uncertainty: values are e^-u L + u with a learned u(t), see `diffjax.losses.uncertainty`; u is in the second result.
+    coupling: which noise an example has, `diffjax.losses.couplings`; None is independent.
     role: whose parameters the network has.
 
   Raises:
-    InputError: an unknown kind, a probability outside [0, 1], or no `null` to drop to.
+    InputError: an unknown kind, a probability outside [0, 1], no `null` to drop to, or a coupling that labels forbid.
   """
-  kind, times, weight = as_kind(kind), times or uniform(), weight or unit()
-  if not 0 <= drop_cond <= 1:
-    raise InputError(f'drop_cond: got {drop_cond}; allowed: a probability in [0, 1]')
-  if drop_cond and null is None:
-    raise InputError(f'null: got None with drop_cond = {drop_cond}; allowed: the condition that means none')
+  kind, times, weight, coupling = as_kind(kind), times or uniform(), weight or unit(), coupling or independent()
+  check_drop(drop_cond, null)
+  coupling.check(null is not None)
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
-    x0 = jax.tree.map(widened, batch['x'])
-    key = keys.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
-    k_t, k_eps, k_drop, k_net = keys.split(key, 4)
-    t = times(process, k_t)
-    eps = keys.normal(k_eps, x0)
-    cond = batch.get('cond')
-    if drop_cond and cond is not None:
-      cond = _without(cond, null, keys.bernoulli(k_drop, drop_cond))
-    besides = (*given, *(('augment',) if 'augment' in batch else ()))
-    if besides:
-      cond = {'label': cond, **{name: batch[name] for name in besides}}
+    x0, eps, t, cond, k_net = started(process, times, batch, key, drop_cond, null, coupling, given)
     out = apply_net(net, roles[role], process, kind, process.perturb(x0, eps, t), t, cond=cond, key=k_net)
     error = mean_square(out, target(process, kind, x0, eps, t))
     values, aux = weight(process, kind, t, times.density(process, t)) * error, {'t': t, 'error': error}
@@ -88,6 +79,49 @@ def denoising(
     return values, aux
 
   return loss
+
+
+class Start(NamedTuple):
+  """What a loss at a random noise level begins with: data, noise, times (B,), what the network is told, its keys."""
+
+  x0: Data
+  eps: Data
+  t: Array
+  cond: Cond
+  key: Array
+
+
+def check_drop(drop_cond: float, null: Cond) -> None:
+  """Raises InputError for a probability outside [0, 1], or no `null` to drop to."""
+  if not 0 <= drop_cond <= 1:
+    raise InputError(f'drop_cond: got {drop_cond}; allowed: a probability in [0, 1]')
+  if drop_cond and null is None:
+    raise InputError(f'null: got None with drop_cond = {drop_cond}; allowed: the condition that means none')
+
+
+def started(
+  process: Process,
+  times: TimeLaw,
+  batch: dict[str, Any],
+  key: Array,
+  drop_cond: float = 0.0,
+  null: Cond = None,
+  coupling: Coupling | None = None,
+  given: tuple[str, ...] = (),
+) -> Start:
+  """The draws of `denoising`, from one key or one a sample."""
+  x0 = jax.tree.map(widened, batch['x'])
+  key = keys.per_sample(key, jax.tree.leaves(x0)[0].shape[0])
+  k_t, k_eps, k_drop, k_net = keys.split(key, 4)
+  eps, cond = keys.normal(k_eps, x0), batch.get('cond')
+  if coupling is not None:
+    eps = coupling(x0, eps, cond)
+  if drop_cond and cond is not None:
+    cond = _without(cond, null, keys.bernoulli(k_drop, drop_cond))
+  besides = (*given, *(('augment',) if 'augment' in batch else ()))
+  if besides:
+    cond = {'label': cond, **{name: batch[name] for name in besides}}
+  return Start(x0, eps, times(process, k_t), cond, k_net)
 
 
 def _without(cond: Cond, null: Cond, dropped: Array) -> Any:

@@ -36,11 +36,14 @@ class TimeLaw(PyTree):
 
   def __call__(self, process: Process, key_batch: KeyBatch) -> Array:
     """One time a key, (B,), within [t_min, t_max]."""
-    u = keys.uniform(key_batch)
-    if self.batch_coupled:
-      u = (u[0] + jnp.arange(u.size) / u.size) % 1
+    u = self.uniforms(key_batch)
     edge = jnp.finfo(u.dtype).epsneg
     return jnp.clip(self.quantile(process, jnp.clip(u, edge, 1 - edge)), process.t_min, process.t_max)
+
+  def uniforms(self, key_batch: KeyBatch) -> Array:
+    """What times are quantiles of, (B,) on [0, 1)."""
+    u = keys.uniform(key_batch)
+    return (u[0] + jnp.arange(u.size) / u.size) % 1 if self.batch_coupled else u
 
   def density(self, process: Process, t: Array) -> Array:
     """The density p(t), the shape of t; it integrates to one over [t_min, t_max]."""

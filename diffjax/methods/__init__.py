@@ -10,7 +10,7 @@ from collections.abc import Callable
 from diffjax.errors import InputError
 from diffjax.methods.generator import Generator, Solved, solved, under_solver
 from diffjax.methods.parts import Parts, Sampling, Source, same_process
-from diffjax.methods.recipes import denoising, modalities
+from diffjax.methods.recipes import denoising, fokker_planck, modalities, variational
 
 __all__ = [
   'Generator',
@@ -19,14 +19,16 @@ __all__ = [
   'Solved',
   'Source',
   'denoising',
+  'fokker_planck',
   'modalities',
   'recipes',
   'same_process',
   'solved',
   'under_solver',
+  'variational',
 ]
 
-ROOMS = ('diffjax.methods.recipes', 'diffjax.fewstep')
+ROOMS = ('diffjax.methods.recipes', 'diffjax.bridges.recipes', 'diffjax.fewstep')
 
 
 def recipes(name: str = '') -> dict[str, Callable]:

@@ -12,13 +12,15 @@ import functools
 import pathlib
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffjax.errors import InputError
 from diffjax.fingerprint import digest
 from diffjax.metrics.features import Features
 
-__all__ = ['features', 'labels', 'load', 'networks', 'split']
+__all__ = ['features', 'labels', 'load', 'maps', 'networks', 'split']
 
 WEIGHTS = pathlib.Path(__file__).with_name('digits.npz')
 COUNT, TRAIN = 1797, 1437
@@ -59,6 +61,18 @@ def features(images: np.ndarray) -> np.ndarray:
   """
   params = networks()['feature']
   return (forward(params, _checked(images))[0] - params['mean']) / params['std']
+
+
+def maps(images: jax.Array) -> jax.Array:
+  """The feature network's maps of images (n,8,8,1) after its second convolution, (n,16,32): one row a 2 x 2 patch."""
+  params, x = networks()['feature'], images
+  for i in range(2):
+    kernel, stride = jnp.asarray(params[f'conv{i}'], x.dtype), 2 if i else 1
+    x = jax.lax.conv_general_dilated(
+      x, kernel, (stride,) * 2, ((1, 1), (1, 1)), dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    x = jax.nn.relu(x + jnp.asarray(params[f'bias{i}'], x.dtype))
+  return x.reshape(len(x), 16, -1)
 
 
 def labels(images: np.ndarray) -> np.ndarray:

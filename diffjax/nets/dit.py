@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from .apply import Apply
-from .arguments import activation_dtype, check, check_out_channels
+from .arguments import activation_dtype, check, check_out_channels, is_count
 from .attention import MultiHead
 from .embedding import Label, cossin
 from .layers import Dense, LayerNorm, zeros
@@ -32,6 +32,7 @@ def dit(
   dtype: Any = 'float32',
   remat: bool | str | None = None,
   scan: bool = False,
+  tokens: int = 0,
 ) -> Apply:
   """Makes a `DiT` behind the interface of networks, of a published size or with its numbers replaced.
 
@@ -47,6 +48,7 @@ def dit(
     dtype: of the activations: 'float32', 'bfloat16', 'float16' or 'float64'.
     remat: what the backward pass computes again, see `layers.rematted`; None nothing.
     scan: whether equal blocks are compiled once, their weights stacked (`transformer.stacked`).
+    tokens: the features of a token in the condition, 0 for none; it is then {'label': .., 'tokens': (B, N, tokens)}.
 
   Raises:
     InputError: an argument out of its range; shapes are checked in `init` or the first trace.
@@ -54,6 +56,7 @@ def dit(
   depth, width, heads = dimensions(SIZES, size, depth, width, heads)
   check_options(patch, classes, attention_impl, remat)
   check_out_channels(out_channels)
+  check('tokens', tokens, tokens == 0 or is_count(tokens), 'the features of a token, 0 for none')
   return Apply(
     DiT(
       depth=depth,
@@ -66,6 +69,7 @@ def dit(
       dtype=activation_dtype(dtype),
       remat=remat or None,
       scan=bool(scan),
+      tokens=tokens,
     )
   )
 
@@ -76,13 +80,14 @@ class DiT(nn.Module):
   (B, H, W, C) -> (B, H, W, out_channels or C) float32, exactly 0 at init.
 
   h = W patches(x) + fixed positions
-  c = silu(Dense(D) silu Dense(D) cossin_256(t) [+ label row])
+  c = silu(Dense(D) silu Dense(D) cossin_256(t) [+ label row] [+ W'' f])
   h <- Block(h, c), `depth` times; every block is the identity at init
   out = unpatch(W0 (g LN(h) + b)), (b, g - 1) = W0' c                    (W0, W0': start at zero)
 
   x (B, H, W, C), H and W divisible by `patch`; t (B,), the embedding coordinate; cond labels (B,) in 0 .. classes or
   None (the null label, classes); key is not used. With learned variances out_channels is 2C, the mean's channels first.
-  InputError for an image that does not divide, or labels for a network without classes.
+  InputError for an image that does not divide, or labels for a network without classes. With `tokens` cond is
+  {'label': those, 'tokens': f (B, N, tokens)}, and each token has its own c.
 
   Weights, statistics, softmax and output are float32, other activations `dtype`. `attention_impl` as in `Attend`,
   `remat` as in `layers.rematted`; `scan` compiles one block and stacks the weights (`transformer.stacked`).
@@ -100,16 +105,21 @@ class DiT(nn.Module):
   dtype: Any = jnp.float32
   remat: bool | str | None = None
   scan: bool = False
+  tokens: int = 0
 
   @nn.compact
   def __call__(self, x, t, cond=None, key=None):
     check_patches(x, self.patch)
+    cond, told = (cond.get('label'), cond['tokens']) if self.tokens else (cond, None)
     check('cond', 'labels', self.classes or cond is None, 'None, as the network has classes=0')
     batch, height, width, channels = x.shape
     places = positions(height // self.patch, width // self.patch, self.width)
     h = Dense(self.width, dtype=self.dtype, name='patch')(patchify(x, self.patch)) + jnp.asarray(places, self.dtype)
     tap(self, 'in', h)
-    c = nn.silu(self._embedding(batch, t, cond))  # every block starts with silu(c): once for all
+    c = self._embedding(batch, t, cond)
+    if told is not None:
+      c = c[:, None] + Dense(self.width, ('in', 'embed'), dtype=self.dtype, name='told')(told)
+    c = nn.silu(c)  # every block starts with silu(c): once for all
     fields = dict(heads=self.heads, attention_impl=self.attention_impl, dtype=self.dtype)
     h, _ = chain(Block, fields, self.depth, 'block', h, c, remat=self.remat, scan=self.scan)
 
@@ -132,7 +142,7 @@ class Block(nn.Module):
 
   h += a1 Attn((1 + g1) LN h + b1);  h += a2 FeedForward((1 + g2) LN h + b2);  (b1, g1, a1, b2, g2, a2) = W0 c.
 
-  h (B, N, D); `shared` is c (B, D) after its silu, `own` is not used; W0 starts at zero.
+  h (B, N, D); `shared` is c (B, D) or (B, N, D) after its silu, `own` is not used; W0 starts at zero.
   """
 
   heads: int
@@ -151,9 +161,9 @@ class Block(nn.Module):
 
 
 def modulation(parts: int, width: int, dtype, name: str) -> Callable:
-  """Maps the condition c (B, D) to `parts` vectors (B, 1, D) by a linear map that starts at zero."""
+  """Maps c (B, D) to `parts` vectors (B, 1, D), or c (B, N, D) to (B, N, D), by a linear map that starts at zero."""
   dense = Dense(parts * width, ('embed', 'out'), zeros, dtype, name=name)
-  return lambda c: jnp.split(dense(c)[:, None], parts, axis=-1)
+  return lambda c: jnp.split(dense(c if c.ndim == 3 else c[:, None]), parts, axis=-1)
 
 
 def modulate(x, shift, scale):

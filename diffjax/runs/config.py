@@ -69,9 +69,9 @@ def defaults() -> ConfigDict:
   return c
 
 
-OPEN = ('data', 'process', 'net', 'loss', 'loss.kind', 'loss.times', 'loss.weight', 'method', 'teacher.target',
-        'base.target', 'train.optimiser', 'sampling.solver', 'sampling.grid', 'sampling.observation', 'sampling.reward',
-        'sampling.steering')  # fmt: skip
+OPEN = ('data', 'process', 'net', 'loss', 'loss.kind', 'loss.times', 'loss.weight', 'loss.coupling', 'method',
+        'teacher.target', 'base.target', 'train.optimiser', 'sampling.solver', 'sampling.grid', 'sampling.observation',
+        'sampling.reward', 'sampling.steering')  # fmt: skip
 """Sections whose further keys are options of what they name."""
 
 

@@ -13,7 +13,7 @@ from jax import Array
 from diffjax import exact, keys, kinds, losses, methods, nets, schedules
 from diffjax.data.augment import FEATURES
 from diffjax.kinds import Kind
-from diffjax.losses import times, weights
+from diffjax.losses import couplings, times, weights
 from diffjax.methods import Generator, Parts, Sampling, Source
 from diffjax.nets import Apply
 from diffjax.prediction import Denoise, Denoiser
@@ -28,6 +28,7 @@ from diffjax.train.roles import Method
 __all__ = ['Experiment', 'build', 'count']
 
 TARGETS = ('ring8',)
+LOSSES = ('denoising', 'high_order', 'implicit', 'modalities', 'sliced')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,12 +235,12 @@ def count(params: Any) -> int:
 def _loss(config: ConfigDict, process: Process, kind: Kind, net: Apply, classes: int) -> Any:
   spec = config.loss.to_dict()
   spec['kind'] = kind
-  for part, module in (('times', times), ('weight', weights)):
+  for part, module in (('times', times), ('weight', weights), ('coupling', couplings)):
     if part in spec:
       spec[part] = named(f'loss.{part}', registry(module), spec[part])
   function = getattr(losses, str(spec['name']), None)
   null = dict(null=classes or None) if callable(function) and 'null' in inspect.signature(function).parameters else {}
-  return named('loss', registry(losses, ('denoising', 'modalities')), spec, process, net, **null)
+  return named('loss', registry(losses, LOSSES), spec, process, net, **null)
 
 
 def _check_loading(config: ConfigDict, net: Apply, shape: Any) -> None:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffjax.process import expand
+from diffjax.process import Process, expand
 
 __all__ = []
 
@@ -35,6 +35,16 @@ def reach(lam: Array, data_std: Any) -> Array:
   rho = jnp.exp(-lam) / data_std
   turned = -jnp.log(data_std * jnp.tan(jnp.maximum(jnp.arctan(rho) - TURN, 1e-6)))
   return jnp.where(rho < 1, jnp.minimum(turned, lam + LEAP), turned)
+
+
+def retreat(process: Process, t: Array, data_std: Any) -> Array:
+  """The latest time that a step towards noise from t may go to, by the same rules; t_max where the turn reaches it."""
+  lam = process.lam(t)
+  rho = jnp.exp(-lam) / data_std
+  angle = jnp.arctan(rho) + TURN
+  turned = -jnp.log(data_std * jnp.tan(jnp.minimum(angle, jnp.pi / 2 - 1e-3)))
+  far = process.lam_inverse(jnp.where(rho < 1, jnp.maximum(turned, lam - LEAP), turned))
+  return jnp.where(angle < jnp.pi / 2 - 1e-3, far, process.t_max)
 
 
 class Control(NamedTuple):

@@ -67,6 +67,18 @@ def test_data_of_any_shape_have_figures_and_pictures(shape, classes, tmp_path, r
       assert sorted(np.bincount(file['labels'])) == [13, 13, 14]
 
 
+def test_likelihood_is_reported_with_its_error_and_evaluations(images, capsys):
+  """Bits of a density, as these data are continuous, and near those of the Gaussian that an untrained network is."""
+  assert main(['evaluate', f'--workdir={images}', '--likelihood']) == 0
+  told = json.loads(open(f'{images}/report.json').read())['likelihood']
+  assert told['n'] == 40 and told['given_up'] == 0 and told['levels'] is None and told['divergence'] == 'rademacher'
+  assert np.isfinite(told['bits']) and 0 < told['se'] < 1 and 7 <= told['nfe'] <= told['nfe_max']
+  assert told['cost'] == pytest.approx(2 * told['nfe'])
+  assert f'{told["bits"]:.4f} +- {told["se"]:.4f} bits a dimension of 40 examples' in capsys.readouterr().out
+  assert main(['evaluate', f'--workdir={images}', '--likelihood=hutch']) == 2
+  assert "divergence: got 'hutch'; allowed: exact, rademacher" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('shape', [(1,), (2,), (5,), (3, 4), (4, 4, 1), (4, 4, 2), (4, 4, 3), (2, 4, 4, 3)])
 def test_samples_of_any_shape_have_a_picture(shape, tmp_path):
   from diffjax.commands.draw import picture

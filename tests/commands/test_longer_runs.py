@@ -1,6 +1,8 @@
 """A run whose `train.steps` is raised: it goes on where its rate allows it, and says what it does otherwise."""
 
+import functools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -28,6 +30,19 @@ def state(workdir):
   return found.replace(key=jax.random.key_data(found.key))
 
 
+@pytest.fixture(scope='module')
+def five(tmp_path_factory):
+  """schedule -> a finished run of five steps, which nobody changes."""
+
+  @functools.cache
+  def of(schedule):
+    workdir = tmp_path_factory.mktemp('five') / 'run'
+    assert train(workdir, 5, schedule) == 0
+    return workdir
+
+  return of
+
+
 @pytest.mark.parametrize('schedule', ['constant', pytest.param('inverse_sqrt', marks=pytest.mark.slow)])
 def test_goes_on_as_if_it_had_been_so_long(schedule, tmp_path, capsys):
   assert train(tmp_path / 'raised', 7, schedule) == 0
@@ -52,9 +67,9 @@ def refused(capsys, *arguments):
 
 
 @pytest.mark.parametrize('schedule', ['cosine', None])
-def test_a_cosine_says_what_it_needs(schedule, tmp_path, capsys):
+def test_a_cosine_says_what_it_needs(schedule, five, tmp_path, capsys):
   """Longer, its rate would have been another from the first step: refused, by the way on; taken, it goes on."""
-  assert train(tmp_path, 5, schedule) == 0
+  shutil.copytree(five(schedule), tmp_path, dirs_exist_ok=True)
   before = (tmp_path / 'config.json').read_text()
   line = refused(capsys, tmp_path, 8, schedule)
   for words in ('config.train.steps: got 8; allowed: 5', 'cosine', '--config.train.optimiser.schedule=constant'):
@@ -75,9 +90,8 @@ def test_a_cosine_says_what_it_needs(schedule, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('change', ['learning_rate=1e-4', 'schedule=constant', 'clip=2.0'])
-def test_nothing_else_may_change(change, tmp_path, capsys):
+def test_nothing_else_may_change(change, five, capsys):
   """Not the rate without more steps, nor its peak under the schedule that goes on."""
   first, steps = (None, 5) if change.startswith('schedule') else ('constant', 8)
-  assert train(tmp_path, 5, first) == 0
-  line = refused(capsys, tmp_path, steps, first, f'--config.train.optimiser.{change}')
+  line = refused(capsys, five(first), steps, first, f'--config.train.optimiser.{change}')
   assert f'optimiser.{change.partition("=")[0]} is' in line and 'another config' in line

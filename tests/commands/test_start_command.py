@@ -43,17 +43,27 @@ def workdir(tmp_path_factory):
   return str(base / 'run')
 
 
-def test_sample_and_evaluate_begin_at_the_grids_first_time(workdir, tmp_path):
+@pytest.fixture(scope='module')
+def drawn(workdir):
+  """64 samples on the fine grid."""
+  assert main(['sample', f'--workdir={workdir}', '--n=64', f'--out={workdir}/it', *late(FINE)]) == 0
+  with np.load(f'{workdir}/it.npz') as file:
+    return file['samples']
+
+
+def test_sample_begins_at_the_grids_first_time(workdir, drawn):
   """The samples are those of the library from there; their size is the data's, which from 80 z it was not."""
   denoise, process, _ = diffjax.load(workdir)
   data = spread(workdir, (2,))
-  assert main(['sample', f'--workdir={workdir}', '--n=64', f'--out={tmp_path}/it', *late(FINE)]) == 0
-  with np.load(f'{tmp_path}/it.npz') as file:
-    drawn = file['samples']
   solver = solvers.dpmpp_2m(process, np.array(FINE))
   x, _ = solved(denoise, solver, (2,), data).start(key_batch(0, np.arange(64)))
   np.testing.assert_allclose(drawn, solvers.sample(denoise, solver, x), atol=1e-4)
   assert np.sqrt(np.mean((drawn - data.mean) ** 2)) < 1.5 * data.std
+
+
+@pytest.mark.slow  # its samples are drawn as those of sample are
+def test_evaluate_begins_there_too(workdir, drawn):
+  data = spread(workdir, (2,))
   assert main(['evaluate', f'--workdir={workdir}', *late(FINE)]) == 0
   with np.load(f'{workdir}/samples.npz') as file:
     np.testing.assert_allclose(file['samples'], drawn, atol=1e-4)

@@ -145,7 +145,8 @@ def test_files_that_do_not_fit_are_refused(known, tmp_path, capsys):
   assert 'which is damaged' in refused(capsys, *command)
 
 
-def test_teleported_samples_are_the_solver_begun_where_the_gaussian_arrives(known, tmp_path, capsys):
+@pytest.mark.parametrize('level, first', [pytest.param(3, 1, marks=pytest.mark.slow), (1.5, 2)])
+def test_teleported_samples_are_the_solver_begun_where_the_gaussian_arrives(level, first, known, tmp_path, capsys):
   """On times .75, .5 and .25 of t_max, sigma / alpha 2.3, 1 and .43: below 3 one evaluation is saved, below 1.5 two."""
   import diffjax
   from diffjax import guidance, solvers
@@ -158,16 +159,15 @@ def test_teleported_samples_are_the_solver_begun_where_the_gaussian_arrives(know
   data, ts = statistics.load(f'{known}/statistics/gaussian.npz', statistics.Gaussian), grids.uniform(process, 4)
   begin = solvers.teleport(solvers.ddim(process, ts[1:]), process, data)  # at t_max, whatever the solver
   x, _ = solved(denoise, begin, (8, 8, 1), spread(known, (8, 8, 1))).start(key_batch(0, np.arange(3)))
-  for level, first in ((3, 1), (1.5, 2)):
-    arguments = [f'--config.sampling.teleport={level}', '--config.sampling.solver.name=dpmpp_2m', '--labels=3,4,5']
-    assert main(['sample', f'--workdir={known}', f'--out={tmp_path}/leap', *arguments]) == 0
-    told = f'dpmpp_2m from sigma / alpha <= {level} on, {4 - first} evaluations, scale 2'
-    assert told in capsys.readouterr().out
-    begun = solvers.leap(process, data, x, process.t_max, ts[first])
-    solver = solvers.dpmpp_2m(process, ts[first:])
-    drawn = solvers.sample(guidance.cfg(denoise, 2.0), solver, begun, cond=np.array([3, 4, 5], np.int32))
-    with np.load(tmp_path / 'leap.npz') as file:
-      np.testing.assert_allclose(file['samples'], np.clip(drawn, -1, 1), atol=1e-4)
+  arguments = [f'--config.sampling.teleport={level}', '--config.sampling.solver.name=dpmpp_2m', '--labels=3,4,5']
+  assert main(['sample', f'--workdir={known}', f'--out={tmp_path}/leap', *arguments]) == 0
+  told = f'dpmpp_2m from sigma / alpha <= {level} on, {4 - first} evaluations, scale 2'
+  assert told in capsys.readouterr().out
+  begun = solvers.leap(process, data, x, process.t_max, ts[first])
+  solver = solvers.dpmpp_2m(process, ts[first:])
+  drawn = solvers.sample(guidance.cfg(denoise, 2.0), solver, begun, cond=np.array([3, 4, 5], np.int32))
+  with np.load(tmp_path / 'leap.npz') as file:
+    np.testing.assert_allclose(file['samples'], np.clip(drawn, -1, 1), atol=1e-4)
 
 
 @pytest.mark.slow

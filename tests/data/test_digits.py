@@ -25,6 +25,7 @@ def test_split_is_the_permutation(home, split, rows):
   data, order = load_digits(), np.random.RandomState(0).permutation(1797)[rows]
   digits = load('digits', split, home)
   assert (digits.size, digits.shape, digits.classes) == (len(order), (8, 8, 1), 10)
+  assert digits.levels == 17
   arrays = digits.arrays()
   assert arrays['x'].dtype == np.float32 and arrays['cond'].dtype == np.int32
   np.testing.assert_array_equal((arrays['x'][..., 0] + 1) * 8, data.images[order])
@@ -45,8 +46,9 @@ def test_tfds_splits(home):
   )
 
 
-def test_silent_without_tensorflow_and_safe_in_parallel(tmp_path):
-  """Two fresh processes prepare the same directory at the same time; neither fails, speaks or imports TensorFlow."""
+@pytest.mark.parametrize('processes', [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_silent_without_tensorflow_and_safe_in_parallel(processes, tmp_path):
+  """Fresh processes prepare the same directory at the same time; none fails, speaks or imports TensorFlow."""
   environment = {
     'TFDS_DATA_DIR': str(tmp_path),
     'PYTHONPATH': ':'.join(p for p in sys.path if p),
@@ -54,7 +56,7 @@ def test_silent_without_tensorflow_and_safe_in_parallel(tmp_path):
   }
   environment['JAX_PLATFORMS'] = 'cpu'
   options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-  runs = [subprocess.Popen([sys.executable, '-c', PROGRAM], **options) for _ in range(2)]
+  runs = [subprocess.Popen([sys.executable, '-c', PROGRAM], **options) for _ in range(processes)]
   for run in runs:
     out, err = run.communicate(timeout=60)
     assert (run.returncode, out, err) == (0, '1437 360 (128, 8, 8, 1)\n', '')

@@ -11,11 +11,25 @@ from diffjax.runs.config import ConfigError, checked, from_file, override
 from diffjax.runs.experiment import build, count
 
 CONFIGS = sorted(str(p) for p in Path('experiments/configs').glob('[!_]*.py'))
+# To trace them takes ten seconds each: whole where slow tests are, with one block a level or two in all elsewhere.
+DEEP = {'cifar10': 1, 'cifar10_ve': 1, 'cifar10_vp': 1, 'edm2_imagenet64': 1, 'imagenet64': 1, 'uvit_cifar10': 2,
+        'uvit_imagenet64': 2}  # fmt: skip
+SHALLOW = [f'{path}:shallow' for path in CONFIGS if Path(path).stem in DEEP]
+INSTANCES = [pytest.param(path, marks=pytest.mark.slow) if Path(path).stem in DEEP else path for path in CONFIGS]
 
 
-@pytest.fixture(scope='module', params=CONFIGS, ids=lambda path: Path(path).stem)
+def name(path):
+  return Path(path).name.replace('.py', '')
+
+
+@pytest.fixture(scope='module', params=[*INSTANCES, *SHALLOW], ids=name)
 def experiment(request):
-  return build(from_file(request.param))
+  path, _, shallow = request.param.partition(':')
+  config = from_file(path)
+  if shallow:
+    n, depth = DEEP[Path(path).stem], 'depth' if config.net.name == 'uvit' else 'blocks_per_level'
+    config = override(config, [f'--config.net.{depth}={n}'])
+  return build(config)
 
 
 @pytest.fixture(scope='module')
@@ -63,7 +77,7 @@ def test_size(experiment, params, request):
 
   EDM's CIFAR-10 network has 55.7 and ADM's at 64 x 64 has 296: ours are of those sizes.
   """
-  want = SIZES.get(request.node.callspec.id)
+  want = SIZES.get(request.node.callspec.id)  # of the shallow there is none
   if isinstance(want, tuple):
     assert want[0] < count(params) / 1e6 < want[1]
   elif want:

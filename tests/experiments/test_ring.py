@@ -21,15 +21,17 @@ def test_figures_of_the_data_moved_by_known_ways():
   target, x = bench.ring(), draws()
   floor = bench.figures(target, x)
   assert 0.012 < floor.sw < 0.022 and floor.tv < 0.012 and floor.off < 0.001
+  x = x[:4000]
+  floor = bench.figures(target, x, x)
   shifted = bench.figures(target, x + np.array([0.3, 0.4]), x)
   np.testing.assert_allclose(shifted.sw, 0.5 / 2**0.5, rtol=1e-5)
   moved = x.copy()
-  last = np.flatnonzero(np.linalg.norm(x - target.means[7], axis=1) < 0.4)[:2000]
+  last = np.flatnonzero(np.linalg.norm(x - target.means[7], axis=1) < 0.4)[:400]
   moved[last] = [9.0, -9.0]  # nearest to the last mode: no mass moves, but they are off
-  far = bench.figures(target, moved, x)
+  far = bench.figures(target, moved, moved)
   assert far.tv == pytest.approx(floor.tv) and far.off == pytest.approx(floor.off + 0.1)
   moved[last] = target.means[3]
-  assert bench.figures(target, moved, x).tv == pytest.approx(0.1, abs=0.012)
+  assert bench.figures(target, moved, x).tv == pytest.approx(0.1, abs=0.02)
 
 
 def test_the_teacher_has_the_published_distances():

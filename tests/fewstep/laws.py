@@ -1,4 +1,4 @@
-"""The bench of methods that match laws: teachers with weights, and training in turns in one program."""
+"""The bench of methods that match laws: teachers with weights, and training whose phases take turns in one program."""
 
 import math
 
@@ -66,10 +66,10 @@ def blind(rows=8, classes=0):
   return batch | ({'cond': jnp.arange(rows) % classes} if classes else {})
 
 
-def trained(method, steps, *, batch=512, seed=0, given=None, target=None, roles=None, every=0, watch=None):
+def trained(method, steps, *, batch=512, seed=0, given=None, target=None, labels=False, every=0, watch=None):
   """The state after so many steps, phases at their turns, in one program; what `watch` says of it each `every` steps.
 
-  Data are not numbers unless a target draws them.
+  Data are not numbers unless a target draws them, by its components, with labels where they are asked for.
   """
   period = math.lcm(*(phase.every for phase in method.phases))
   step = make_train_step(method)
@@ -78,20 +78,18 @@ def trained(method, steps, *, batch=512, seed=0, given=None, target=None, roles=
     if target is None:
       return blind(batch)
     k_label, k_x = jax.random.split(key)
-    part = jax.random.categorical(k_label, target.log_weights, shape=(batch,))
-    labels = target.labels[part]
-    return {'x': target.sample(keys.per_sample(k_x, batch), labels), 'cond': labels}
+    cond = target.labels[jax.random.categorical(k_label, target.log_weights, shape=(batch,))]
+    x = target.sample(keys.per_sample(k_x, batch), cond)
+    return {'x': x, 'cond': cond} if labels else {'x': x}
 
   def begin():
     first = {**(method.init(jax.random.key(seed)) if method.init else {}), **(given or {})}
-    state = init_state(method, first, jax.random.key(seed + 1), data(jax.random.key(0)))
-    return state.replace(roles={**state.roles, **(roles or {})})
+    return init_state(method, first, jax.random.key(seed + 1), data(jax.random.key(0)))
 
   def one(state, i):
     for j in range(period):
-      state, _ = step(
-        state, data(jax.random.fold_in(jax.random.key(seed + 2), i * period + j)), active_phases(method, j)
-      )
+      drawn = data(jax.random.fold_in(jax.random.key(seed + 2), i * period + j))
+      state, _ = step(state, drawn, active_phases(method, j))
     return state, None
 
   many = jax.jit(lambda state, ids: jax.lax.scan(one, state, ids)[0])
@@ -113,9 +111,7 @@ def teacher_of(net=None, *, classes=0, steps=5000, batch=512):
   made = parts(
     ring(), edm(), kinds.edm(STD), net=net, classes=classes, steps=steps, loss=loss, optimiser=lambda: adam(steps, 1e-3)
   )
-  state = trained(
-    denoising(made), steps, batch=batch, target=labelled() if classes else ring().replace(labels=jnp.arange(8))
-  )
+  state = trained(denoising(made), steps, batch=batch, target=labelled(), labels=bool(classes))
   return net, state.roles['student']
 
 

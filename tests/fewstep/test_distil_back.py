@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from laws import TINY, blind, filled, own, roles_of
+from laws import TINY, blind, filled, measured, own, roles_of, teacher_of, trained
 
 from diffjax import fewstep
 from diffjax.errors import InputError
@@ -69,3 +69,13 @@ def test_refusals():
     fewstep.distil_back(own(teacher='closed'))
   with pytest.raises(InputError, match='recorded, apart, interval: got 5, 0, 1000; allowed: at least 0, 1, 1'):
     fewstep.distil_back(own(), apart=0)
+
+
+@pytest.mark.slow
+def test_a_step_on_the_ring_from_its_teacher():
+  """Sliced W2 <= .12, the distance to which the specification counts steps."""
+  net, params = teacher_of(batch=256)
+  method = fewstep.distil_back(own(net, steps=1000, rate=3e-4), recorded=4, apart=25, interval=50, level=2.0, pace=3.0)
+  seen = measured(method, trained(method, 1000, batch=256, given={'teacher': params}).roles)
+  print('distil back', seen)
+  assert seen.sw <= 0.12

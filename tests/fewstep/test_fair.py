@@ -99,7 +99,7 @@ def count(tree):
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def trained(method, rows, steps, batch=512):
+def trained(method, rows, steps, batch=256):
   """The roles after so many steps on rows drawn from the table, in one program."""
   rows = jax.tree.map(jnp.asarray, dict(rows))
   first, second, data = jax.random.split(jax.random.key(0), 3)
@@ -134,7 +134,7 @@ def test_a_model_learns_from_what_is_drawn_without_the_attribute():
   the gap of a logistic model halved by what is drawn, at most 3 points of accuracy lost; a small encoder of at most a
   quarter of the weights, from whose latents the outcome is read within 2 points as well as from the teacher's.
   """
-  steps, rows, test = 3000, table(), table('test')
+  steps, rows, test = 2000, table(), table('test')
   x, s = test['x'][:2048], test['sensitive'][:2048]
   method = fewstep.fair_latent_distillation(parts(steps, 64, 3))
   roles = trained(method, rows, steps)

@@ -182,11 +182,11 @@ def test_acceptance_on_the_ring():
 @pytest.mark.slow
 def test_acceptance_of_the_first_stage_on_the_ring():
   """E|x0_student - guided|^2 <= .02 E|guided|^2 at each scale and three noise levels, the specification's target."""
-  n, steps = 10000, 8000  # at 5000 the worst of nine, scale 1 at the most noise, is .0205; 8000 has not been run
+  n, steps = 10000, 5000  # without an average of the weights the worst, scale 1 at the most noise, is .0205
   exact = PARITY.denoiser(COSINE)
   made = parts(steps + 1, net(width=128, depth=3))
   method = fewstep.guided(made, start=2, end=1, stages=(steps, 1))
-  roles = trained(method, PARITY, steps, decay=None, labelled=True)
+  roles = trained(method, PARITY, steps, labelled=True)
   label, z = jnp.arange(n) % 2, keys.normal(keys.per_sample(jax.random.key(8), n), jnp.zeros((n, 2)))
   x0 = PARITY.sample(keys.per_sample(jax.random.key(9), n), label)
   errors = {}

@@ -169,11 +169,9 @@ def test_refusals():
 @pytest.mark.slow
 def test_acceptance_on_the_ring():
   """64 -> 1 on the unequal ring, cosine. Bounds of the specification: SW <= .09 and off <= .06 at one step."""
-  steps, target = 4800, ring()
+  steps, target = 3000, ring()
   method = fewstep.progressive(parts(target, COSINE, 'v', steps=steps), start=64, end=1, stages=(3, 1, 1, 1, 1, 1))
-  one = sampling(1)
-  for seed in range(2):
-    roles = trained(method, target, steps, batch=256, seed=seed, decay=None)
-    got = figures(target, drawn(method, roles, even(1, COSINE), solver=one.solver()))
-    print(f'progressive, seed {seed}: {got}')
-    assert got.sw <= 0.09 and got.off <= 0.06
+  roles = trained(method, target, steps, batch=256, decay=None)
+  got = figures(target, drawn(method, roles, even(1, COSINE), solver=sampling(1).solver()))
+  print('progressive', got)
+  assert got.sw <= 0.09 and got.off <= 0.06

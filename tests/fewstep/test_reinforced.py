@@ -13,6 +13,7 @@ from diffjax import fewstep, keys, kinds
 from diffjax.errors import InputError
 from diffjax.fewstep.reinforced import Seen
 from diffjax.train.step import init_state, make_train_step
+from experiments import ring as bench
 
 TIMES = (10.0, 1.0)
 RL = fewstep.rl_consistency
@@ -25,9 +26,9 @@ def begun(method, batch=None):
 
 def drawn(method):
   """The roles with the ways of the first step."""
-  state, batch = begun(method)
-  buffer = method.buffers['drawn']
-  return {**state.roles, 'drawn': buffer.renew(state.roles, state.buffers['drawn'], batch, jax.random.key(4))}, batch
+  buffer, roles, batch = method.buffers['drawn'], {'base': closed.right(), 'student': closed.right()}, bases.batch()
+  made = jax.jit(lambda: buffer.renew(roles, buffer.init(jax.random.key(2)), batch, jax.random.key(4)))()
+  return {**roles, 'drawn': made}, batch
 
 
 def test_the_gradient_is_that_of_the_reward_by_way_of_the_noise():
@@ -37,7 +38,7 @@ def test_the_gradient_is_that_of_the_reward_by_way_of_the_noise():
   """
   n = 20_000
   method = RL(bases.on_exact(), reward=dict(name='near', point=(1.0,)), grid=TIMES, steps=2, ways=n, memory=n, least=n)
-  roles, batch = jax.jit(lambda: drawn(method))()
+  roles, batch = drawn(method)
   loss, kept = method.phases[0].loss, roles['drawn']
 
   def each(shift):
@@ -104,7 +105,7 @@ def test_only_the_student_moves_and_no_data_are_read():
   roles, _ = drawn(method)
   for role in ('student', 'base'):
     value = lambda tree: jnp.mean(method.phases[0].loss({**roles, role: tree}, batch, jax.random.key(0))[0])  # noqa: B023, E731
-    size = sum(float(jnp.abs(leaf)) for leaf in jax.tree.leaves(jax.grad(value)(roles[role])))
+    size = sum(float(jnp.abs(leaf)) for leaf in jax.tree.leaves(jax.jit(jax.grad(value))(roles[role])))
     assert (size > 0) == (role == 'student')
 
 
@@ -125,3 +126,17 @@ def test_refusals():
     made = dataclasses.replace(bases.on_exact(), **changes)
     with pytest.raises(InputError, match=message):
       RL(made, **options)
+
+
+@pytest.mark.slow
+def test_a_reward_without_a_gradient_fills_its_mode():
+  """On the ring, 1 within .4 of mode 3, whose weight is .111: at least .6 of four-step samples lie there after 200
+  updates of 512 ways, and at most .05 off every mode.
+  """
+  centre = tuple(float(c) for c in bench.ring().means[3])
+  reward = dict(name='within', point=centre, radius=0.4)
+  method = RL(bases.on_the_ring(200, 1e-3), reward=reward, grid=bases.TIMES, ways=512, memory=512, least=512)
+  roles = bases.tuned(method, 200, jnp.zeros((512, 2)))
+  share, off = bases.mass(bench.drawn(method, roles, bases.TIMES))
+  print(f'rl_consistency: mode 3 {share:.3f}, off {off:.4f}')
+  assert share >= 0.6 and off <= 0.05

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from entries import CLASSED, CLASSES, Entry, denoiser
 
 from diffjax import losses
+from diffjax.losses.fokker_planck import Potential
 
 
 def loss(make):
@@ -37,6 +38,10 @@ def loss_of_two(make):
 
 LOSSES = {
   'denoising': loss(lambda process, net: losses.denoising(process, net, drop_cond=0.2, null=CLASSES)),
+  'fokker_planck': loss(lambda process, net: losses.fokker_planck(process, Potential(net))),
+  'high_order': loss(lambda process, net: losses.high_order(process, net, 'v')),
+  'implicit': loss(lambda process, net: losses.implicit(process, net, 'v')),
+  'sliced': loss(lambda process, net: losses.sliced(process, net, 'v')),
   'modalities': loss_of_two(losses.modalities),
   'moments': loss(
     lambda process, net: losses.moments(process, net, ('residual2',), CLASSED.denoiser(process)),

@@ -1,8 +1,16 @@
+import functools
 import math
 
 import jax
 import numpy as np
 import pytest
+
+
+@functools.cache
+def shapes(net, structure, kinds):
+  """Those of the weights; a trace each, however many tests ask."""
+  args = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*kind) for kind in kinds])
+  return jax.eval_shape(net.init, jax.random.key(0), *args)
 
 
 @pytest.fixture
@@ -15,7 +23,9 @@ def filled():
     def draw(shape):
       return jax.numpy.asarray(rng.standard_normal(shape.shape) / math.sqrt(math.prod(shape.shape[:-1])), 'float32')
 
-    return jax.tree.map(draw, jax.eval_shape(net.init, jax.random.key(0), *args))
+    leaves, structure = jax.tree.flatten(args)
+    kinds = tuple((jax.numpy.shape(leaf), jax.numpy.result_type(leaf)) for leaf in leaves)
+    return jax.tree.map(draw, shapes(net, structure, kinds))
 
   return fill
 

@@ -36,8 +36,12 @@ def test_params_are_a_plain_dictionary_of_float32():
   assert all(type(a) is jax.ShapeDtypeStruct and a.dtype == jnp.float32 for a in jax.tree.leaves(params))
 
 
-def test_params_do_not_depend_on_an_open_mesh(initial):
-  net = unet(8, channel_mult=(1,), blocks_per_level=1, attention=())
+@pytest.mark.parametrize(
+  'net',
+  [mlp(8, 1), pytest.param(unet(8, channel_mult=(1,), blocks_per_level=1, attention=()), marks=pytest.mark.slow)],
+  ids=['mlp', 'unet'],
+)
+def test_params_do_not_depend_on_an_open_mesh(net, initial):
   want = initial(net, X, T)
   with jax.set_mesh(jax.make_mesh((1,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))):
     got = initial(net, X, T)

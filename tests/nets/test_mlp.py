@@ -29,8 +29,8 @@ def test_forward_by_hand(filled):
   np.testing.assert_allclose(NET(params, X, T, jnp.array([1, 0, 4])), want, atol=1e-3)
 
 
-def test_zero_at_init_and_null_label(filled):
-  np.testing.assert_array_equal(NET(NET.init(jax.random.key(0), X, T), X, T), np.zeros((3, 2)))
+def test_zero_at_init_and_null_label(filled, initial):
+  np.testing.assert_array_equal(NET(initial(NET, X, T), X, T), np.zeros((3, 2)))
   params = filled(NET, X, T)
   np.testing.assert_array_equal(NET(params, X, T), NET(params, X, T, jnp.full(3, 4)))
 
@@ -72,10 +72,10 @@ def test_both_coordinates_tell_times_apart(scale):
 
 
 def test_other_shapes():
-  net = mlp(8, 1, out_channels=5)
   x = jnp.ones((3, 4, 4, 1))
-  assert net(net.init(jax.random.key(0), x, T), x, T).shape == (3, 5)
-  assert mlp(8, 1)(mlp(8, 1).init(jax.random.key(0), x, T), x, T).shape == x.shape
+  for net, shape in ((mlp(8, 1, out_channels=5), (3, 5)), (mlp(8, 1), x.shape)):
+    params = jax.eval_shape(net.init, jax.random.key(0), x, T)
+    assert jax.eval_shape(net, params, x, T).shape == shape
 
 
 @pytest.mark.parametrize(

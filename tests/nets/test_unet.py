@@ -1,3 +1,4 @@
+import functools
 import math
 from functools import partial
 
@@ -24,6 +25,7 @@ def inputs(batch=4, seed=0):
   return x, jnp.linspace(5.0, 900.0, batch), jnp.arange(batch) % 3
 
 
+@functools.cache
 def count(net, size, channels):
   shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, size, size, channels)), jnp.zeros(1))
   return sum(math.prod(a.shape) for a in jax.tree.leaves(shapes))
@@ -65,7 +67,9 @@ def by_hand(width, channel_mult, blocks_per_level, attention, size, channels, cl
   'sizes, size, channels',
   [
     (dict(width=128, channel_mult=(1, 2, 2, 2), blocks_per_level=4, attention=(16,)), 32, 3),
-    (dict(width=128, channel_mult=(1, 2, 2, 2), blocks_per_level=8, attention=(16,)), 32, 3),
+    pytest.param(
+      dict(width=128, channel_mult=(1, 2, 2, 2), blocks_per_level=8, attention=(16,)), 32, 3, marks=pytest.mark.slow
+    ),
     (dict(width=32, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), classes=10), 8, 1),
     (dict(width=24, channel_mult=(1, 2), blocks_per_level=1, attention=(4,), classes=10, augment=9), 8, 1),
   ],
@@ -96,7 +100,7 @@ def test_kind_eps_is_the_published_scaling_by_sigma(filled):
 
   Handed the clock log(sigma) / 4, from which the other side takes its sigma, at levels .03 to 100 of a VE process.
   """
-  net, (x, _, y) = unet(**SMALL, **NCSNPP), inputs()
+  net, (x, _, y) = unet(**ONE, **NCSNPP), inputs()
   process, t = schedules.ve(0.02, 100.0), jnp.array([0.05, 0.4, 0.7, 1.0])
   params, run = filled(net, x, t), jax.jit(net, compiler_options=QUICK)
 

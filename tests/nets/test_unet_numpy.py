@@ -138,7 +138,11 @@ def forward(
 NCSNPP = dict(resample='fir', embedding='fourier', progressive=True, channel_mult=(1, 2, 2))
 
 
-@pytest.mark.parametrize('options', [{}, dict(resample='fir'), NCSNPP], ids=['DDPM++', 'fir', 'NCSN++'])
+@pytest.mark.parametrize(
+  'options',
+  [{}, pytest.param(dict(resample='fir'), marks=pytest.mark.slow), NCSNPP],  # which has the second's steps too
+  ids=['DDPM++', 'fir', 'NCSN++'],
+)
 def test_forward_is_the_papers(options):
   """float32 against float64: eps 6e-8 times the depth (about 40 maps) times their condition: 1e-4 of the largest.
 

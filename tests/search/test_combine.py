@@ -59,12 +59,12 @@ def test_finds_the_weights_of_a_known_optimum():
 
 
 def test_a_penalty_makes_the_weights_smaller_and_lost_samples_are_left_out():
-  best = np.array([4.0, -6.0, 3.0])
-  score = lambda a: float(np.sum((a - best) ** 2)) if a[0] > -1 else np.nan  # noqa: E731
+  best = np.array([0.9, -0.7, 0.8])
+  score = lambda a: float(np.sum((a - best) ** 2)) if a[0] < 0.95 else np.nan  # noqa: E731
   free, held = (combine(score, 3, 600, penalty=penalty) for penalty in (0.0, 1.0))
   # the least of |a - b|^2 + p |a|^2 on sum 1 is (b + m) / (1 + p), m = ((1 + p) - sum b) / 3
-  np.testing.assert_allclose(free.coefficients, best, atol=0.2)
-  np.testing.assert_allclose(held.coefficients, (best + 1 / 3) / 2, atol=0.2)
+  np.testing.assert_allclose(free.coefficients, best, atol=0.05)
+  np.testing.assert_allclose(held.coefficients, (best + 1 / 3) / 2, atol=0.05)
   assert np.isfinite(held.score)
 
 

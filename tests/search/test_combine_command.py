@@ -27,8 +27,7 @@ def get_config():
 
 @pytest.mark.slow
 def test_combines_the_checkpoints_of_a_run_into_one(tmp_path, capsys):
-  """What is written is the sum that is told, draws, and is told to be no worse on the data searched on; bad asked for
-  is refused in one line."""
+  """What is written is the sum that is told, and draws; what is asked for wrongly is refused in one line."""
   (tmp_path / 'tiny.py').write_text(CONFIG)
   run, out = f'{tmp_path}/run', f'{tmp_path}/out'
   assert main(['train', f'--config={tmp_path}/tiny.py', f'--workdir={run}']) == 0
@@ -36,7 +35,7 @@ def test_combines_the_checkpoints_of_a_run_into_one(tmp_path, capsys):
   for line, message in (
     (['--nfe=3'], 'nfe: got 3 with --method=checkpoints; allowed: none'),
     (['--budget=3'], 'allowed: at least 2 checkpoints'),
-    (['--penalty=-1'], 'a penalty of at least 0'),
+    (['--penalty=-1'], 'penalty >= 0'),
     (['--since=70'], 'since: got 70; allowed: a step from which on there are at least 2 checkpoints'),
     (['--step=40'], 'step: got 40'),
   ):

@@ -11,14 +11,21 @@ from diffjax.solvers import grids, sample, unipc
 from diffjax.solvers.own.adaptive import dopri5, dpm_adaptive
 
 
-@pytest.fixture
-def problem(x64):
+@pytest.fixture(scope='module')
+def wide():
   """GM-A, a smooth 2-D mixture, under VP, its starts, and the PF-ODE solved from them with 1000 steps of order four."""
-  target = exact.mixture([0.5, 0.3, 0.2], [[1, 0.5], [-0.8, -1], [-0.5, 1.2]], np.array([0.4, 0.3, 0.5]) ** 2)
-  process = schedules.vp_linear()
-  denoise = target.denoiser(process)
-  x = jax.random.normal(jax.random.key(0), (512, 2))
-  reference = sample(denoise, unipc(process, grids.uniform_lam(process, 1000, to_zero=False), order=3), x)
+  with jax.enable_x64(True):
+    target = exact.mixture([0.5, 0.3, 0.2], [[1, 0.5], [-0.8, -1], [-0.5, 1.2]], np.array([0.4, 0.3, 0.5]) ** 2)
+    process = schedules.vp_linear()
+    denoise = target.denoiser(process)
+    x = jax.random.normal(jax.random.key(0), (512, 2))
+    return denoise, x, sample(denoise, unipc(process, grids.uniform_lam(process, 1000, to_zero=False), order=3), x)
+
+
+@pytest.fixture
+def problem(wide, x64):
+  """The same in a test in float64, and the error of a solution."""
+  denoise, x, reference = wide
   return denoise, x, lambda solution: float(jnp.sqrt(jnp.mean(jnp.sum((solution.x - reference) ** 2, -1))))
 
 

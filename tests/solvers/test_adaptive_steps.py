@@ -213,7 +213,7 @@ def asked(name, options):
   return solver, usual | options
 
 
-@pytest.mark.parametrize('kind', ['vp_linear', 'edm', 'flow'])
+@pytest.mark.parametrize('kind', ['vp_linear', pytest.param('edm', marks=pytest.mark.slow), 'flow'])
 @pytest.mark.parametrize('target', ['modes', pytest.param('cloud', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('name', TOLERANCES)
 def test_the_error_asked_for_is_the_error_had(x64, name, target, kind):

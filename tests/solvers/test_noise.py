@@ -116,7 +116,7 @@ def test_measured_moments_are_those_of_the_recursion(name, kind):
   assert abs(got.var() / var - 1) <= 4 * np.sqrt(2 / n)
 
 
-@pytest.mark.parametrize('kind', ['vp_linear', 'cosine', 'flow'])
+@pytest.mark.parametrize('kind', ['vp_linear', pytest.param('cosine', marks=pytest.mark.slow), 'flow'])
 @pytest.mark.parametrize(
   'name, order', [('ddpm', 1), ('ddpm_large', 1), ('euler_maruyama', 1), ('sde_dpm', 1), ('sde_dpmpp_2m', 2)]
 )
@@ -135,7 +135,7 @@ def test_marginals_become_exact_at_their_order(name, order, kind):
   assert abs(gaps[1]) < 0.005 and gaps[0] / gaps[1] == pytest.approx(2**order, rel=0.15)
 
 
-@pytest.mark.parametrize('kind', ['vp_linear', 'cosine', 'flow'])
+@pytest.mark.parametrize('kind', ['vp_linear', pytest.param('cosine', marks=pytest.mark.slow), 'flow'])
 @pytest.mark.parametrize('form', ['x0', 'eps'])
 def test_exponential_adams_of_the_sde_is_of_weak_order_two_at_most(form, kind):
   """Order p in the drift, but past predictions do not know the noise between two nodes: h^2 is left of the variance."""

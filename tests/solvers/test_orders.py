@@ -142,7 +142,7 @@ class Replay:
     return self.table.output(state)
 
 
-LESS_USED = {'sub_vp', 've', 'sigmoid'}
+LESS_USED = {'sub_vp', 've', 'sigmoid', 'cosine', 'mean_reverting', 'shifted'}
 
 
 @pytest.mark.parametrize(

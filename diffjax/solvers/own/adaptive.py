@@ -9,6 +9,7 @@ a few tolerances, times what the flow stretches an error by after the step: noth
 between modes far apart.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,13 +32,12 @@ __all__ = ['Solution', 'dopri5', 'dpm_adaptive']
 # Dormand and Prince 1980; ERROR is the fifth-order weights minus the fourth-order ones.
 NODES = (0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1)
 STAGES = (
-  (),
-  (1 / 5,),
-  (3 / 40, 9 / 40),
-  (44 / 45, -56 / 15, 32 / 9),
-  (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-  (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-  (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+  (1 / 5, 0, 0, 0, 0, 0, 0),
+  (3 / 40, 9 / 40, 0, 0, 0, 0, 0),
+  (44 / 45, -56 / 15, 32 / 9, 0, 0, 0, 0),
+  (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729, 0, 0, 0),
+  (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656, 0, 0),
+  (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0),
 )
 ERROR = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 # The fifth-order weights minus those of order three of the nodes 0, 3/10, 4/5: (7/72, 4/9, 11/24).
@@ -140,6 +140,34 @@ def _tolerances(rtol: float, atol: float, data_std: float) -> tuple[float, float
   return rtol, atol, data_std
 
 
+def stages(slope: Callable, x: Array, t: Array, h: Array, k1: Array) -> tuple[Array, Array]:
+  """Dormand and Prince's fifth-order point a step h (B,) on, and the slopes (x, t) -> dx/dt of the step, (7, B, ...).
+
+  A loop: `slope`, with the network in it, is compiled once for the six that are asked.
+  """
+  step, rows = expand(h, x), jnp.asarray(STAGES, x.dtype)
+
+  def one(carry: tuple[Array, Array], stage: tuple[Array, Array, Array]) -> tuple:
+    slopes, _ = carry
+    i, c, row = stage
+    new = x + step * jnp.sum(row.reshape(-1, *[1] * x.ndim) * slopes, axis=0)
+    return (slopes.at[i].set(slope(new, t + c * h)), new), None
+
+  slopes = jnp.zeros((len(NODES), *x.shape), x.dtype).at[0].set(k1)
+  stages = jnp.arange(1, len(NODES)), jnp.asarray(NODES[1:], x.dtype), rows
+  (slopes, new), _ = jax.lax.scan(one, (slopes, x), stages)
+  return new, slopes
+
+
+def misses(slopes: Array, step: Array, unit: Any) -> Array:
+  """The error of a step, the larger of two estimates of order five that do not vanish together; `unit` its scale."""
+
+  def estimate(weights: tuple) -> Array:
+    return jnp.abs(step * sum(w * k for w, k in zip(weights, slopes, strict=True)))
+
+  return jnp.maximum(estimate(ERROR), WITNESS * unit * (estimate(COARSE) / unit) ** 1.25)
+
+
 @partial(jax.jit, static_argnames=('coupled', 'max_steps'))
 def _dopri5(denoise, x, cond, tolerances, end, first, coupled, max_steps):
   process: Process = denoise.process
@@ -151,20 +179,10 @@ def _dopri5(denoise, x, cond, tolerances, end, first, coupled, max_steps):
     return process.velocity(pred.x0, pred.eps, t)
 
   def attempt(x: Array, t: Array, h: Array, k1: Array) -> tuple[Array, Array, Array]:
-    step, slopes = expand(h, x), [k1]
-    new = x
-    for c, weights in zip(NODES[1:], STAGES[1:], strict=True):
-      new = x + step * sum(w * k for w, k in zip(weights, slopes, strict=True))
-      slopes.append(slope(new, t + c * h))
+    new, slopes = stages(slope, x, t, h, k1)
     unit, after = (unit_of(process.schedule(time), data_std, x) for time in (t, t + h))
     size = jnp.maximum(jnp.abs(x / unit), jnp.abs(new / after))
-
-    def estimate(weights: tuple) -> Array:
-      return jnp.abs(step * sum(w * k for w, k in zip(weights, slopes, strict=True))) / after
-
-    # both are of order five, and do not vanish together
-    error = jnp.maximum(estimate(ERROR), WITNESS * data_std * (estimate(COARSE) / data_std) ** 1.25)
-    return new, error / (atol + rtol * size), slopes[-1]
+    return new, misses(slopes, expand(h, x) / after, data_std) / (atol + rtol * size), slopes[-1]
 
   def farthest(t: Array) -> Array:
     return process.lam_inverse(reach(process.lam(t), data_std))
