@@ -110,7 +110,8 @@ def unrolled(
 
   def one(state: dict[str, Array], i: Array) -> tuple[dict[str, Array], Any]:
     cond = {'label': label, **state}
-    x = approach(denoise, like, ts, keys.split(keys.fold(key_batch, i), 2), last, cond)
+    begin, between = keys.split(keys.fold(key_batch, i), 2)
+    x = approach(denoise, like, ts, (begin, between), last, cond)
     made = denoise(x, ts[last], cond).x0
     past = jnp.concatenate([state['past'], made], 1)[:, -net.context :]
     seen = jnp.minimum(state['seen'] + net.shape[0], net.context)

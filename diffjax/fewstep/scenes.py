@@ -4,6 +4,7 @@ A scene holds `count` objects. Object i is chosen evenly for each sample, and se
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -155,8 +156,8 @@ def objects(parts: Parts, spec: Any, wanted: Any = ()) -> Objects:
   Raises:
     InputError: another name, an option out of its range, labels that the data do not have.
   """
-  options = dict(name=spec) if isinstance(spec, str) else dict(spec)
-  makers = dict(particles=particles, splats=splats)
+  options: dict[str, Any] = dict(name=spec) if isinstance(spec, str) else dict(spec)
+  makers: dict[str, Callable] = dict(particles=particles, splats=splats)
   name = options.pop('name', None)
   if isinstance(parts.shape, dict) or parts.vocabulary:
     raise InputError(f'data: got those of shape {parts.shape}; allowed for scenes: numbers of one modality')

@@ -16,7 +16,7 @@ from diffjax.errors import InputError
 from diffjax.fewstep import distances
 from diffjax.fewstep.adversarial import (
   Headed,
-  Judge,
+  Network,
   Shown,
   at_level,
   discriminator_loss,
@@ -134,7 +134,7 @@ def details(denoise: Denoise, x: Array, other: Array, eps: Array, t: Array, cond
   return residual(denoise, x, eps, t, cond) - residual(denoise, other, eps, t, cond)
 
 
-def _judge(parts: Parts, source: Any, features: str, spec: Any) -> Judge:
+def _judge(parts: Parts, source: Any, features: str, spec: Any) -> Network | Headed:
   """A network told the time and the source, or a head on a feature of the teacher, which is."""
   if not features:
     return judge_of(parts, spec)

@@ -168,6 +168,7 @@ def test_acceptance_on_the_ring():
 
   Bounds of the specification: the student's distance to the mode at most half of that of a student tuned alone, by
   denoising the images; the teacher's after the echo at most 1.05 of that without; other labels off by .02 more at most.
+  Not measured yet.
   """
   target = ring(np.arange(8))
   made = parts(nets.mlp(width=128, depth=3, classes=8), 1500, 8, 'v', rate=1e-3)

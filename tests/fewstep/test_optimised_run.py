@@ -1,5 +1,6 @@
 """The configs of scenes, clips, super-resolution and EchoDistill: built from shapes, and as commands."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -44,7 +45,7 @@ def test_configs_are_built_and_draw(name, written):
   experiment = build(override(config, changes(name, written)))
   roles = experiment.roles()
   assert {'student', 'teacher'} <= set(roles)
-  draw = experiment.generator(roles)
+  draw = jax.eval_shape(experiment.generator, roles)
   assert draw.nfe == EVALUATIONS.get(name, 0) and draw.shape == experiment.shape
 
 

@@ -149,7 +149,7 @@ def test_acceptance_on_the_var():
   """Windows of 8 frames, clips of 160, students that begin with the frames before scaled by 1.03, so that they drift.
 
   Bounds of the specification: trained beyond the window |log variance ratio| <= .1 and at most half of what the first
-  window alone leaves, the error of the autocovariances of lags 1 to 4 <= .1.
+  window alone leaves, the error of the autocovariances of lags 1 to 4 <= .1. Not measured yet.
   """
   steps = 3000
   made = parts(steps, nets.mlp(width=64, depth=2), rate=2e-3)
