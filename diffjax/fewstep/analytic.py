@@ -103,9 +103,10 @@ def ways(denoise: Denoise, shape: tuple[int, ...], points: int, samples: int, co
   def step(x: Array, row: tuple[Array, Array, Array]) -> tuple[Array, Any]:
     t, s, i = row
     alpha = process.schedule(t)[0]
-    v = jnp.sign(keys.normal(keys.fold(k_v, i), x))
-    x0, moved = jax.jvp(lambda y: denoise(alpha * y, t, cond).x0, (x / alpha,), (v,))
-    return heun_transfer(denoise, x, t, s, cond).astype(x.dtype), (x / alpha, x0, jnp.mean(v * moved))
+    y = x / alpha
+    v = jnp.sign(keys.normal(keys.fold(k_v, i), y))
+    x0, moved = jax.jvp(lambda y: denoise(alpha * y, t, cond).x0, (y,), (v,))
+    return heun_transfer(denoise, x, t, s, cond).astype(x.dtype), (y, x0, jnp.mean(v * moved))
 
   rows = ts, jnp.append(ts[1:], ts[-1]), jnp.arange(points)
   return ts, *jax.lax.scan(step, x, rows)[1]

@@ -74,7 +74,7 @@ def test_the_bridge_is_the_process_given_its_two_ends(x64):
   t = jnp.asarray([0.03, 0.2, 0.6, 0.9, 0.99])
   for process in (VP, schedules.ve(0.01, 3.0)):
     t_max = float(process.t_max)
-    (alpha, sigma), (alpha_end, sigma_end) = process.schedule(t * t_max), process.schedule(jnp.asarray(t_max))
+    (alpha, sigma), (alpha_end, sigma_end) = process.schedule(t * t_max), process.schedule(jnp.asarray(t_max, float))
     ratio = alpha_end / alpha  # x_T given x_t: N(ratio x_t, sigma_T^2 - ratio^2 sigma^2)
     gain = sigma**2 * ratio / sigma_end**2
     a, b, c = coefficients(process, t * t_max)
