@@ -44,8 +44,8 @@ def exact(out: Path, paths: dict[str, Path], steps: Sequence[int], train_steps: 
         began = time.perf_counter()
         try:
           line, x = _student(path, place, trained, n, batch)
-        except InputError as error:
-          line, x = dict(refused=str(error)), None
+        except Exception as error:  # a method that does not fit the ring is a line of the report, not the end of it
+          line, x = dict(refused=f'{type(error).__name__}: {error}'), None
         if x is not None and k == min(steps):
           np.save(out / 'exact' / f'{name}.npy', x[:NEAR])
         cells.add([line | dict(seconds=time.perf_counter() - began)], **place)
@@ -123,8 +123,8 @@ def digits(out: Path, paths: dict[str, Path], steps: Sequence[int], teacher: str
       place = dict(method=name, steps=k)
       if any(place.items() <= line.items() for line in cells.lines):
         continue
-      tied = rows.at_steps(config.method.name, k)
-      workdir = out / 'digits' / name / ('-'.join(map(str, tied.values())) or 'any')
+      tied = rows.at_steps(config.method.to_dict(), k)
+      workdir = out / 'digits' / name / (str(k) if tied else 'any')
       runs = {'teacher': teacher, 'base': out / 'digits' / 'consistency_distillation' / 'any'}
       options = [f'--config.{field}.run={run}' for field, run in runs.items() if config[field].run]
       options += [f'--config.method.{key}={value}' for key, value in tied.items()]
@@ -168,7 +168,7 @@ def _evaluated(workdir: str, steps: int, by_default: bool = False) -> tuple[dict
     source.kind, x, batch, seen, name=experiment.config.data.name, law=source.law, families=experiment.method.figures
   )
   kept = ('label_consistency', 'frechet', 'frechet_floor', 'recall', 'recall_floor', 'sliced_wasserstein')
-  line = {name: got[name] for name in kept} | dict(nfe=trained.generator.nfe)
+  line = {name: got[name] for name in kept if name in got} | dict(nfe=trained.generator.nfe)
   return line | _kernel(got), x
 
 
