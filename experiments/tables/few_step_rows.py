@@ -25,7 +25,7 @@ CHANGES = {  # what a method needs on two dimensions, batches of 512 and fresh d
   'consistency_training': dict(last=40),
   'reflow': dict(pool=16384, fresh=64, steps=40),
 }
-TIED = {  # options that say how many steps a student takes, and nothing else; where a method has none it takes any number
+TIED = {  # options that say how many steps a student takes; where a method has none of them it takes any number
   'end': lambda steps: steps,
   'levels': lambda steps: tuple(0.75 * (steps - i) / steps for i in range(steps)),
   'strides': lambda steps: steps,

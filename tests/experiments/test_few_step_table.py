@@ -33,6 +33,15 @@ def test_a_config_is_a_row_on_the_ring(name):
   assert counted.experiment.parts.teacher.net is not None
 
 
+def test_students_of_one_number_of_steps_are_made_for_each():
+  for spec, want in (
+    (dict(name='progressive', start=32, end=1), dict(end=4)),
+    (dict(name='prodiff', steps=8), dict(steps=8)),
+    (dict(name='shortcut', share=0.25), {}),
+  ):
+    assert few_step_rows.at_steps(spec, 4) == want
+
+
 def counted(evaluations, gradients, every=1):
   """The count of a made-up loss of so many evaluations, the last of which pass their gradients."""
   net = nets.mlp(width=32, depth=3)
