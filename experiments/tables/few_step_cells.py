@@ -73,10 +73,18 @@ def _student(path: Path, place: dict[str, Any], trained: dict, n: int, batch: in
   if cond is not None:
     apart = np.linalg.norm(x[:, None] - np.asarray(target.means), axis=-1)
     line['label_consistency'] = float(np.mean(np.asarray(target.labels)[apart.argmin(1)] == np.asarray(cond)))
-  counted = rows.laid(path, total, k, taught_by_network=True)
-  parts, method = counted.experiment.parts, counted.experiment.method
+  return line | _counted(path, total, k, batch), x
+
+
+def _counted(path: Path, total: int, k: int, batch: int) -> dict[str, float]:
+  """Forwards and backwards of a step; nothing where the method takes no such network as its teacher."""
+  try:
+    made = rows.laid(path, total, k, taught_by_network=True).experiment
+  except InputError:
+    return {}
+  parts, method = made.parts, made.method
   spent = cost(method, parts, given_of(parts, method), batch_of(parts, batch))
-  return line | dict(forwards=spent.forwards, backwards=spent.backwards), x
+  return dict(forwards=spent.forwards, backwards=spent.backwards)
 
 
 def figures(target: Any, x: np.ndarray) -> dict[str, float]:
