@@ -44,8 +44,8 @@ def exact(out: Path, paths: dict[str, Path], steps: Sequence[int], train_steps: 
         began = time.perf_counter()
         try:
           line, x = _student(path, place, trained, n, batch)
-        except InputError as error:
-          line, x = dict(refused=str(error)), None
+        except Exception as error:  # a method that does not fit the ring is a line of the report, not the end of it
+          line, x = dict(refused=f'{type(error).__name__}: {error}'), None
         if x is not None and k == min(steps):
           np.save(out / 'exact' / f'{name}.npy', x[:NEAR])
         cells.add([line | dict(seconds=time.perf_counter() - began)], **place)
@@ -73,10 +73,18 @@ def _student(path: Path, place: dict[str, Any], trained: dict, n: int, batch: in
   if cond is not None:
     apart = np.linalg.norm(x[:, None] - np.asarray(target.means), axis=-1)
     line['label_consistency'] = float(np.mean(np.asarray(target.labels)[apart.argmin(1)] == np.asarray(cond)))
-  counted = rows.laid(path, total, k, taught_by_network=True)
-  parts, method = counted.experiment.parts, counted.experiment.method
+  return line | _counted(path, total, k, batch), x
+
+
+def _counted(path: Path, total: int, k: int, batch: int) -> dict[str, float]:
+  """Forwards and backwards of a step; nothing where the method takes no such network as its teacher."""
+  try:
+    made = rows.laid(path, total, k, taught_by_network=True).experiment
+  except InputError:
+    return {}
+  parts, method = made.parts, made.method
   spent = cost(method, parts, given_of(parts, method), batch_of(parts, batch))
-  return line | dict(forwards=spent.forwards, backwards=spent.backwards), x
+  return dict(forwards=spent.forwards, backwards=spent.backwards)
 
 
 def figures(target: Any, x: np.ndarray) -> dict[str, float]:
@@ -123,8 +131,8 @@ def digits(out: Path, paths: dict[str, Path], steps: Sequence[int], teacher: str
       place = dict(method=name, steps=k)
       if any(place.items() <= line.items() for line in cells.lines):
         continue
-      tied = rows.at_steps(config.method.name, k)
-      workdir = out / 'digits' / name / ('-'.join(map(str, tied.values())) or 'any')
+      tied = rows.at_steps(config.method.to_dict(), k)
+      workdir = out / 'digits' / name / (str(k) if tied else 'any')
       runs = {'teacher': teacher, 'base': out / 'digits' / 'consistency_distillation' / 'any'}
       options = [f'--config.{field}.run={run}' for field, run in runs.items() if config[field].run]
       options += [f'--config.method.{key}={value}' for key, value in tied.items()]
@@ -168,7 +176,7 @@ def _evaluated(workdir: str, steps: int, by_default: bool = False) -> tuple[dict
     source.kind, x, batch, seen, name=experiment.config.data.name, law=source.law, families=experiment.method.figures
   )
   kept = ('label_consistency', 'frechet', 'frechet_floor', 'recall', 'recall_floor', 'sliced_wasserstein')
-  line = {name: got[name] for name in kept} | dict(nfe=trained.generator.nfe)
+  line = {name: got[name] for name in kept if name in got} | dict(nfe=trained.generator.nfe)
   return line | _kernel(got), x
 
 

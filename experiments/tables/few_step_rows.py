@@ -25,9 +25,13 @@ CHANGES = {  # what a method needs on two dimensions, batches of 512 and fresh d
   'consistency_training': dict(last=40),
   'reflow': dict(pool=16384, fresh=64, steps=40),
 }
-TIED = {  # students of one number of steps: the options that say so; others with an option `end` need no line
-  'prodiff': lambda steps: dict(steps=2 * steps),
+TIED = {  # options that say how many steps a student takes; where a method has none of them it takes any number
+  'end': lambda steps: steps,
+  'levels': lambda steps: tuple(0.75 * (steps - i) / steps for i in range(steps)),
+  'strides': lambda steps: steps,
+  'points': lambda steps: steps,
 }
+OF_TEACHER = {'prodiff': lambda steps: dict(steps=2 * steps)}  # whose student takes half of its teacher's
 
 
 class Laid(NamedTuple):
@@ -54,11 +58,13 @@ def process_of(spec: Mapping[str, Any]) -> Process:
   return bench.edm() if spec['name'] == 'edm' else named('process', registry(schedules), dict(spec))
 
 
-def at_steps(name: str, steps: int) -> dict[str, Any]:
-  """The options with which a student is made that needs so many steps; none where any student may take them."""
-  if name in TIED:
-    return TIED[name](steps)
-  return {'end': steps} if 'end' in signature(methods.recipes(name)[name]).parameters else {}
+def at_steps(spec: Mapping[str, Any], steps: int) -> dict[str, Any]:
+  """The options of a config's method with which its student takes so many steps; none where any student may."""
+  name = spec['name']
+  if name in OF_TEACHER:
+    return OF_TEACHER[name](steps)
+  known = {*signature(methods.recipes(name)[name]).parameters, *spec}
+  return {option: of(steps) for option, of in TIED.items() if option in known}
 
 
 def laid(path: Path, train_steps: int, steps: int, *, taught_by_network: bool = False) -> Laid:
@@ -69,9 +75,11 @@ def laid(path: Path, train_steps: int, steps: int, *, taught_by_network: bool = 
   """
   config = from_file(str(path))
   config.sampling.steps, config.sampling.guidance_scale = steps, 1.0
+  if config.data.name != 'digits':
+    raise InputError(f'data: got {config.data.name}; allowed: digits, whose methods know no more of their data')
   name, spec = config.method.name, config.method.to_dict()
   plain = {key: _on_points(value) for key, value in spec.items() if key not in ('name', *GUIDANCE)}
-  options = plain | CHANGES.get(name, {}) | at_steps(name, steps)
+  options = plain | CHANGES.get(name, {}) | at_steps(spec, steps)
   try:
     return _laid(config, options, train_steps, taught_by_network, labelled=False)
   except InputError as error:

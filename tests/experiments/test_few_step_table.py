@@ -33,6 +33,15 @@ def test_a_config_is_a_row_on_the_ring(name):
   assert counted.experiment.parts.teacher.net is not None
 
 
+def test_students_of_one_number_of_steps_are_made_for_each():
+  for spec, want in (
+    (dict(name='progressive', start=32, end=1), dict(end=4)),
+    (dict(name='prodiff', steps=8), dict(steps=8)),
+    (dict(name='shortcut', share=0.25), {}),
+  ):
+    assert few_step_rows.at_steps(spec, 4) == want
+
+
 def counted(evaluations, gradients, every=1):
   """The count of a made-up loss of so many evaluations, the last of which pass their gradients."""
   net = nets.mlp(width=32, depth=3)
@@ -50,15 +59,21 @@ def counted(evaluations, gradients, every=1):
   return counts.cost(method, parts, {}, counts.batch_of(parts, 16))
 
 
-@pytest.mark.parametrize('evaluations, every', [(1, 1), (3, 1), (3, 4)])
+@pytest.mark.parametrize('evaluations, every', [(1, 1), (3, 4)])
 def test_a_step_is_counted(evaluations, every):
   """Three forwards and a backward, and a quarter of them where the phase is due every fourth step."""
   got = counted(evaluations, 1, every)
   np.testing.assert_allclose(got[:2], [evaluations / every, 1 / every], rtol=0.02)
 
 
-@pytest.mark.parametrize('name, forwards, backwards', [('consistency_training', 2, 1), ('progressive', 3, 1),
-                                                       ('consistency_distillation', 4, 1)])  # fmt: skip
+@pytest.mark.parametrize(
+  'name, forwards, backwards',
+  [
+    ('consistency_training', 2, 1),
+    pytest.param('progressive', 3, 1, marks=pytest.mark.slow),
+    pytest.param('consistency_distillation', 4, 1, marks=pytest.mark.slow),
+  ],
+)
 def test_published_methods_cost_what_their_papers_say(name, forwards, backwards):
   """CT: student and target; PD: two of the teacher too; CD: two of Heun's too."""
   made = few_step_rows.laid(PATHS[name], 40, 1, taught_by_network=True).experiment

@@ -4,14 +4,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from diffjax import exact, nets
-from diffjax.train.optimiser import adam
-from experiments import ring as bench
-from experiments.ring import closed  # noqa: F401
+from diffjax import exact
 
-WEIGHTS = np.arange(1, 9) / 36
 GAUSSIAN = exact.gaussian([0.7, -0.4], [0.3, 0.05])
 
 
@@ -41,28 +36,3 @@ def audit(loss, roles, batch):
     (float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(tree) if leaf.dtype != jax.dtypes.float0), default=0.0
   )
   return {name: largest(tree) for name, tree in grads.items()}
-
-
-def parts_of(process, net, steps, teacher, kind='x0', rate=0.05, classes=0, schedule='cosine'):
-  """`experiments.ring.parts` by an earlier signature."""
-  return bench.parts(
-    bench.ring(), process, kind, net=net, steps=steps, classes=classes, teacher=teacher,
-    optimiser=lambda n=steps: adam(n, rate, schedule=schedule, final_fraction=0.02),
-  )  # fmt: skip
-
-
-def trained(method, target, steps, batch, seed=0, given=None, labelled=False):
-  """`experiments.ring.trained` by an earlier signature: the last weights."""
-  return bench.trained(method, target, steps, batch=batch, seed=seed, decay=None, given=given, labelled=labelled)
-
-
-def r8(labels=None):
-  return bench.ring(labels)
-
-
-def figures(x, reference):
-  return bench.figures(bench.ring(), x, reference)
-
-
-def mlp(classes=0):
-  return nets.mlp(width=128, depth=3, classes=classes)
