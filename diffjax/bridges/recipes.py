@@ -63,7 +63,7 @@ def stochastic_interpolant(
     raise InputError(f'noise: got {noise}; allowed: a number of at least 0')
   curve = PATHS[path](scale=scale)
   roles = {'student': 'drift', **({'denoiser': 'denoiser'} if noise else {})}
-  ask = dict(antithetic=antithetic, coupling=joined)
+  ask: dict[str, Any] = dict(antithetic=antithetic, coupling=joined)
   phases = tuple(
     Phase(role, interpolants.regression(curve, parts.net, field, role=role, **ask), parts.optimiser())
     for role, field in roles.items()

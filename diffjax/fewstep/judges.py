@@ -73,7 +73,7 @@ class Network(NamedTuple):
   def __call__(self, roles: Mapping[str, Any], shown: Shown) -> Array:
     """The logits (B,)."""
     x, told = scaled(self.process, self.kind, shown)
-    if self.beside:
+    if shown.beside is not None and self.beside:
       x = jnp.concatenate([x, shown.beside], -1)
     return mean_of(self.net(roles[self.role], x, told, shown.cond, None))
 
@@ -139,7 +139,7 @@ def judge_of(parts: Parts, spec: Any = None, *, beside: bool = False) -> Any:
   if spec is not None and 'feature' in spec:
     return _headed(parts, dict(spec), beside)
   if spec is None:
-    module = getattr(parts.net, 'module', None)
+    module: Any = getattr(parts.net, 'module', None)
     if not hasattr(module, 'out_channels'):
       raise InputError('discriminator: got none, for a student whose network cannot have one output channel; allowed: '
                        'dict(name=..., **options) of a network')  # fmt: skip

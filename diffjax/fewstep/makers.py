@@ -60,7 +60,7 @@ def latent_net(net: Any, shape: tuple[int, ...], size: int) -> Latent:
   """
   if not (isinstance(size, int) and size >= 0):
     raise InputError(f'latent: got {size!r}; allowed: a whole number of at least 0')
-  module = getattr(net, 'module', None)
+  module: Any = getattr(net, 'module', None)
   if size and not hasattr(module, 'out_channels'):
     raise InputError(f'latent: got {size} for a network whose outputs are as many as its inputs; allowed: 0, or a '
                      'network of out_channels')  # fmt: skip

@@ -88,8 +88,8 @@ def log_density(
     raise InputError(f'start: got {start}; allowed: above 0 and below {float(process.t_max):g}')
   labels.check_for(denoise, cond)
   key = None if key is None else keys.per_sample(key, len(x))
-  start = process.t_min if start is None else start
-  numbers = tuple(jnp.asarray(v, float) for v in (start, rtol, atol, data_mean, data_std))
+  begin = process.t_min if start is None else start
+  numbers = tuple(jnp.asarray(v, float) for v in (begin, rtol, atol, data_mean, data_std))
   return _solved(denoise, x, key, cond, numbers, divergence, probes, max_steps)
 
 

@@ -75,7 +75,7 @@ def variational(
   def generator(roles: Mapping[str, Any], sampling: Sampling) -> Solved:
     return under_solver(parts, denoiser(roles), sampling)
 
-  ask = dict(times=stratified(), levels=levels or None)
+  ask: dict[str, Any] = dict(times=stratified(), levels=levels or None)
   phases = (
     Phase('student', bounds.elbo(denoised, **ask), parts.optimiser()),
     Phase('schedule', bounds.schedule_variance(denoised, **ask), optax.adam(learning_rate)),

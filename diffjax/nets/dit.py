@@ -108,7 +108,7 @@ class DiT(nn.Module):
   tokens: int = 0
 
   @nn.compact
-  def __call__(self, x, t, cond=None, key=None):
+  def __call__(self, x, t, cond: Any = None, key=None):
     check_patches(x, self.patch)
     cond, told = (cond.get('label'), cond['tokens']) if self.tokens else (cond, None)
     check('cond', 'labels', self.classes or cond is None, 'None, as the network has classes=0')
