@@ -77,12 +77,13 @@ def parts(
 ) -> Parts:
   """What a config would make: Adam with a cosine to 5%, by default a network of 3 x 128; `changes` are of `Parts`."""
   net = nets.mlp(width=128, depth=3, classes=classes) if net is None else net
-  return Parts(**(dict(
+  made: dict[str, Any] = dict(
     process=process, kind=kinds.as_kind(kind), net=net, shape=target.means.shape[1:], classes=classes,
     loss=lambda *_: None, loss_options={}, steps=steps,
     optimiser=lambda n=steps: adam(n, rate, schedule='cosine', final_fraction=0.05, clip=0.0),
     teacher=closed(target, process, classes),
-  ) | changes))  # fmt: skip
+  )  # fmt: skip
+  return Parts(**(made | changes))
 
 
 def state_of(
@@ -124,7 +125,8 @@ def trained(
   at its own steps. With `labelled` a batch has labels, of the weights' own law.
   """
   ema = () if decay is None else (constant(decay),)
-  move, data = make_train_step(method, ema), jax.random.key(seed + 1)
+  move: Any = make_train_step(method, ema)
+  data = jax.random.key(seed + 1)
   due = [active_phases(method, i) for i in range(int(np.lcm.reduce([phase.every for phase in method.phases])))]
   sets = sorted(set(due))
   turns = jnp.asarray([sets.index(active) for active in due])
@@ -163,8 +165,10 @@ def drawn(
   cond: Any = None,
 ) -> np.ndarray:
   """N samples on the grid of these times, which lack the 0 at the end; `solver` is for methods that draw by one."""
-  sampling = Sampling(len(ts), lambda: np.append(ts, 0.0), lambda: solver, lambda denoise: denoise, scale=scale)
-  draw = method.generator(roles, sampling)
+  grid: Any = np.append(ts, 0.0)
+  sampling = Sampling(len(ts), lambda: grid, lambda: solver, lambda denoise: denoise, scale=scale)
+  make: Any = method.generator
+  draw = make(roles, sampling)
   return np.asarray(
     jax.jit(lambda draw, key, cond: draw(key, cond))(draw, keys.per_sample(jax.random.key(seed), n), cond)
   )

@@ -134,7 +134,8 @@ def recorded(parts: Parts, teacher: Source, grid: Any, sizes: tuple[int, int, in
       last, (before, _) = solvers.trajectory(denoise, solver, x, None, cond)
       new = jnp.concatenate([jnp.swapaxes(before[::every], 0, 1), last[:, None]], 1)
       put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), kept.held, 0)  # noqa: E731
-      return Record(*jax.tree.map(put, (kept.x, kept.cond), (new, cond)), kept.held + fresh)
+      x, cond = jax.tree.map(put, (kept.x, kept.cond), (new, cond))
+      return Record(x, cond, kept.held + fresh)
 
     return jax.lax.cond(kept.held < trajectories, more, lambda: kept)
 

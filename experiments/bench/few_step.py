@@ -90,7 +90,8 @@ def unit(parts: Parts, rows: int) -> tuple[int, int]:
   """Operations of a forward and of a backward of the network on a batch."""
   params = jax.eval_shape(parts.init, jax.random.key(0))
   x, t, cond = jax.eval_shape(lambda: parts.inputs(rows))
-  forward = lambda params, x, t, cond: jnp.sum(parts.net(params, x, t, cond) ** 2)  # noqa: E731
+  net: Any = parts.net
+  forward = lambda params, x, t, cond: jnp.sum(net(params, x, t, cond) ** 2)  # noqa: E731
   one = flops(forward, params, x, t, cond)
   return one, flops(jax.grad(forward), params, x, t, cond) - one
 

@@ -18,6 +18,7 @@ all cells, OUT/SCALE.png samples of every method at the fewest steps. --quick: a
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
   except InputError as error:
     raise SystemExit(str(error)) from None
   if options.scale == 'exact':
-    small = dict(n=2000, batch=32) if options.quick else {}
+    small: dict[str, Any] = dict(n=2000, batch=32) if options.quick else {}
     train_steps, seeds = 40 if options.quick else options.train_steps, [int(s) for s in options.seeds.split(',')]
     lines = cells.exact(out, paths, steps, train_steps, seeds, **small)
     files = {name: out / 'exact' / f'{name}.npy' for name in paths}
