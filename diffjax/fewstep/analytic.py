@@ -47,11 +47,16 @@ def analytic(table: Mapping[str, Array]) -> Partial:
   """
   lam, linear, growth = (jnp.asarray(table[name]) for name in ('lam', 'linear', 'growth'))
   h = (lam[-1] - lam[0]) / (len(lam) - 1)
-  bend = jnp.gradient(linear) / h
-  grown, rise = _integral(linear - 1, bend, h), _integral(growth, jnp.gradient(growth) / h, h)
+  bend, turn = _slope(linear, h), _slope(growth, h)
+  grown, rise = _integral(linear - 1, bend, h), _integral(growth, turn, h)
   k = jnp.exp(rise - grown)
   values = jnp.stack([grown, rise, _integral(k, k * (growth - linear + 1), h), linear])
   return Partial(_analytic, lam[0], h, (values, jnp.stack([linear - 1, growth, k, bend])))
+
+
+def _slope(y: Array, h: Array) -> Array:
+  """The slope of y (n, ...) along its first axis, whose nodes are h apart."""
+  return jnp.asarray(jnp.gradient(y, axis=0)) / h
 
 
 def _integral(y: Array, dy: Array, h: Array) -> Array:
@@ -141,7 +146,7 @@ def fitted(lam: Array, y: Array, x0: Array, trace: Array, *, linear: bool, growt
   """The table that `curves` makes of `ways`, told in lam (n,)."""
   own = trace if linear else jnp.zeros_like(trace)
   g = x0 - expand(own, y) * y
-  slope = jnp.gradient(g, axis=0) / ((lam[-1] - lam[0]) / (len(lam) - 1))
+  slope = _slope(g, (lam[-1] - lam[0]) / (len(lam) - 1))
   over = tuple(range(1, g.ndim))
   rate = jnp.sum(g * slope, over) / jnp.sum(g**2, over) if growth else jnp.zeros_like(own)
   return {'lam': lam, 'linear': own, 'growth': rate}
@@ -166,7 +171,7 @@ def formed(spec: Any, parts: Parts, jump: Jump, source: Source | None, teacher: 
     InputError: another name or option, no teacher, or a process whose alpha(t_max) is 0.
   """
   spec = spec or 'through'
-  options = dict(name=spec) if isinstance(spec, str) else dict(spec)
+  options: dict[str, Any] = dict(name=spec) if isinstance(spec, str) else dict(spec)
   name = options.pop('name', None)
   if name == 'through' and not options:
     return Formed(lambda roles: jump, dict, {})

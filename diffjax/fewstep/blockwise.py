@@ -101,7 +101,8 @@ class Blocks:
 
   def __init__(self, parts: Parts, segments: int, told: Any, align: float, encoder: Any):
     self.parts, self.segments, self.align, self.encoder = parts, segments, align, encoder
-    self.net, self.features, self.residual = told or (parts.net, None, None)
+    several: tuple[Any, Any, Any] = told or (parts.net, None, None)
+    self.net, self.features, self.residual = several
 
   @property
   def spares(self) -> bool:
@@ -151,7 +152,7 @@ class Blocks:
     process, kind, student = self.parts.process, self.parts.kind, roles['student']
     x, told = process.perturb(x0, eps, t), kind(process, t)
     shown, label, aux = expand(told.c_in, x0) * x, batch.get('cond'), {}
-    f = None
+    f: Any = None
     if self.features:
       f = tokens_of(self.features, student['features'], shown, told.network_time, label)
     rows = lambda a: a.reshape(self.segments, -1, *a.shape[1:])  # noqa: E731
