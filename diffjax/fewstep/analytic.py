@@ -47,15 +47,15 @@ def analytic(table: Mapping[str, Array]) -> Partial:
   """
   lam, linear, growth = (jnp.asarray(table[name]) for name in ('lam', 'linear', 'growth'))
   h = (lam[-1] - lam[0]) / (len(lam) - 1)
-  bend = _slope(linear, h)
-  grown, rise = _integral(linear - 1, bend, h), _integral(growth, _slope(growth, h), h)
+  bend, turn = _slope(linear, h), _slope(growth, h)
+  grown, rise = _integral(linear - 1, bend, h), _integral(growth, turn, h)
   k = jnp.exp(rise - grown)
   values = jnp.stack([grown, rise, _integral(k, k * (growth - linear + 1), h), linear])
   return Partial(_analytic, lam[0], h, (values, jnp.stack([linear - 1, growth, k, bend])))
 
 
 def _slope(y: Array, h: Array) -> Array:
-  """The derivative of y along its first axis, of nodes h apart."""
+  """The slope of y (n, ...) along its first axis, whose nodes are h apart."""
   return jnp.asarray(jnp.gradient(y, axis=0)) / h
 
 

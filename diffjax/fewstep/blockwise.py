@@ -101,8 +101,8 @@ class Blocks:
 
   def __init__(self, parts: Parts, segments: int, told: Any, align: float, encoder: Any):
     self.parts, self.segments, self.align, self.encoder = parts, segments, align, encoder
-    own: Any = told or (parts.net, None, None)
-    self.net, self.features, self.residual = own
+    several: tuple[Any, Any, Any] = told or (parts.net, None, None)
+    self.net, self.features, self.residual = several
 
   @property
   def spares(self) -> bool:
