@@ -160,7 +160,7 @@ class Blocks:
     out = jax.vmap(self.net)(student['segments'], *jax.tree.map(rows, (shown, told.network_time, cond)))
     error = mean_square(out.reshape(x0.shape), target(process, kind, x0, eps, t))
     values = error
-    if self.align:
+    if self.align and f is not None:
       aux['alignment'] = _likeness(_mapped(student['compared'], f), stop_gradient(self.encoder(x0)))
       values = error - self.align * aux['alignment']
     return values, {'t': t, 'error': error, **aux}

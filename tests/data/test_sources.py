@@ -118,7 +118,7 @@ def test_unknown_names(tmp_path, name, near):
     repr(name),
     f"did you mean '{near}",
     'digits, digits_labels, digits_projection, digits_edges',
-    'molecules, folder, npz',
+    'molecules, biased_table, folder, npz',
     tmp_path,
   ]
   refused(words, name, data_dir=str(tmp_path))
