@@ -171,7 +171,7 @@ def test_refusals():
   own = made()
   with pytest.raises(InputError, match='data.others: got {}; allowed: source of the shape of x'):
     fewstep.consistency_bridge_training(dataclasses.replace(own, others={}))
-  with pytest.raises(InputError, match='loss.given: got'):
+  with pytest.raises(InputError, match='given: got'):
     fewstep.consistency_bridge_training(made(net=nets.dit('S')))
   with pytest.raises(InputError, match='process: got one whose alpha'):
     fewstep.consistency_bridge_training(dataclasses.replace(own, process=schedules.flow()))
