@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-__all__ = ['ROWS', 'published', 'ranking']
+__all__ = ['IN_WORDS', 'ROWS', 'published', 'ranking']
 
 ROWS = (
   # recipe of diffjax.fewstep, paper, data, steps, as printed
@@ -17,7 +17,9 @@ ROWS = (
   ('continuous_consistency', 'sCM, trained', 'CIFAR-10 FID', (1, 2), (2.85, 2.06)),
   ('mean_flow', 'MeanFlow', 'ImageNet-256 FID', (1,), (3.43,)),
   ('diffusion_gan', 'Denoising diffusion GANs', 'CIFAR-10 FID', (4,), (3.75,)),
-  ('distribution_matching', 'DMD2', 'ImageNet-64 FID', (1,), (1.28,)),
+  ('distribution_matching', 'DMD', 'ImageNet-64 FID', (1,), (2.62,)),
+  ('distribution_matching_2', 'DMD2', 'ImageNet-64 FID', (1,), (1.28,)),
+  ('distil_back', 'DisBack', 'ImageNet-64 FID', (1,), (1.38,)),
   ('em_distillation', 'EM distillation', 'ImageNet-64 FID', (1,), (2.20,)),
   ('multi_student', 'Multi-student distillation, 4 students', 'ImageNet-64 FID', (1,), (1.20,)),
 )
@@ -30,12 +32,12 @@ IN_WORDS = (
   ('latent_consistency', 'Latent consistency models', 'guided teachers in 1 to 4 steps'),
   ('reward_guided_latent_consistency', 'Reward-guided LCD', '2 steps preferred to 50 of the teacher by DDIM'),
   ('rl_consistency', 'RLCM', 'as few as 2 steps'),
-  ('analytic', 'Analytic-Precond', 'CTM of several steps trained 2 to 3 times faster'),
-  ('blockwise', 'Blockwise flow matching', 'ImageNet-256: 2.1 to 4.9 times less computation'),
-  ('consistency_bridge', 'Consistency diffusion bridges', '4 to 50 times faster than the bridge'),
+  ('consistency_trajectory', 'Analytic-Precond', 'CTM of several steps trained 2 to 3 times faster'),
+  ('blockwise_flow_matching', 'Blockwise flow matching', 'ImageNet-256: 2.1 to 4.9 times less computation'),
+  ('consistency_bridge_distillation', 'Consistency diffusion bridges', '4 to 50 times faster than the bridge'),
   ('key_points', 'AccVideo', '8.5 times faster than the teacher'),
   ('self_forcing', 'Self-Forcing++', 'up to 20 times the length of the teacher'),
-  ('super_resolution', 'TAD-SR', '1 step as good as the teacher or better'),
+  ('time_aware_super_resolution', 'TAD-SR', '1 step as good as the teacher or better'),
 )
 
 

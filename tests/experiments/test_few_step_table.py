@@ -8,13 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax import kinds, nets, schedules
+from diffjax import fewstep, kinds, nets, schedules
 from diffjax.errors import InputError
 from diffjax.train.roles import Method, Phase
 from experiments import ring as bench
 from experiments.bench import few_step as counts
 from experiments.tables import few_step, few_step_cells, few_step_report, few_step_rows
-from experiments.tables.few_step_published import ROWS, published, ranking
+from experiments.tables.few_step_published import IN_WORDS, ROWS, published, ranking
 
 TODAY = ('consistency_distillation', 'consistency_training', 'consistency_trajectory', 'continuous_consistency',
          'guided', 'improved_consistency', 'mean_flow', 'prodiff', 'progressive', 'reflow', 'shortcut')  # fmt: skip
@@ -110,6 +110,10 @@ def test_the_report(tmp_path):
   assert '| b | 0.02 | 0.01 | 4 | never |  |  |' in text and '- c: no' in text
   assert 'CIFAR-10 FID @ 1: 0 of 1 pairs' in text and 'consistency_distillation before consistency_training' in text
   assert (tmp_path / 'all.csv').read_text().startswith('backwards,')
+
+
+def test_printed_figures_are_of_recipes():
+  assert {row[0] for row in (*ROWS, *IN_WORDS)} <= set(fewstep.__all__)
 
 
 def test_ranking_and_what_is_published():
