@@ -114,7 +114,7 @@ def test_refusals():
     fewstep.consistency_distillation(parts(target, edm(), kinds.edm(STD), net=one), warm=True)
   with pytest.raises(InputError, match='scale: got 2.0; allowed: 1, since the data have no labels'):
     fewstep.consistency_distillation(parts(target, edm(), kinds.edm(STD), net=one), scale=2.0)
-  with pytest.raises(InputError, match='distance: got .lpips.; allowed: l1, l2'):
+  with pytest.raises(InputError, match='distance: got .lpips.; allowed: huber, l1, l2'):
     fewstep.consistency_distillation(parts(target, edm(), kinds.edm(STD), net=one), distance='lpips')
   with pytest.raises(InputError, match='process: got another; allowed with mean_flow: flow'):
     fewstep.mean_flow(parts(target, edm(), 'velocity', net=one))
