@@ -153,7 +153,7 @@ def test_refusals():
     (('start', 4), ('stages', (1.0,))): 'stages: got \\(1.0,\\); allowed: a positive share',
     (('start', 2**7),): 'stages: got 7 in 6 steps; allowed: at least one step each',
     (('start', 2), ('weight', 'snr')): "weight: got 'snr'; allowed: truncated_snr",
-    (('start', 2), ('distance', 'huber')): "distance: got 'huber'; allowed: l1, l2",
+    (('start', 2), ('distance', 'lpips')): "distance: got 'lpips'; allowed: huber, l1, l2",
   }.items():
     with pytest.raises(InputError, match=message):
       fewstep.progressive(made(6), **dict(options))
