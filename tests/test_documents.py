@@ -157,6 +157,7 @@ def test_notebook_of_solvers_runs(demo, monkeypatch):
     assert float(re.search(rf'{where}: (\S+)', text).group(1)) < 1e-4
 
 
+@pytest.mark.slow  # its students are trained in test_progressive, test_consistency and test_mean_flow too
 def test_notebook_of_few_steps_runs():
   """Each student in one step is twice as near to the data as the teacher, and most noise goes where it should."""
   text = printed('02_few_step')

@@ -77,6 +77,7 @@ def test_segments_are_half_open_at_their_ends():
   np.testing.assert_allclose(denoise(x, 0.4).x0, denoise(x, jnp.full((8,), 0.4)).x0, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow  # two Jacobians of four networks to compile
 def test_features_are_moved_by_their_losses():
   """Cosine to the encoder's; what spares them moves alone, and is at rest itself where they are found."""
   encode = lambda x: jnp.stack([x.mean((1, 2, 3)), x.std((1, 2, 3))], -1)[:, None].repeat(4, 1)  # noqa: E731
@@ -97,7 +98,7 @@ def test_features_are_moved_by_their_losses():
   size = lambda tree: sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(tree))  # noqa: E731
   assert all(size(first['student'][name]) > 0 for name in ('segments', 'features', 'compared'))
   assert size(first['residual']) == 0 and size(second['student']) == 0 and size(second['residual']) > 0
-  value, _, aux = both(roles)
+  value, _, aux = jax.jit(both)(roles)
   np.testing.assert_allclose(value, jnp.mean(aux['error'] - 0.5 * aux['alignment']), rtol=1e-6)
   assert (np.abs(aux['alignment']) <= 1).all()
 

@@ -28,6 +28,7 @@ OTHER = {  # section -> another name, an option of it, and all that the section 
   'loss.kind': ('edm', 'data_std', 0.7, {}),
   'loss.times': ('logit_normal', 'mean', 0.3, {}),
   'loss.weight': ('min_snr', 'gamma', 2.0, {}),
+  'loss.coupling': ('minibatch_ot', 'classwise', 1, {}),
   'method': ('my.recipe', 'rate', 0.5, {}),
   'teacher.target': ('ring8', 'std', 0.2, {}),
   'base.target': ('ring8', 'radius', 3.0, {}),
