@@ -24,7 +24,7 @@ from diffjax.errors import InputError
 from diffjax.fewstep.pairs import Ladder
 from diffjax.losses.times import TimeLaw
 from diffjax.prediction import Denoise
-from diffjax.process import Process
+from diffjax.process import Process, expand
 
 __all__ = ['Field', 'denoised', 'direction', 'matched', 'mean_size', 'pull_back', 'ranks', 'residual']
 
@@ -48,7 +48,7 @@ def residual(denoise: Denoise, x: Array, eps: Array, t: Array, cond: Cond = None
 
 def direction(fields: Sequence[Field], x: Array, eps: Array, t: Array) -> Array:
   """The sum of k (x - D(x_t, t)) over fields, all of them at one x_t = alpha x + sigma eps, like x."""
-  return sum(_times(k, residual(denoise, x, eps, t, cond)) for k, denoise, cond in fields)  # type: ignore[return-value]
+  return sum(expand(k, x) * residual(denoise, x, eps, t, cond) for k, denoise, cond in fields)  # type: ignore[return-value]
 
 
 def pull_back(x: Array, g: Array) -> Array:
@@ -94,12 +94,12 @@ def matched(
     t, eps = times(process, k_t), keys.normal(k_eps, x)
     asked = fields(roles, cond)
     parts = [residual(field.denoise, x, eps, t, field.cond) for field in asked]
-    g: Any = sum(_times(field.k, part) for field, part in zip(asked, parts, strict=True))
+    g: Any = sum(expand(field.k, part) * part for field, part in zip(asked, parts, strict=True))
     if normalised:
-      g = _times(1 / mean_size(parts[0]), g)
+      g = expand(1 / mean_size(parts[0]), g) * g
     if weigh is not None:
       x_t = process.perturb(stop_gradient(x), eps, t)
-      g = _times(stop_gradient(weigh(roles, x_t, t, cond)), g)
+      g = expand(stop_gradient(weigh(roles, x_t, t, cond)), g) * g
     values = pull_back(x, g)
     aux = {'t': t, 'error': 2 * values}
     if also is None:
@@ -158,8 +158,3 @@ def _rank_density(low: Array, high: Array, rho: Array, process: Process, t: Arra
 def rows(batch: Any) -> int:
   """The number of rows of a batch, all that data-free methods ask of one."""
   return jax.tree.leaves(batch)[0].shape[0]
-
-
-def _times(k: Any, x: Array) -> Array:
-  k = jnp.asarray(k)
-  return k.reshape(k.shape + (1,) * (x.ndim - k.ndim)) * x if k.ndim else k * x

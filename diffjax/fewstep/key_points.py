@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from diffjax import guidance, keys, solvers
+from diffjax import keys, solvers
 from diffjax.contracts import Cond, KeyBatch
 from diffjax.errors import InputError
 from diffjax.fewstep.adversarial import Draw, Shown, judge_of
@@ -17,8 +17,9 @@ from diffjax.fewstep.contest import contested
 from diffjax.fewstep.iterated import Iterated, iterated
 from diffjax.fewstep.jumps import Jump, jump_from
 from diffjax.fewstep.lessons import Line, implied_x0, paired
+from diffjax.fewstep.segments import Teacher, taught
 from diffjax.fewstep.starts import beginning
-from diffjax.methods.parts import Parts, Sampling, Source
+from diffjax.methods.parts import Parts, Sampling
 from diffjax.prediction import complete
 from diffjax.process import Process, expand
 from diffjax.pytree import PyTree
@@ -68,14 +69,12 @@ def key_points(
   Raises:
     InputError: no teacher, or one that does not fit; numbers that do not fit.
   """
-  teacher = parts.source('teacher')
+  source, teacher = taught(parts, scale)
   if points < 1 or steps % points or fresh < 1 or trajectories % fresh:
     raise InputError(f'points, steps, trajectories, fresh: got {points}, {steps}, {trajectories}, {fresh}; allowed: '
                      'steps a multiple of points, and trajectories one of fresh')  # fmt: skip
   if not (shift > 0 and adversarial >= 0):
     raise InputError(f'shift, adversarial: got {shift}, {adversarial}; allowed: a positive number, and at least 0')
-  if scale != 1 and not parts.classes:
-    raise InputError(f'scale: got {scale}; allowed: 1, since data.classes is 0')
   ts, jump = key_times(parts.process, points, shift), jump_from(parts, end=0.0)
 
   def generator(roles: Mapping[str, Any], sampling: Sampling) -> Iterated:
@@ -86,8 +85,8 @@ def key_points(
   grid = key_times(parts.process, steps, shift)
   method = Method(
     (Phase('student', paired(parts, chord(parts.process, ts)), parts.optimiser()),),
-    **beginning(parts, teacher),
-    buffers={RECORD: recorded(parts, teacher, grid, (points, trajectories, fresh), scale)},
+    **beginning(parts, source),
+    buffers={RECORD: recorded(parts, teacher, grid, (points, trajectories, fresh))},
     generator=generator,
   )
   if not adversarial:
@@ -114,7 +113,7 @@ class Record(PyTree):
     return jnp.floor(keys.uniform(key_batch) * self.held).astype(jnp.int32)
 
 
-def recorded(parts: Parts, teacher: Source, grid: Any, sizes: tuple[int, int, int], scale: float) -> Buffer:
+def recorded(parts: Parts, teacher: Teacher, grid: Any, sizes: tuple[int, int, int]) -> Buffer:
   """The record: so many new trajectories a step, until there are all; then it stays, and the teacher is not asked."""
   points, trajectories, fresh = sizes
   solver = solvers.dpmpp_2m(parts.process, grid)
@@ -125,13 +124,10 @@ def recorded(parts: Parts, teacher: Source, grid: Any, sizes: tuple[int, int, in
     return Record(jnp.zeros((trajectories, points + 1, *x.shape[1:])), cond, jnp.zeros((), jnp.int32))
 
   def renew(roles: Mapping[str, Any], kept: Record, batch: dict[str, Any], key: Array) -> Record:
-    denoise = teacher.denoiser(roles.get('teacher', ()))
-    denoise = denoise if scale == 1 else guidance.cfg(denoise, scale)
-
     def more() -> Record:
       cond = jnp.resize(batch['cond'], (fresh,)) if parts.classes else None
       x = parts.process.prior(keys.per_sample(key, fresh), parts.inputs(fresh)[0])
-      last, (before, _) = solvers.trajectory(denoise, solver, x, None, cond)
+      last, (before, _) = solvers.trajectory(teacher(roles), solver, x, None, cond)
       new = jnp.concatenate([jnp.swapaxes(before[::every], 0, 1), last[:, None]], 1)
       put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), kept.held, 0)  # noqa: E731
       x, cond = jax.tree.map(put, (kept.x, kept.cond), (new, cond))
