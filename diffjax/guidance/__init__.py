@@ -1,5 +1,6 @@
 """Guidance: transforms Denoiser -> Denoiser, which compose by calling."""
 
+from diffjax.guidance.centred import centred
 from diffjax.guidance.cfg import branches, cfg
 from diffjax.guidance.cfgpp import cfgpp
 from diffjax.guidance.classifier import classifier_guidance
@@ -13,6 +14,7 @@ __all__ = [
   'mean_reverting',
   'branches',
   'cfg',
+  'centred',
   'cfgpp',
   'chain',
   'classifier_guidance',

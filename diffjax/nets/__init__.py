@@ -3,6 +3,7 @@
 from .apply import Apply
 from .dit import DiT, dit
 from .edm2 import EDM2, edm2
+from .egnn import EGNN, egnn
 from .mlp import MLP, mlp
 from .unet import UNet, unet
 from .unidiffuser import UniDiffuser, unidiffuser
@@ -11,6 +12,7 @@ from .uvit import UViT, uvit
 __all__ = [
   'dit',
   'edm2',
+  'egnn',
   'mlp',
   'unet',
   'unidiffuser',
@@ -18,6 +20,7 @@ __all__ = [
   'Apply',
   'DiT',
   'EDM2',
+  'EGNN',
   'MLP',
   'UNet',
   'UniDiffuser',
