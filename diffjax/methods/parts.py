@@ -103,7 +103,7 @@ class Parts:
     names, module = tuple(self.loss_options.get('given', ())), getattr(self.net, 'module', None)
     if [name for name in names if name not in ('source', 'mask') or not getattr(module, f'reads_{name}', False)]:
       raise InputError(f'given: got {names}; allowed: none, or source with a network that reads one, mlp or unet or '
-                       'egnn, and mask with egnn')  # fmt: skip
+                       'egnn or s4, and mask with egnn')  # fmt: skip
     return names
 
   def inputs(self, rows: int) -> tuple[Any, Array, Any]:

@@ -5,6 +5,7 @@ from .dit import DiT, dit
 from .edm2 import EDM2, edm2
 from .egnn import EGNN, egnn
 from .mlp import MLP, mlp
+from .s4 import S4, s4
 from .unet import UNet, unet
 from .unidiffuser import UniDiffuser, unidiffuser
 from .uvit import UViT, uvit
@@ -14,6 +15,7 @@ __all__ = [
   'edm2',
   'egnn',
   'mlp',
+  's4',
   'unet',
   'unidiffuser',
   'uvit',
@@ -22,6 +24,7 @@ __all__ = [
   'EDM2',
   'EGNN',
   'MLP',
+  'S4',
   'UNet',
   'UniDiffuser',
   'UViT',

@@ -27,7 +27,7 @@ from diffjax.train.roles import Method
 
 __all__ = ['Experiment', 'build', 'count']
 
-NETS = ('dit', 'edm2', 'egnn', 'mlp', 'unet', 'unidiffuser', 'uvit')
+NETS = ('dit', 'edm2', 'egnn', 'mlp', 's4', 'unet', 'unidiffuser', 'uvit')
 TARGETS = ('ring8',)
 LOSSES = ('denoising', 'high_order', 'implicit', 'modalities', 'sliced')
 
