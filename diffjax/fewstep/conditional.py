@@ -73,8 +73,10 @@ def conditional_consistency(
   def loss(roles: dict[str, Any], batch: Any, key: Array) -> Any:
     return plain({**roles, **{name: about(roles, name) for name in ('student', 'target')}}, batch, key)
 
+  known = pairs.nodes(parts.process, intervals, rho)
+
   def generator(roles: Mapping[str, Any], sampling: Sampling) -> Iterated:
-    return iterated(parts, jump, about(roles, 'student'), sampling)
+    return iterated(parts, jump, about(roles, 'student'), sampling, known=known)
 
   return Method(
     phases=(Phase('encoder', predicted, parts.optimiser()), Phase('student', loss, parts.optimiser())),

@@ -38,6 +38,8 @@ def consistency_distillation(
 
   d(f(x_t, t), sg f'(x_u, u)), x_u a step of the teacher from t to its neighbour u on EDM's grid.
 
+  The student learns jumps from the grid's points alone: it draws from those nearest to `config.sampling.grid`.
+
   arXiv:2303.01469 Alg. 2
 
   Args:
@@ -82,7 +84,7 @@ def distilled(
     copies={'student': 'teacher'} | copies if warm else copies,
     init=lambda key: own.init() | ({} if warm else {'student': parts.init(key)}),
     loads=loads(source),
-    generator=drawing(parts, own.jump),
+    generator=drawing(parts, own.jump, known=pairs.nodes(parts.process, intervals, rho)),
   )
 
 

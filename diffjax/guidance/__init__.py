@@ -7,6 +7,7 @@ from diffjax.guidance.classifier import classifier_guidance
 from diffjax.guidance.mean_reverting import mean_reverting
 from diffjax.guidance.moment_heads import with_moments
 from diffjax.guidance.thresholds import dynamic_threshold, threshold
+from diffjax.guidance.tilt import pushed, slope_of, tilt
 from diffjax.guidance.timeshift import time_shift
 from diffjax.guidance.transform import chain, cost
 
@@ -20,7 +21,10 @@ __all__ = [
   'classifier_guidance',
   'cost',
   'dynamic_threshold',
+  'pushed',
+  'slope_of',
   'threshold',
+  'tilt',
   'time_shift',
   'with_moments',
 ]

@@ -29,7 +29,8 @@ TRANSFORMS = {
   'classifier_guidance': transform(lambda denoise, v: guidance.classifier_guidance(denoise, towards_zero, v)),
   'dynamic_threshold': transform(lambda denoise, v: guidance.dynamic_threshold(denoise, v / 2, v / 4)),
   'threshold': transform(lambda denoise, v: guidance.threshold(denoise, -v / 4, v / 4)),
+  'tilt': transform(lambda denoise, v: guidance.tilt(denoise, towards_zero, v, at='x0')),
   'time_shift': transform(lambda denoise, v: guidance.time_shift(denoise, v / 4, v / 8, 'net_only')),
 }
-HELPERS = {'branches', 'chain', 'cost', 'with_moments'}
+HELPERS = {'branches', 'chain', 'cost', 'pushed', 'slope_of', 'with_moments'}
 GROUPS = {'guidance': (TRANSFORMS, set(guidance.__all__) - HELPERS)}
