@@ -52,7 +52,7 @@ def equivariant(parts: Parts) -> Method:
   )
 
 
-def equivariant_energy(parts: Parts, predictor: Any = 'egnn', scale: float = 1.0) -> Method:
+def equivariant_energy(parts: Parts, predictor: Any = None, scale: float = 1.0) -> Method:
   """EEGSDE: `equivariant`, and a network that reads a property off noisy clouds, by whose error sampling is guided.
 
   The role 'predictor' learns g(x_t, t) = E[c | x_t] of the property c, the data's 'source', by its square error; the
@@ -61,7 +61,7 @@ def equivariant_energy(parts: Parts, predictor: Any = 'egnn', scale: float = 1.0
 
   Args:
     parts: with `config.loss.given` holding 'source'.
-    predictor: the network, a name of `nets` or a dict of it and its options; its outputs are as many as c has numbers.
+    predictor: its network, a dict of a name of `nets` and its options; None for an egnn. It has as many outputs as c.
     scale: of the energy, 0 for the conditional model alone.
 
   Raises:
@@ -72,7 +72,7 @@ def equivariant_energy(parts: Parts, predictor: Any = 'egnn', scale: float = 1.0
   if not scale >= 0:
     raise InputError(f'scale: got {scale}; allowed: a number of at least 0')
   plain, net = equivariant(parts), _predictor(parts, predictor)
-  shape, told = parts.others['source'], tuple(name for name in parts.given if name != 'source')
+  told = tuple(name for name in parts.given if name != 'source')
 
   def loss(roles: dict[str, Any], batch: Any, key: KeyBatch) -> tuple[Array, dict[str, Array]]:
     own = keys.per_sample(key, len(batch['x']))
@@ -91,7 +91,6 @@ def equivariant_energy(parts: Parts, predictor: Any = 'egnn', scale: float = 1.0
     reader = Reader(roles['predictor'], parts.process, parts.kind, net=net)
     return under_solver(parts, guidance.property_energy(plain.denoiser(roles), reader, scale), sampling)  # type: ignore[misc]
 
-  assert len(shape) == 1
   return Method(
     (*plain.phases, Phase('predictor', loss, parts.optimiser())),
     averaged=('student', 'predictor'),
@@ -118,7 +117,7 @@ class Reader(PyTree):
 
 
 def _predictor(parts: Parts, spec: Any) -> nets.Apply:
-  options = dict(name=spec) if isinstance(spec, str) else dict(spec)
+  options = dict(name=spec) if isinstance(spec, str) else dict(spec or dict(name='egnn'))
   name, shape = options.pop('name', None), parts.others['source']
   if name not in ('egnn', 'mlp') or len(shape) != 1:
     raise InputError(f'predictor: got {name!r} for a source of shape {shape}; allowed: egnn or mlp, for one axis')
