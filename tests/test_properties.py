@@ -111,7 +111,8 @@ def test_numbers_never_recompile(name, compiles):
 
 def has_a_twin(name):
   """The program of a padded table is that of another, as the last test says; the rest share a step or blocks."""
-  alike = ('dpm_adaptive', 'gms', 'npr_dpm', 'edm2', 'unet', 'unidiffuser', 'uvit')  # dopri5, sn_dpm, dit and mlp
+  # as dopri5, sn_dpm, dit and mlp
+  alike = ('dpm_adaptive', 'gms', 'npr_dpm', 'edm2', 'egnn', 's4', 'unet', 'unidiffuser', 'uvit')
   return name in alike or ENTRIES[name].padded and name not in ('ancestral', 'ddim', 'f_pndm')
 
 

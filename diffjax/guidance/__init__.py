@@ -1,5 +1,6 @@
 """Guidance: transforms Denoiser -> Denoiser, which compose by calling."""
 
+from diffjax.guidance.centred import centred
 from diffjax.guidance.cfg import branches, cfg
 from diffjax.guidance.cfgpp import cfgpp
 from diffjax.guidance.classifier import classifier_guidance
@@ -7,6 +8,7 @@ from diffjax.guidance.mean_reverting import mean_reverting
 from diffjax.guidance.moment_heads import with_moments
 from diffjax.guidance.prox import prox
 from diffjax.guidance.steered import replaced, steered
+from diffjax.guidance.property_energy import property_energy
 from diffjax.guidance.thresholds import dynamic_threshold, threshold
 from diffjax.guidance.tilt import pushed, slope_of, tilt
 from diffjax.guidance.timeshift import time_shift
@@ -16,6 +18,7 @@ from diffjax.guidance.universal import universal
 __all__ = [
   'branches',
   'cfg',
+  'centred',
   'cfgpp',
   'chain',
   'classifier_guidance',
@@ -23,6 +26,7 @@ __all__ = [
   'dynamic_threshold',
   'mean_reverting',
   'prox',
+  'property_energy',
   'pushed',
   'replaced',
   'slope_of',

@@ -1,15 +1,15 @@
 """The rows of guidance in the property table."""
 
 import jax.numpy as jnp
-from entries import Entry, denoiser
+from entries import POINT, Entry, denoiser
 
 from diffjax import guidance
 
 
-def transform(make):
+def transform(make, shape=POINT):
   """make(denoise, value): the transform with its numbers at `value`, something between 1 and 2."""
 
-  return Entry(lambda seed, dtype: make(denoiser(seed, dtype), 1.3 + 0.2 * seed), run_transform)
+  return Entry(lambda seed, dtype: make(denoiser(seed, dtype, shape), 1.3 + 0.2 * seed), run_transform, shape)
 
 
 def run_transform(denoise, x, cond, key):
@@ -32,6 +32,7 @@ def seen_from(y):
 
 TRANSFORMS = {
   'mean_reverting': transform(lambda denoise, v: guidance.mean_reverting(denoise, jnp.asarray([v, -v]))),
+  'centred': transform(lambda denoise, v: guidance.centred(denoise), (2, 4)),
   'cfg': transform(lambda denoise, v: guidance.cfg(denoise, v, interval=(0.1, v))),
   'cfgpp': transform(guidance.cfgpp),
   'classifier_guidance': transform(lambda denoise, v: guidance.classifier_guidance(denoise, towards_zero, v)),
@@ -44,4 +45,5 @@ TRANSFORMS = {
   'time_shift': transform(lambda denoise, v: guidance.time_shift(denoise, v / 4, v / 8, 'net_only')),
 }
 HELPERS = {'branches', 'chain', 'cost', 'pushed', 'slope_of', 'universal', 'with_moments'}  # universal: tilt and prox
+HELPERS = {'branches', 'chain', 'cost', 'property_energy', 'pushed', 'slope_of', 'with_moments'}
 GROUPS = {'guidance': (TRANSFORMS, set(guidance.__all__) - HELPERS)}
