@@ -131,6 +131,7 @@ def broken(monkeypatch, home):
   monkeypatch.setattr(directory, 'weights', spoilt)
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_no_picture(broken, ends, home):
   """By right value: how many, the first, status 1, and not a file of them."""
   status, line = ends('sample', '--n=10')

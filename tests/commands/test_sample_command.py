@@ -74,6 +74,7 @@ def finish(*processes):
   return output
 
 
+@pytest.mark.slow
 def test_seeds_are_the_samples_of_n(trained, whole, tmp_path):
   for seeds, places in (('0-19', slice(20)), ('3-6,9,15-16', [3, 4, 5, 6, 9, 15, 16])):
     assert main(['sample', f'--workdir={trained}', f'--seeds={seeds}', f'--out={tmp_path}/{seeds}']) == 0

@@ -103,6 +103,7 @@ def test_features_are_moved_by_their_losses():
   assert (np.abs(aux['alignment']) <= 1).all()
 
 
+@pytest.mark.slow
 def test_features_are_found_once_a_segment():
   """At its first time they are f's; later those and a share of r, 0 there and 1 at its end; without r always f's."""
   method, made = images(align=0.0, residual_depth=1)

@@ -98,6 +98,7 @@ def test_the_published_terms(x64):
     assert float(jnp.linalg.norm(unit, axis=-1).max()) <= 1
 
 
+@pytest.mark.slow
 def test_it_is_the_limit_of_neighbours(x64):
   """Discrete distillation's step of the output at t - u -> 0 is -g, cosine above .99, examples and levels together."""
   process, target = schedules.edm(0.01, 10.0), ring()

@@ -92,6 +92,7 @@ def test_a_rollout_is_trained_on_what_it_meets():
     over_levels(own, (2.0, 0.5))({'student': params}, steps(1))
 
 
+@pytest.mark.slow
 def test_gradients_pass_the_last_evaluation_alone():
   """With a first level whose evaluation is stopped, the gradient equals that of one evaluation at what is met."""
   own = parts(ring(), EDM, kinds.edm(0.7), net=nets.mlp(width=4, depth=1))

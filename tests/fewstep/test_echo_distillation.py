@@ -110,6 +110,7 @@ def test_only_the_first_images_of_the_concept_are_looked_at():
   np.testing.assert_array_equal(held.x[:, 0], [0, 3, 100])
 
 
+@pytest.mark.slow
 def test_only_the_role_of_a_phase_moves():
   """The token by both losses; the prior by none; and the token stands in the student's table when it draws."""
   made = parts()

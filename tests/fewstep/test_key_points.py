@@ -81,6 +81,7 @@ def test_chords_of_an_exact_record_are_the_students_rest():
   assert set(np.unique(aux['t'])) <= set(np.float32(TIMES[:-1]))
 
 
+@pytest.mark.slow
 def test_the_students_way_has_a_gradient_in_its_last_step_alone():
   """The exact student lands on the record; a shift of all velocities moves it by the last step's length, a fourth."""
   made, _ = own()

@@ -62,6 +62,7 @@ def changes(name, home):
   return [f'--config.{change}' for change in every]
 
 
+@pytest.mark.quick('distribution_matching')
 @pytest.mark.parametrize('name', NAMES)
 def test_the_configs_are_built_and_begin_as_their_teacher(name, tmp_path):
   """Every student and critic is a copy of it; they train in some 400000 examples at most."""

@@ -23,6 +23,7 @@ def placed(**options):
   return method.phases[0].loss, params, {'x': ring().means}, key
 
 
+@pytest.mark.quick('1.0')
 @pytest.mark.parametrize('equal', [0.0, 1.0])
 def test_the_target_written_out(equal):
   """|u - sg(v - (t - s) du/dt)|^2 with du/dt along (v, 1, 0) by differences; at s = t that is |u - v|^2."""

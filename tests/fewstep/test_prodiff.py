@@ -26,6 +26,7 @@ def drawn(denoise, n, x, solver=solvers.ddim):
   return solvers.sample(denoise, solver(COSINE, grids.uniform(COSINE, n)), x, key)
 
 
+@pytest.mark.slow
 def test_the_three_readings_on_the_ring():
   """Ideal students of an exact eight-step teacher: what the paper's two targets promise, and why samples do not do."""
   target, x = ring(), noise(4000)

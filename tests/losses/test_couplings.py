@@ -45,6 +45,7 @@ def test_the_permutation_is_the_best_of_all():
   assert cost(order) <= min(map(cost, itertools.permutations(range(5)))) + 1e-4
 
 
+@pytest.mark.slow
 def test_within_a_class_noise_knows_no_label():
   """Only places of one label are exchanged, and the mean noise of a class is 0, where the plain one is far off."""
   x, eps = pairs(128)

@@ -65,6 +65,7 @@ def test_exact_orders_written_out():
                                [left @ left / 2, second / 2, third / 2], rtol=1e-3)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_order_one_is_the_denoising_loss():
   data, own = batch(5)
   first = losses.high_order(PROCESS, wrong_by, order=1)({'student': 0.2}, data, own)[0]

@@ -131,6 +131,7 @@ def refused(capsys, *arguments):
   return lines[0]
 
 
+@pytest.mark.slow
 def test_all_roles_and_the_buffer_are_one_state(home, student):
   """The teacher is the run's average and does not move, the critic moves every other step, the buffer is kept."""
   end = state(home, 'student')
@@ -192,6 +193,7 @@ def test_samples_evaluates_and_loads(home, student):
   assert report['nfe'] == 4 and report['n'] == 64
 
 
+@pytest.mark.slow
 def test_another_teacher_is_noticed(home, student, capsys):
   """By its weights, not by the name of its directory."""
   assert main(['train', f'--config={home}/tiny.py', f'--workdir={home}/other', '--config.seed=8']) == 0

@@ -46,6 +46,7 @@ def gradient(net, params, x, t):
   return jax.grad(lambda p: sum(jnp.square(leaf).mean() for leaf in jax.tree.leaves(net(p, x, t, Y))))(params)
 
 
+@pytest.mark.quick('dit')
 @some
 def test_vmap_and_null_label(name, filled):
   net, x, t = case(name)
@@ -63,6 +64,7 @@ def test_vmap_and_null_label(name, filled):
   assert all(jnp.abs(a - b).max() > 1e-3 for a, b in zip(*map(jax.tree.leaves, (plain, null)), strict=True))
 
 
+@pytest.mark.quick('uvit')
 @some
 def test_forward_and_reverse_mode(name, filled):
   """<c, J v> = <J^T c, v> over input and weights; J v is the slope; no weight is without a gradient."""
@@ -121,6 +123,7 @@ def test_policies_store_what_they_say():
   assert products[None] == products['dots'] < products['dots_no_batch'] < products[True]
 
 
+@pytest.mark.quick('uvit')
 @some
 def test_scan_is_unrolled(name, filled):
   """Outputs and features of both halves; the weights are the same ones, stacked."""

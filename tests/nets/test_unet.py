@@ -121,6 +121,7 @@ def test_count_of_edm():
   assert count(unet(128, channel_mult=(2, 2, 2), augment=9), 32, 3) == 55_733_891
 
 
+@pytest.mark.slow
 def test_no_augmentation_is_zeros(filled):
   """Labels alone, zeros told, and the same network without the weights for it: one function; not so another label."""
   net, (x, t, y) = unet(**ONE, augment=2), inputs()
@@ -220,6 +221,7 @@ def test_remat_changes_nothing(filled):
   assert 'remat' in jaxpr or 'checkpoint' in jaxpr
 
 
+@pytest.mark.slow
 def test_dropout_needs_a_key_and_is_each_samples_own(filled):
   net, (x, t, y) = unet(**ONE), inputs()
   params, key = filled(net, x, t), jax.random.split(jax.random.key(4), 4)

@@ -67,6 +67,7 @@ def test_the_variance_is_that_of_the_step(eta):
           assert np.log(got) + true / got <= np.log(other) + true / other + 5e-4
 
 
+@pytest.mark.slow
 def test_wasserstein_distance_on_the_bimodal_target():
   """M1, uniform in t down to .001: the published distances, and closer than either fixed variance at every K."""
   law, n = m1(), 100000
