@@ -39,7 +39,7 @@ def of(*groups):
   return [name for group in groups for name in GROUPS[group][0]]
 
 
-# Rows whose programs take seconds to compile each: the suite's own time has a bound, and `make test-slow` runs them all.
+# Rows whose programs take seconds to compile each; the suite's own time has a bound, and `make test-slow` runs all.
 DEAR = {'analytic_dpm', 'continuous_bound', 'dit', 'dopri5', 'dpm_adaptive', 'edm2', 'elbo', 'fokker_planck', 'gms',
         'high_order', 'log_density', 'modalities', 'npr_dpm', 'schedule_variance', 'unet', 'unidiffuser',
         'uvit'}  # fmt: skip
