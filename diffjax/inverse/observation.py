@@ -19,7 +19,7 @@ __all__ = ['Observation', 'gaussian', 'observation', 'observe', 'poisson', 'unse
 SEEN = 'observed'  # the name in a condition under which y travels
 
 
-def gaussian(std: float = 0.05) -> 'Gaussian':
+def gaussian(std: float = 0.05) -> 'GaussianNoise':
   """Gaussian noise of this deviation, y ~ N(A x0, std^2).
 
   Raises:
@@ -27,10 +27,10 @@ def gaussian(std: float = 0.05) -> 'Gaussian':
   """
   if not np.all(np.asarray(std) > 0):
     raise InputError(f'std: got {std}; allowed: a positive number')
-  return Gaussian(jnp.asarray(std, float))
+  return GaussianNoise(jnp.asarray(std, float))
 
 
-class Gaussian(PyTree):
+class GaussianNoise(PyTree):
   """Made by `gaussian`."""
 
   std: Array
@@ -44,7 +44,7 @@ class Gaussian(PyTree):
     return self.std**2
 
 
-def poisson(rate: float = 100.0) -> 'Poisson':
+def poisson(rate: float = 100.0) -> 'PoissonNoise':
   """Counts of light: (y + 1)/2 ~ Poisson(rate (A x0 + 1)/2) / rate, of images in [-1, 1].
 
   Raises:
@@ -52,10 +52,10 @@ def poisson(rate: float = 100.0) -> 'Poisson':
   """
   if not np.all(np.asarray(rate) > 0):
     raise InputError(f'rate: got {rate}; allowed: a positive number of counts at brightness 1')
-  return Poisson(jnp.asarray(rate, float))
+  return PoissonNoise(jnp.asarray(rate, float))
 
 
-class Poisson(PyTree):
+class PoissonNoise(PyTree):
   """Made by `poisson`."""
 
   rate: Array
@@ -101,11 +101,11 @@ class Observation(PyTree):
     return self.noise.variance(self.y)
 
   def residual(self, x0: Array) -> Array:
-    """y - A x0."""
+    """What the prediction misses, y - A x0."""
     return self.y.astype(x0.dtype) - self.operator(x0)
 
   def log_likelihood(self, x0: Array) -> Array:
-    """log N(y; A x0, R) up to a constant, (B,)."""
+    """The log-likelihood log N(y; A x0, R), up to a constant, (B,)."""
     miss = self.residual(x0)
     return -0.5 * jnp.sum((miss**2 / self.variance).reshape(len(miss), -1), axis=1)
 
@@ -140,7 +140,7 @@ class Fixed(PyTree):
 
 
 def observation(operator: Operator, y: Any, noise: Any = None) -> Observation:
-  """y (B, *out), or (1, *out) the same for all, as seen through `operator`; Gaussian noise of .05 by default.
+  """What was seen through `operator`: y (B, *out), or (1, *out) of all; Gaussian noise of .05 by default.
 
   Raises:
     InputError: y is of another shape than the operator makes.
