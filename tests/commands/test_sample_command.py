@@ -90,6 +90,7 @@ def test_batch_seven_is_batch_sixty_four(trained, whole, tmp_path):
     np.testing.assert_allclose(arrays(tmp_path / f'{batch}.npz')['samples'], whole['samples'], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_random_labels_are_functions_of_k(trained, tmp_path):
   labels = {}
   for name, options in dict(many=['--seeds=0-399'], few=['--seeds=30-39'], other=['--seeds=0-399', '--seed=1']).items():
