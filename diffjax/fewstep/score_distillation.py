@@ -27,8 +27,8 @@ from diffjax.fewstep.direction import Field, matched, pull_back, rows
 from diffjax.fewstep.flow_map import PROGRESS, progress
 from diffjax.fewstep.scenes import Objects, Rendered, objects
 from diffjax.fewstep.segments import taught
-from diffjax.fewstep.starts import loads
 from diffjax.methods import Parts, Sampling
+from diffjax.methods.starts import loads
 from diffjax.prediction import Denoise
 from diffjax.process import Process, expand
 from diffjax.train.roles import Buffer, Method, Phase
