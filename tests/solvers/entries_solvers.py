@@ -134,6 +134,7 @@ TABLE_TRANSFORMS = {
   'in_data_form': rewritten(lambda process, ts: solvers.in_data_form(solvers.ipndm(process, ts), process)),
   'nesterov': solver('dpmpp_2m', after=solvers.nesterov),
   'pair_form': padded(lambda process, ts: solvers.pair_form(solvers.dpmpp_2m(process, ts), process)),
+  'recurrent': padded(lambda process, ts: solvers.recurrent(solvers.ddim, process, ts)),
 }
 ADAPTIVE = {
   'dopri5': alone(lambda denoise, x, cond: solvers.dopri5(denoise, x, cond, rtol=0.1, atol=0.1, end=0.3, max_steps=8)),
