@@ -5,6 +5,7 @@ from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.data_form import *
 from diffjax.solvers.one_step import *
 from diffjax.solvers.own import *
+from diffjax.solvers.restart import restart
 from diffjax.solvers.sample import Solver, sample, trajectory
 from diffjax.solvers.start import start, start_time
 from diffjax.solvers.table import *
@@ -17,7 +18,8 @@ from diffjax.solvers.transforms import *
 
 with_statistics = tables.with_statistics
 own_step = ('predictor_corrector', 'sn_dpm', 'npr_dpm', 'gms')  # builders of solvers with a step of their own
-table_transforms = (*tables.momentum.transforms, *transforms.__all__, *data_form.__all__)  # churn takes the builder
+# churn and restart take the builder
+table_transforms = (*tables.momentum.transforms, *transforms.__all__, *data_form.__all__, 'restart')
 
 __all__ = [
   'Solver',
@@ -32,6 +34,7 @@ __all__ = [
   'own_step',
   'trajectory',
   'recommended',
+  'restart',
   'sample',
   'start',
   'start_time',
