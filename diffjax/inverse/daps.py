@@ -21,9 +21,7 @@ from diffjax.solvers.noise import Noise, independent
 __all__ = ['daps']
 
 
-def daps(
-  process: Process, ts: Any, observation: Observation, *, data_std: float = 1.0, inner: int = 1
-) -> 'Decoupled':
+def daps(process: Process, ts: Any, observation: Observation, *, data_std: float = 1.0, inner: int = 1) -> 'Decoupled':
   """DAPS: at every level x0 ~ N(m(x_t), C_t I) given y, then x_s = alpha_s x0 + sigma_s z.
 
   m is the prediction D where inner = 1, else where `inner` steps of DDIM lead from x_t; C_t = 1 / (1 / c^2 + alpha^2 /
