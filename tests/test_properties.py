@@ -71,6 +71,7 @@ def test_every_room_has_rows():
     'likelihood',
     'losses',
     'nets',
+    'represent',
   }
   assert len(ENTRIES) == sum(len(entries) for entries, _ in GROUPS.values())
 

@@ -6,9 +6,9 @@ from diffjax.guidance.cfgpp import cfgpp
 from diffjax.guidance.classifier import classifier_guidance
 from diffjax.guidance.mean_reverting import mean_reverting
 from diffjax.guidance.moment_heads import with_moments
+from diffjax.guidance.property_energy import property_energy
 from diffjax.guidance.prox import prox
 from diffjax.guidance.steered import replaced, steered
-from diffjax.guidance.property_energy import property_energy
 from diffjax.guidance.thresholds import dynamic_threshold, threshold
 from diffjax.guidance.tilt import pushed, slope_of, tilt
 from diffjax.guidance.timeshift import time_shift

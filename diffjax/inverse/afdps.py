@@ -1,7 +1,5 @@
 """AFDPS: particles of a posterior along the whole diffusion, exact in the limit of many, without approximations."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import Array
 

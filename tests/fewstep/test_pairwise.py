@@ -11,9 +11,9 @@ import pytest
 
 from diffjax import fewstep, keys
 from diffjax.errors import InputError
-from diffjax.fewstep.starts import tuning
 from diffjax.fewstep.transitions import log_probs, policy, rollout
 from diffjax.losses.denoising import mean_square
+from diffjax.methods.starts import tuning
 from diffjax.train.roles import Method, Phase
 from experiments import ring
 
