@@ -101,11 +101,11 @@ class Observation(PyTree):
     return self.noise.variance(self.y)
 
   def residual(self, x0: Array) -> Array:
-    """y - A x0."""
+    """Y - A x0."""
     return self.y.astype(x0.dtype) - self.operator(x0)
 
   def log_likelihood(self, x0: Array) -> Array:
-    """log N(y; A x0, R) up to a constant, (B,)."""
+    """Log N(y; A x0, R) up to a constant, (B,)."""
     miss = self.residual(x0)
     return -0.5 * jnp.sum((miss**2 / self.variance).reshape(len(miss), -1), axis=1)
 
@@ -140,7 +140,7 @@ class Fixed(PyTree):
 
 
 def observation(operator: Operator, y: Any, noise: Any = None) -> Observation:
-  """y (B, *out), or (1, *out) the same for all, as seen through `operator`; Gaussian noise of .05 by default.
+  """Y (B, *out), or (1, *out) the same for all, as seen through `operator`; Gaussian noise of .05 by default.
 
   Raises:
     InputError: y is of another shape than the operator makes.
