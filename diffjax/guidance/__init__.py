@@ -1,13 +1,25 @@
 """Guidance: transforms Denoiser -> Denoiser, which compose by calling."""
 
+from diffjax.guidance.apg import apg
+from diffjax.guidance.autoguidance import autoguidance
 from diffjax.guidance.centred import centred
 from diffjax.guidance.cfg import branches, cfg
+from diffjax.guidance.cfg_zero import cfg_zero
 from diffjax.guidance.cfgpp import cfgpp
 from diffjax.guidance.classifier import classifier_guidance
+from diffjax.guidance.elucd import elucd, elucd_kick
+from diffjax.guidance.eraser import attentive_eraser
+from diffjax.guidance.experts import experts, log_prob_of
+from diffjax.guidance.feedback import feedback
+from diffjax.guidance.gradient_free import gradient_free
 from diffjax.guidance.mean_reverting import mean_reverting
+from diffjax.guidance.mix import mix, mixed
 from diffjax.guidance.moment_heads import with_moments
+from diffjax.guidance.perturbed import perturbed_attention
 from diffjax.guidance.property_energy import property_energy
 from diffjax.guidance.prox import prox
+from diffjax.guidance.rectified_gradient import rectified_gradient
+from diffjax.guidance.rescale import cfg_rescale
 from diffjax.guidance.steered import replaced, steered
 from diffjax.guidance.thresholds import dynamic_threshold, threshold
 from diffjax.guidance.tilt import pushed, slope_of, tilt
@@ -16,18 +28,33 @@ from diffjax.guidance.transform import chain, cost
 from diffjax.guidance.universal import universal
 
 __all__ = [
+  'apg',
+  'attentive_eraser',
+  'autoguidance',
   'branches',
-  'cfg',
   'centred',
+  'cfg',
+  'cfg_rescale',
+  'cfg_zero',
   'cfgpp',
   'chain',
   'classifier_guidance',
   'cost',
   'dynamic_threshold',
+  'elucd',
+  'elucd_kick',
+  'experts',
+  'feedback',
+  'gradient_free',
+  'log_prob_of',
   'mean_reverting',
-  'prox',
+  'mix',
+  'mixed',
+  'perturbed_attention',
   'property_energy',
+  'prox',
   'pushed',
+  'rectified_gradient',
   'replaced',
   'slope_of',
   'steered',
