@@ -43,5 +43,8 @@ TRANSFORMS = {
   'tilt': transform(lambda denoise, v: guidance.tilt(denoise, towards_zero, v, at='x0')),
   'time_shift': transform(lambda denoise, v: guidance.time_shift(denoise, v / 4, v / 8, 'net_only')),
 }
-HELPERS = {'branches', 'chain', 'cost', 'pushed', 'slope_of', 'universal', 'with_moments'}  # universal: tilt and prox
+# egsde, observed_series and universal are made of tilt and prox; high_frequency moves x, and is of images alone
+HELPERS = {'branches', 'chain', 'cost', 'detail', 'egsde', 'high_frequency', 'low_pass', 'mean_energy', 'observed_ddpm',
+           'observed_series', 'plug_and_play', 'pushed', 'quantile_energy', 'refined', 'slope_of', 'universal',
+           'with_moments'}  # fmt: skip
 GROUPS = {'guidance': (TRANSFORMS, set(guidance.__all__) - HELPERS)}

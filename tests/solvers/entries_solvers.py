@@ -146,6 +146,9 @@ ADAPTIVE = {
   ),
 }
 STARTS = {
+  'from_source': begun(
+    lambda process, solver, std, x, key: solvers.from_source(process, solver, key, std * x)
+  )._replace(reads_x=True),
   'start': begun(lambda process, solver, std, x, key: solvers.start(process, solver, key, x, std=std)),
   'start_time': begun(lambda process, solver, std, x, key: jnp.full(len(x), solvers.start_time(process, solver, std))),
 }
@@ -153,5 +156,5 @@ GROUPS = {
   'solvers': (SOLVERS, (*solvers.tables.__all__, *solvers.with_statistics, *solvers.own_step)),
   'table transforms': (TABLE_TRANSFORMS, solvers.table_transforms),
   'adaptive': (ADAPTIVE, set(adaptive.__all__) - {'Solution'}),
-  'starts': (STARTS, ('start', 'start_time')),
+  'starts': (STARTS, ('from_source', 'start', 'start_time')),
 }
