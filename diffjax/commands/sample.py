@@ -156,6 +156,9 @@ def _made(options: argparse.Namespace, trained: Trained) -> dict[str, Any]:
     files = [f'{options.workdir}/statistics/{kind}.npz' for kind in known if kind]
   if trained.experiment.spread(options.workdir) is not None:
     files.append(f'{options.workdir}/statistics/data.npz')
+  if s['source']:
+    files.append(s['source'])
+    how['strength'] = s['strength']
   how['digests'] = [digest(dict(bytes=np.frombuffer(epath.Path(file).read_bytes(), np.uint8))) for file in files]
   return dict(
     run={k: config[k] for k in MADE if k != 'train'},

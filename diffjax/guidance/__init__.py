@@ -12,11 +12,15 @@ from diffjax.guidance.eraser import attentive_eraser
 from diffjax.guidance.experts import experts, log_prob_of
 from diffjax.guidance.feedback import feedback
 from diffjax.guidance.gradient_free import gradient_free
+from diffjax.guidance.egsde import egsde, low_pass
+from diffjax.guidance.high_frequency import detail, high_frequency
 from diffjax.guidance.mean_reverting import mean_reverting
 from diffjax.guidance.mix import mix, mixed
 from diffjax.guidance.moment_heads import with_moments
 from diffjax.guidance.perturbed import perturbed_attention
 from diffjax.guidance.property_energy import property_energy
+from diffjax.guidance.observed_series import mean_energy, observed_ddpm, observed_series, quantile_energy, refined
+from diffjax.guidance.plug_and_play import plug_and_play
 from diffjax.guidance.prox import prox
 from diffjax.guidance.rectified_gradient import rectified_gradient
 from diffjax.guidance.rescale import cfg_rescale
@@ -40,6 +44,7 @@ __all__ = [
   'chain',
   'classifier_guidance',
   'cost',
+  'detail',
   'dynamic_threshold',
   'elucd',
   'elucd_kick',
@@ -55,6 +60,18 @@ __all__ = [
   'prox',
   'pushed',
   'rectified_gradient',
+  'egsde',
+  'high_frequency',
+  'low_pass',
+  'mean_reverting',
+  'mean_energy',
+  'observed_ddpm',
+  'observed_series',
+  'plug_and_play',
+  'prox',
+  'pushed',
+  'quantile_energy',
+  'refined',
   'replaced',
   'slope_of',
   'steered',

@@ -8,7 +8,7 @@ from diffjax.solvers.own import *
 from diffjax.solvers.recurrence import recurrent
 from diffjax.solvers.restart import restart
 from diffjax.solvers.sample import Solver, sample, trajectory
-from diffjax.solvers.start import start, start_time
+from diffjax.solvers.start import first_time, from_source, start, start_time
 from diffjax.solvers.table import *
 from diffjax.solvers.tables import *
 from diffjax.solvers.tables.analytic import analytic_dpm, analytic_grid
@@ -28,6 +28,8 @@ __all__ = [
   'analytic_dpm',
   'analytic_grid',
   'dpm_v3',
+  'first_time',
+  'from_source',
   'grids',
   'heavy_ball',
   'nesterov',

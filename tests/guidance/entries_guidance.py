@@ -102,4 +102,8 @@ HELPERS = {
   'with_moments',
 }
 HELPERS |= {'universal'}  # tilt and prox
+# egsde, observed_series and universal are made of tilt and prox; high_frequency moves x, and is of images alone
+HELPERS = {'branches', 'chain', 'cost', 'detail', 'egsde', 'high_frequency', 'low_pass', 'mean_energy', 'observed_ddpm',
+           'observed_series', 'plug_and_play', 'pushed', 'quantile_energy', 'refined', 'slope_of', 'universal',
+           'with_moments'}  # fmt: skip
 GROUPS = {'guidance': (TRANSFORMS, set(guidance.__all__) - HELPERS)}

@@ -154,6 +154,9 @@ PARALLEL = {
   )
 }
 STARTS = {
+  'from_source': begun(
+    lambda process, solver, std, x, key: solvers.from_source(process, solver, key, std * x)
+  )._replace(reads_x=True),
   'start': begun(lambda process, solver, std, x, key: solvers.start(process, solver, key, x, std=std)),
   'start_time': begun(lambda process, solver, std, x, key: jnp.full(len(x), solvers.start_time(process, solver, std))),
 }
@@ -163,4 +166,5 @@ GROUPS = {
   'adaptive': (ADAPTIVE, set(adaptive.__all__) - {'Solution'}),
   'parallel': (PARALLEL, ('picard',)),
   'starts': (STARTS, ('start', 'start_time')),
+  'starts': (STARTS, ('from_source', 'start', 'start_time')),
 }
