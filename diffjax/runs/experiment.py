@@ -29,7 +29,7 @@ __all__ = ['Experiment', 'build', 'count']
 
 NETS = ('dit', 'edm2', 'egnn', 'mlp', 's4', 'unet', 'unidiffuser', 'uvit')
 TARGETS = ('ring8',)
-LOSSES = ('denoising', 'high_order', 'implicit', 'modalities', 'sliced')
+LOSSES = ('denoising', 'high_order', 'implicit', 'locally_regularised', 'modalities', 'sliced')
 
 
 @dataclasses.dataclass(frozen=True)
