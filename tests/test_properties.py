@@ -72,6 +72,7 @@ def test_every_room_has_rows():
     'likelihood',
     'losses',
     'nets',
+    'parallel',
     'represent',
   }
   assert len(ENTRIES) == sum(len(entries) for entries, _ in GROUPS.values())

@@ -44,6 +44,14 @@ TRANSFORMS = {
   'tilt': transform(lambda denoise, v: guidance.tilt(denoise, towards_zero, v, at='x0')),
   'time_shift': transform(lambda denoise, v: guidance.time_shift(denoise, v / 4, v / 8, 'net_only')),
 }
-HELPERS = {'branches', 'chain', 'cost', 'pushed', 'slope_of', 'universal', 'with_moments'}  # universal: tilt and prox
-HELPERS = {'branches', 'chain', 'cost', 'property_energy', 'pushed', 'slope_of', 'with_moments'}
+HELPERS = {
+  'branches',
+  'chain',
+  'cost',
+  'property_energy',  # a log-weight for tilt
+  'pushed',
+  'slope_of',
+  'universal',  # tilt and prox
+  'with_moments',
+}
 GROUPS = {'guidance': (TRANSFORMS, set(guidance.__all__) - HELPERS)}
