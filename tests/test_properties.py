@@ -68,6 +68,7 @@ def test_every_room_has_rows():
     'adaptive',
     'starts',
     'guidance',
+    'inverse',
     'likelihood',
     'losses',
     'nets',

@@ -81,7 +81,7 @@ def active(
     groups = np.arange(int(np.prod(plane))).reshape(*plane, *(1,) * (len(shape) - len(plane)))
   groups = np.broadcast_to(np.asarray(groups), shape)
   check(truth, shape, 'truth')
-  count, rows = int(groups.max()) + 1, len(np.asarray(solver.rows.t))
+  count, rows = int(groups.max()) + 1, len(solver.rows.t)
   last = int(rows * window)
   if not 1 <= picks <= min(count, last):
     raise InputError(f'picks: got {picks}; allowed: 1 to {min(count, last)}, of {count} groups in {last} rows')

@@ -37,7 +37,7 @@ def afdps(denoise: Denoise, observation: Observation, *, noise: float = 1.0) -> 
   Raises:
     InputError: noise is not positive.
   """
-  if not noise > 0:
+  if not isinstance(noise, Array) and not noise > 0:
     raise InputError(f'noise: got {noise}; allowed: a positive number, the noise of the solver over that of the SDE')
   return Tempered(denoise, observation, as_scale(noise))
 
