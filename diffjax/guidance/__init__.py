@@ -4,11 +4,13 @@ from diffjax.guidance.centred import centred
 from diffjax.guidance.cfg import branches, cfg
 from diffjax.guidance.cfgpp import cfgpp
 from diffjax.guidance.classifier import classifier_guidance
+from diffjax.guidance.converted import converted
 from diffjax.guidance.mean_reverting import mean_reverting
 from diffjax.guidance.moment_heads import with_moments
+from diffjax.guidance.products import annealed, experts, weighted_cfg
+from diffjax.guidance.property_energy import property_energy
 from diffjax.guidance.prox import prox
 from diffjax.guidance.steered import replaced, steered
-from diffjax.guidance.property_energy import property_energy
 from diffjax.guidance.thresholds import dynamic_threshold, threshold
 from diffjax.guidance.tilt import pushed, slope_of, tilt
 from diffjax.guidance.timeshift import time_shift
@@ -16,14 +18,17 @@ from diffjax.guidance.transform import chain, cost
 from diffjax.guidance.universal import universal
 
 __all__ = [
+  'annealed',
   'branches',
   'cfg',
   'centred',
   'cfgpp',
   'chain',
   'classifier_guidance',
+  'converted',
   'cost',
   'dynamic_threshold',
+  'experts',
   'mean_reverting',
   'prox',
   'property_energy',
@@ -35,5 +40,6 @@ __all__ = [
   'tilt',
   'time_shift',
   'universal',
+  'weighted_cfg',
   'with_moments',
 ]

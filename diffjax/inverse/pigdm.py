@@ -88,7 +88,7 @@ class Guided(Transform):
     return pushed(self.process, t, pred, back(seen.operator.adjoint(weighed))[0], self.scale)
 
   def _covariance(self, seen: Observation, back: Any, t: Time) -> Any:
-    """v -> (R + (sigma^2 / alpha) A J A^T) v; where alpha = 0 nothing is pushed."""
+    """V -> (R + (sigma^2 / alpha) A J A^T) v; where alpha = 0 nothing is pushed."""
     alpha, sigma = self.process.schedule(jnp.asarray(t))
     gain = jnp.where(alpha > 0, sigma**2 / jnp.where(alpha > 0, alpha, 1), 0)
 

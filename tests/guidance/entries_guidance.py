@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from entries import POINT, Entry, denoiser
 
-from diffjax import guidance
+from diffjax import guidance, schedules
 
 
 def transform(make, shape=POINT):
@@ -31,6 +31,10 @@ def seen_from(y):
 
 
 TRANSFORMS = {
+  'annealed': transform(guidance.annealed),
+  'converted': transform(lambda denoise, v: guidance.converted(denoise, schedules.cosine())),
+  'experts': transform(lambda denoise, v: guidance.experts((denoise, denoise), (v, -0.5))),
+  'weighted_cfg': transform(guidance.weighted_cfg),
   'mean_reverting': transform(lambda denoise, v: guidance.mean_reverting(denoise, jnp.asarray([v, -v]))),
   'centred': transform(lambda denoise, v: guidance.centred(denoise), (2, 4)),
   'cfg': transform(lambda denoise, v: guidance.cfg(denoise, v, interval=(0.1, v))),
