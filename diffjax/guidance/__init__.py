@@ -14,6 +14,7 @@ from diffjax.guidance.feedback import feedback
 from diffjax.guidance.gradient_free import gradient_free
 from diffjax.guidance.egsde import egsde, low_pass
 from diffjax.guidance.high_frequency import detail, high_frequency
+from diffjax.guidance.converted import converted
 from diffjax.guidance.mean_reverting import mean_reverting
 from diffjax.guidance.mix import mix, mixed
 from diffjax.guidance.moment_heads import with_moments
@@ -21,6 +22,8 @@ from diffjax.guidance.perturbed import perturbed_attention
 from diffjax.guidance.property_energy import property_energy
 from diffjax.guidance.observed_series import mean_energy, observed_ddpm, observed_series, quantile_energy, refined
 from diffjax.guidance.plug_and_play import plug_and_play
+from diffjax.guidance.products import annealed, experts, weighted_cfg
+from diffjax.guidance.property_energy import property_energy
 from diffjax.guidance.prox import prox
 from diffjax.guidance.rectified_gradient import rectified_gradient
 from diffjax.guidance.rescale import cfg_rescale
@@ -35,6 +38,7 @@ __all__ = [
   'apg',
   'attentive_eraser',
   'autoguidance',
+  'annealed',
   'branches',
   'centred',
   'cfg',
@@ -43,6 +47,7 @@ __all__ = [
   'cfgpp',
   'chain',
   'classifier_guidance',
+  'converted',
   'cost',
   'detail',
   'dynamic_threshold',
@@ -52,6 +57,7 @@ __all__ = [
   'feedback',
   'gradient_free',
   'log_prob_of',
+  'experts',
   'mean_reverting',
   'mix',
   'mixed',
@@ -79,5 +85,6 @@ __all__ = [
   'tilt',
   'time_shift',
   'universal',
+  'weighted_cfg',
   'with_moments',
 ]

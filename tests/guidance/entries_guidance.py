@@ -8,6 +8,7 @@ from entries import CLASSES, IMAGE, POINT, Entry, denoiser, weights
 from diffjax import guidance, nets, schedules
 from diffjax.kinds import as_kind
 from diffjax.prediction import Denoiser
+from diffjax import guidance, schedules
 
 
 def transform(make, shape=POINT):
@@ -58,6 +59,10 @@ BOX = np.arange(16).reshape(4, 4) < 6
 
 
 TRANSFORMS = {
+  'annealed': transform(guidance.annealed),
+  'converted': transform(lambda denoise, v: guidance.converted(denoise, schedules.cosine())),
+  'experts': transform(lambda denoise, v: guidance.experts((denoise, denoise), (v, -0.5))),
+  'weighted_cfg': transform(guidance.weighted_cfg),
   'mean_reverting': transform(lambda denoise, v: guidance.mean_reverting(denoise, jnp.asarray([v, -v]))),
   'centred': transform(lambda denoise, v: guidance.centred(denoise), (2, 4)),
   'apg': transform(lambda denoise, v: guidance.apg(denoise, v, v / 4, v, v / -4)),

@@ -106,6 +106,7 @@ SOLVERS = {
   'euler_maruyama': solver('euler_maruyama'),
   'exponential_adams': solver('exponential_adams'),
   'f_pndm': solver('f_pndm'),
+  'flow_sde': solver('flow_sde'),
   'ghvb': solver('ghvb'),
   'gms': informed_by_heads('gms'),
   'heun': solver('heun'),

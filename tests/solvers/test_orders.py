@@ -13,7 +13,7 @@ from diffjax.exact import gaussian, gaussian_flow, mixture
 from diffjax.guidance import cfg, dynamic_threshold
 from diffjax.solvers import Rows, grids, pad, sample
 
-STOCHASTIC = {'ancestral', 'ddpm', 'ddpm_large', 'euler_maruyama', 'reverse_diffusion'}
+STOCHASTIC = {'ancestral', 'ddpm', 'ddpm_large', 'euler_maruyama', 'flow_sde', 'reverse_diffusion'}
 STOCHASTIC |= {'sde_adams', 'sde_dpm', 'sde_dpmpp_2m'}
 
 
