@@ -8,7 +8,6 @@ from entries import CLASSES, IMAGE, POINT, Entry, denoiser, weights
 from diffjax import guidance, nets, schedules
 from diffjax.kinds import as_kind
 from diffjax.prediction import Denoiser
-from diffjax import guidance, schedules
 
 
 def transform(make, shape=POINT):
@@ -61,8 +60,7 @@ BOX = np.arange(16).reshape(4, 4) < 6
 TRANSFORMS = {
   'annealed': transform(guidance.annealed),
   'converted': transform(lambda denoise, v: guidance.converted(denoise, schedules.cosine())),
-  'experts': transform(lambda denoise, v: guidance.experts((denoise, denoise), (v, -0.5))),
-  'weighted_cfg': transform(guidance.weighted_cfg),
+  'product': transform(lambda denoise, v: guidance.product((denoise, denoise), (v, -0.5))),
   'mean_reverting': transform(lambda denoise, v: guidance.mean_reverting(denoise, jnp.asarray([v, -v]))),
   'centred': transform(lambda denoise, v: guidance.centred(denoise), (2, 4)),
   'apg': transform(lambda denoise, v: guidance.apg(denoise, v, v / 4, v, v / -4)),
@@ -92,23 +90,23 @@ HELPERS = {
   'branches',
   'chain',
   'cost',
+  'detail',
+  'egsde',  # made of tilt
+  'experts',  # log-weights for classifier_guidance
+  'high_frequency',  # of images alone, moves x
+  'log_prob_of',
+  'low_pass',
+  'mean_energy',
+  'mixed',
+  'observed_ddpm',
+  'observed_series',  # made of tilt
+  'plug_and_play',
   'property_energy',  # a log-weight for tilt
   'pushed',
+  'quantile_energy',
+  'refined',
   'slope_of',
-  'universal',  # tilt and prox
+  'universal',  # made of tilt and prox
   'with_moments',
 }
-  'experts',
-  'log_prob_of',
-  'mixed',
-  'property_energy',
-  'pushed',
-  'slope_of',
-  'with_moments',
-}
-HELPERS |= {'universal'}  # tilt and prox
-# egsde, observed_series and universal are made of tilt and prox; high_frequency moves x, and is of images alone
-HELPERS = {'branches', 'chain', 'cost', 'detail', 'egsde', 'high_frequency', 'low_pass', 'mean_energy', 'observed_ddpm',
-           'observed_series', 'plug_and_play', 'pushed', 'quantile_energy', 'refined', 'slope_of', 'universal',
-           'with_moments'}  # fmt: skip
 GROUPS = {'guidance': (TRANSFORMS, set(guidance.__all__) - HELPERS)}

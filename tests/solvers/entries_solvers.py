@@ -166,6 +166,5 @@ GROUPS = {
   'table transforms': (TABLE_TRANSFORMS, solvers.table_transforms),
   'adaptive': (ADAPTIVE, set(adaptive.__all__) - {'Solution'}),
   'parallel': (PARALLEL, ('picard',)),
-  'starts': (STARTS, ('start', 'start_time')),
   'starts': (STARTS, ('from_source', 'start', 'start_time')),
 }
