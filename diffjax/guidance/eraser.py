@@ -103,7 +103,8 @@ def _tokens(mask: Array, n: int) -> Array:
   """The mask (B, H, W) at the resolution of so many tokens, (B, h w), h w at most n: the finest that divides it."""
   rows, height, width = mask.shape
   for f in range(1, min(height, width) + 1):
-    if height % f == 0 and width % f == 0 and height * width <= n * f * f:  # the rest stand in front
+    size = (height // f) * (width // f)
+    if height % f == 0 and width % f == 0 and size <= n <= 2 * size:  # fewer tokens than an image's stand in front
       return mask.reshape(rows, height // f, f, width // f, f).any((2, 4)).reshape(rows, -1)
   raise InputError(f'mask: got shape {mask.shape[1:]} for {n} tokens; allowed: that of the image, which they divide')
 
