@@ -35,7 +35,7 @@ class Trained(NamedTuple):
   @property
   def denoise(self) -> Any:
     """The guided denoiser, where the method trains one; else raises ConfigError."""
-    return self.experiment.guided(self.experiment.denoiser(self.roles))
+    return self.experiment.guided(self.experiment.denoiser(self.roles), self.roles)
 
 
 def sampler(options: argparse.Namespace, overrides: Sequence[str], step: int | None = None) -> Trained:

@@ -122,7 +122,7 @@ def _begun(trained: Trained, before: Any) -> tuple[Any, Any]:
 
   experiment = trained.experiment
   process = experiment.process.replace(t_max=jnp.asarray(before.rows.t[0], float))
-  denoise = experiment.guided(experiment.denoiser(trained.roles).replace(process=process))
+  denoise = experiment.guided(experiment.denoiser(trained.roles).replace(process=process), trained.roles)
   return dataclasses.replace(experiment, parts=dataclasses.replace(experiment.parts, process=process)), denoise
 
 

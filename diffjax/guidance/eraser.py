@@ -68,12 +68,13 @@ class Erased(Operated):
 
   def other(self, x: Data, t: Time, cond: Cond) -> Pred:
     """What the network that does not look at the object predicts."""
-    if len(self.mask) not in (1, len(x)):
+    if len(self.mask) > 1 and len(x) % len(self.mask):
       raise InputError(f'mask: got {len(self.mask)} masks for {len(x)} samples; allowed: one, or one a sample')
+    mask = self.mask if len(self.mask) == 1 else jnp.repeat(self.mask, len(x) // len(self.mask), axis=0)  # of branches
     factor, above = self.flat
     similarity = jnp.where(jnp.asarray(t) > above, factor, 1.0)
     names = self.denoise_net.hook_names(x, jnp.zeros(len(x)), cond)
-    given = {name: (self.mask, similarity) for name in names if fnmatch.fnmatchcase(name, self.layers)}
+    given = {name: (mask, similarity) for name in names if fnmatch.fnmatchcase(name, self.layers)}
     told = self.perturbed.params.get('hooks', {}) | given
     return self.perturbed.replace(params=self.perturbed.params | {'hooks': told})(x, t, cond)
 
@@ -102,7 +103,8 @@ def _tokens(mask: Array, n: int) -> Array:
   """The mask (B, H, W) at the resolution of so many tokens, (B, h w), h w at most n: the finest that divides it."""
   rows, height, width = mask.shape
   for f in range(1, min(height, width) + 1):
-    if height % f == 0 and width % f == 0 and height * width <= n * f * f:
+    size = (height // f) * (width // f)
+    if height % f == 0 and width % f == 0 and size <= n <= 2 * size:  # fewer tokens than an image's stand in front
       return mask.reshape(rows, height // f, f, width // f, f).any((2, 4)).reshape(rows, -1)
   raise InputError(f'mask: got shape {mask.shape[1:]} for {n} tokens; allowed: that of the image, which they divide')
 

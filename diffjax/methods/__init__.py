@@ -12,6 +12,7 @@ from diffjax.methods.generator import Generator, Solved, solved, under_solver
 from diffjax.methods.parts import Parts, Sampling, Source, same_process
 from diffjax.methods.recipes import (
   controlnet,
+  classifier,
   denoising,
   equivariant,
   equivariant_energy,
@@ -27,6 +28,7 @@ __all__ = [
   'Solved',
   'Source',
   'controlnet',
+  'classifier',
   'denoising',
   'equivariant',
   'equivariant_energy',

@@ -32,6 +32,7 @@ class Source:
     denoiser: its parameters -> Denoise, unguided.
     kind, net: as in `Parts`; None of a closed form.
     drawn: its parameters, and how to sample -> its generator; None of a closed form.
+    classifier: its parameters -> logits (x, t) -> (B, C), where it is one.
   """
 
   name: str
@@ -43,6 +44,7 @@ class Source:
   kind: Kind | None = None
   net: Apply | None = None
   drawn: Callable[[Params, 'Sampling'], Any] | None = None
+  classifier: Callable[[Params], Callable] | None = None
 
 
 @dataclass(frozen=True)

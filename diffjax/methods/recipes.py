@@ -9,6 +9,7 @@ from jax import Array
 from diffjax.contracts import Params
 from diffjax.errors import InputError
 from diffjax.losses import uncertainty
+from diffjax.methods.classifiers import classifier
 from diffjax.methods.clouds import equivariant, equivariant_energy
 from diffjax.methods.control import controlnet
 from diffjax.methods.densities import fokker_planck, variational
@@ -17,7 +18,16 @@ from diffjax.methods.parts import Parts, Sampling
 from diffjax.prediction import Denoiser
 from diffjax.train.roles import Method, Phase
 
-__all__ = ['controlnet', 'denoising', 'equivariant', 'equivariant_energy', 'fokker_planck', 'modalities', 'variational']
+__all__ = [
+  'classifier',
+  'controlnet',
+  'denoising',
+  'equivariant',
+  'equivariant_energy',
+  'fokker_planck',
+  'modalities',
+  'variational',
+]
 
 
 def denoising(parts: Parts) -> Method:

@@ -16,6 +16,7 @@ from diffjax.process import Process
 from diffjax.runs.config import ConfigDict, ConfigError, checked, override
 from diffjax.runs.experiment import Experiment, build
 from diffjax.runs.record import read_config
+from diffjax.runs.sampling import guidance_specs
 from diffjax.train import loop, sharding
 from diffjax.train.loop import Batches, Fit, abstract_state
 from diffjax.train.roles import Given, TrainState, active_phases
@@ -111,13 +112,26 @@ def restored(experiment: Experiment, workdir: str, mesh: Any, step: int | None =
 def weights(experiment: Experiment, state: TrainState, ema: int | None = None) -> dict[str, Any]:
   """The parameters by role to draw with: of averaged roles the moving average of this place, -1 for the last ones.
 
-  The place is that of `config.sampling.ema` by default.
+  The place is that of `config.sampling.ema` by default. With them, by the keys of the config that name their runs,
+  those of the networks that take part in guidance.
   """
   place = experiment.config.sampling.ema if ema is None else ema
+  guides = _of_guides(experiment)
   if place < 0 or not experiment.averages:
-    return dict(state.roles)
+    return {**state.roles, **guides}
   name = experiment.averages[place].name
-  return {**state.roles, **{role: averages[name] for role, averages in state.ema.items()}}
+  return {**state.roles, **{role: averages[name] for role, averages in state.ema.items()}, **guides}
+
+
+def _of_guides(experiment: Experiment) -> dict[str, Any]:
+  """The parameters of the networks that take part in guidance, read from their runs."""
+  specs, found = dict(guidance_specs(experiment.config.sampling)), {}
+  for field in experiment.guides:
+    run, step = specs[field]['run'], specs[field].get('step', -1)
+    config = override(read_config(run), [f'config.sampling.ema={specs[field].get("ema", 0)}'])
+    inner, roles = _opened(config, run, step if step >= 0 else None)
+    found[field] = roles[inner.method.averaged[0]]
+  return found
 
 
 def resolved(config: ConfigDict) -> ConfigDict:
@@ -200,8 +214,8 @@ def generator(workdir: str, overrides: Sequence[str] = ()) -> Generator:
   return experiment.generator(roles, workdir)
 
 
-def _opened(config: ConfigDict, workdir: str) -> tuple[Experiment, dict[str, Any]]:
+def _opened(config: ConfigDict, workdir: str, step: int | None = None) -> tuple[Experiment, dict[str, Any]]:
   experiment = build(config)
-  state = restored(experiment, workdir, sharding.make_mesh(1, 1, 1))
+  state = restored(experiment, workdir, sharding.make_mesh(1, 1, 1), step)
   # through the host: arrays that are committed to no device follow whatever mesh x lies on
   return experiment, jax.tree.map(lambda p: jnp.asarray(np.asarray(p)), weights(experiment, state))

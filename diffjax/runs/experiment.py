@@ -39,12 +39,14 @@ class Experiment:
   Attributes:
     parts: what was made before the method, and is handed to its recipe.
     averages: the moving averages kept of the method's averaged roles.
+    guides: the runs whose networks take part in guidance, by the key of the config that names each.
   """
 
   config: ConfigDict
   parts: Parts
   method: Method
   averages: tuple
+  guides: Mapping[str, Source] = dataclasses.field(default_factory=dict)
 
   @property
   def process(self) -> Process:
@@ -124,7 +126,7 @@ class Experiment:
       steps=self.config.sampling.steps,
       grid=lambda: sampling.times(self.config.sampling, self.process),
       solver=(lambda: self.solver(workdir)) if solver is None else (lambda: solver),
-      guided=self.guided,
+      guided=lambda denoise: self.guided(denoise, roles),
       data=self.spread(workdir) if begin is None else begin,
       scale=sampling.guidance_scale(self.config.sampling),
     )
@@ -134,9 +136,12 @@ class Experiment:
                         'allowed: none, or a method drawn by a solver from noise on the data')  # fmt: skip
     return made
 
-  def guided(self, denoise: Denoise) -> Denoise:
-    """The denoiser under what `config.sampling` says of guidance and thresholds, in order."""
-    return sampling.guided(self.config.sampling, denoise)
+  def guided(self, denoise: Denoise, roles: Mapping[str, Any]) -> Denoise:
+    """The denoiser under what `config.sampling` says of guidance and thresholds, in order.
+
+    `roles` are the parameters to draw with (`directory.weights`), which hold those of `guides` too.
+    """
+    return sampling.guided(self.config.sampling, denoise, self.guides, roles)
 
   def spread(self, workdir: str | None) -> Any:
     """The mean and deviation of the run's data, by modality where there are several; None where it keeps none."""
@@ -200,7 +205,7 @@ def build(config: ConfigDict) -> Experiment:
   if not -1 <= config.sampling.ema < len(averages):
     raise ConfigError(f'config.sampling.ema: got {config.sampling.ema}; allowed: -1 for the weights themselves, or '
                       f'the place of one of the {len(averages)} averages of config.train.ema')  # fmt: skip
-  experiment = Experiment(config, parts, method, averages)
+  experiment = Experiment(config, parts, method, averages, _guides(config, parts))
   for field in ('observation', 'reward', 'steering'):
     if config.sampling[field].name != 'none':
       named(f'sampling.{field}', dict(none=dict), config.sampling[field])
@@ -210,7 +215,8 @@ def build(config: ConfigDict) -> Experiment:
     if kind.needs_signal and not np.isfinite(float(process.lam(float(np.asarray(solver.rows.t)[0])))):
       raise ConfigError(f'config.loss.kind: got {config.loss.kind!r}; allowed on {config.process.name}, whose alpha '
                         'reaches 0: x0, v, velocity, edm')  # fmt: skip
-    experiment.guided(method.denoiser(roles))
+    shapes = {field: source.params for field, source in experiment.guides.items()}
+    sampling.check_attention(config.sampling, experiment.guided(method.denoiser(roles), shapes), parts)
   return experiment
 
 
@@ -224,15 +230,30 @@ def _source(config: ConfigDict, field: str, process: Process) -> Source | None:
     return Source(section.target.name, process, shape, labels, (), lambda _: target.denoiser(process))
   if not section.run:
     return None
-  inner = build(checked(section.config) if section.config else read_config(section.run, f'config.{field}.run'))
+  return _opened(field, section.run, section.ema, section.config)
+
+
+def _guides(config: ConfigDict, parts: Parts) -> dict[str, Source]:
+  """The runs that `config.sampling.guidance` names."""
+  found = {}
+  for field, spec in sampling.guidance_specs(config.sampling):
+    if spec['name'] in sampling.OPENED and spec.get('run'):
+      found[field] = sampling.check_opened(field, _opened(field, spec['run'], spec.get('ema', 0)), parts)
+  return found
+
+
+def _opened(field: str, run: str, place: int, config: ConfigDict | None = None) -> Source:
+  """The network of another run, of this average of it, to be read only."""
+  inner = build(checked(config) if config else read_config(run, f'config.{field}.run'))
   role = inner.method.averaged[0]
-  if not -1 <= section.ema < len(inner.averages):
-    raise ConfigError(f'config.{field}.ema: got {section.ema}; allowed: -1 for the weights themselves, or the place of '
-                      f'one of the {len(inner.averages)} averages of {section.run}')  # fmt: skip
+  if not -1 <= place < len(inner.averages):
+    raise ConfigError(f'config.{field}.ema: got {place}; allowed: -1 for the weights themselves, or the place of '
+                      f'one of the {len(inner.averages)} averages of {run}')  # fmt: skip
   return Source(
-    section.run, inner.process, inner.shape, inner.classes, inner.roles()[role],
+    run, inner.process, inner.shape, inner.classes, inner.roles()[role],
     lambda params: inner.denoiser({role: params}), inner.parts.kind, inner.net,
     lambda params, asked: inner.method.generator({role: params}, asked) if inner.method.generator else None,
+    (lambda params: read({role: params})) if (read := inner.method.classifier) else None,
   )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """From `config.sampling` to what draws: the guidance laid over a denoiser, the grid, the solver and its statistics."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,11 @@ from jax import Array
 from diffjax import guidance, solvers, statistics
 from diffjax.files import DamagedFile, read_npz
 from diffjax.methods import Parts
+import jax
+from jax import Array
+
+from diffjax import guidance, solvers, statistics
+from diffjax.methods import Parts, Source, same_process
 from diffjax.paths import place
 from diffjax.prediction import Denoise, network_of
 from diffjax.process import Process
@@ -17,13 +23,31 @@ from diffjax.solvers import grids
 from diffjax.statistics import Spread
 
 __all__ = ['guidance_scale', 'guidance_specs', 'guided', 'solver', 'solver_of_no_run', 'source', 'times']
+__all__ = ['OPENED', 'guidance_scale', 'guidance_specs', 'guided', 'solver', 'solver_of_no_run', 'times']
 
-NULLED = ('cfg', 'cfgpp')  # transforms that ask the network under its null condition
-TRANSFORMS = (*NULLED, 'dynamic_threshold', 'threshold', 'time_shift')
+# transforms that ask the network under its null condition
+NULLED = ('cfg', 'cfgpp', 'apg', 'cfg_rescale', 'cfg_zero', 'feedback', 'rectified_gradient')
+# transforms that another run's network takes part in, and as which argument
+OPENED = dict(
+  autoguidance='guide', classifier_guidance='log_prob', elucd='logits', elucd_kick='logits', gradient_free='logits'
+)
+ATTENDING = ('attentive_eraser', 'perturbed_attention')
+TRANSFORMS = (*NULLED, *OPENED, *ATTENDING, 'dynamic_threshold', 'threshold', 'time_shift')
 
 
-def guided(sampling: ConfigDict, denoise: Denoise) -> Denoise:
+def guided(
+  sampling: ConfigDict,
+  denoise: Denoise,
+  opened: Mapping[str, Source] | None = None,
+  roles: Mapping[str, Any] | None = None,
+) -> Denoise:
   """The denoiser under the guidance and thresholds that a config asks for, in order.
+
+  Args:
+    sampling: `config.sampling`.
+    denoise: the network's.
+    opened: by the key of the config that names them, the runs whose networks take part.
+    roles: their parameters, by the same key, among others.
 
   Raises:
     ConfigError: a transform that is not there or does not fit, or one that asks under a null condition which the
@@ -32,6 +56,8 @@ def guided(sampling: ConfigDict, denoise: Denoise) -> Denoise:
   for field, spec in guidance_specs(sampling):
     if spec['name'] in NULLED:
       _check_null(denoise, field, spec)
+    if spec['name'] in OPENED:
+      spec = _with_network(field, spec, opened or {}, roles or {})
     denoise = named(field, registry(guidance, TRANSFORMS), spec, denoise)
   return denoise
 
@@ -87,6 +113,47 @@ def source(sampling: ConfigDict, shape: Any) -> Spread | None:
   if image.shape != shape:
     raise ConfigError(f'config.sampling.source: got an array of shape {first.shape}; allowed: one example, {shape}')
   return Spread(image / 127.5 - 1 if image.dtype == np.uint8 else image, 0.0)
+def _with_network(
+  field: str, spec: dict[str, Any], opened: Mapping[str, Source], roles: Mapping[str, Any]
+) -> dict[str, Any]:
+  """The spec with the network of the run that it names in place of that name."""
+  if field not in opened:
+    raise ConfigError(f'config.{field}: {spec["name"]} needs run, the directory of a trained run')
+  source, place = opened[field], OPENED[spec['name']]
+  if place == 'guide':
+    network: Any = source.denoiser(roles[field])
+  elif source.classifier is None:
+    raise ConfigError(f'config.{field}.run: got {source.name}, which is no classifier; allowed: a run of method '
+                      'classifier')  # fmt: skip
+  else:
+    network = source.classifier(roles[field])
+    network = guidance.log_prob_of(network) if place == 'log_prob' else network
+  return {k: v for k, v in spec.items() if k not in ('run', 'ema', 'step')} | {place: network}
+
+
+def check_opened(field: str, source: Source, parts: Parts) -> Source:
+  """The run that a guidance names, where it is of these data and this process.
+
+  Raises:
+    ConfigError: it differs; the message says in what.
+  """
+  for part in ('shape', 'classes'):
+    if getattr(source, part) != getattr(parts, part):
+      raise ConfigError(f'config.{field}.run: got {source.name} of {part} {getattr(source, part)}; allowed: that of '
+                        f'this run, {getattr(parts, part)}')  # fmt: skip
+  if not same_process(source.process, parts.process):
+    raise ConfigError(f'config.{field}.run: got {source.name} of another process; allowed: that of this run')
+  return source
+
+
+def check_attention(sampling: ConfigDict, denoise: Denoise, parts: Parts) -> None:
+  """Refuses, before anything is compiled, guidance by attention of a network that has none of these names."""
+  for field, spec in guidance_specs(sampling):
+    if spec['name'] in ATTENDING:
+      x, _, cond = parts.inputs(1)
+      refused(
+        field, jax.eval_shape, lambda denoise, x, cond: denoise(x, parts.process.t_max / 2, cond), denoise, x, cond
+      )
 
 
 def _check_null(denoise: Denoise, field: str, spec: dict[str, Any]) -> None:

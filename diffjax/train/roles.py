@@ -108,6 +108,7 @@ class Method:
     conditions: those of `needs` that a generator is given too: its cond is then {'label': labels or None, name: ...}.
     figures: families of figures to evaluate by, beside those of the kind of data (`metrics.FAMILIES`).
     denoiser: role -> params -> the unguided Denoiser, where the method trains one.
+    classifier: role -> params -> logits (x, t) -> (B, C) of noisy data, where the method trains them.
     generator: (role -> params, how to sample) -> what draws; `diffjax.methods.generator`.
 
   Raises:
@@ -125,6 +126,7 @@ class Method:
   conditions: tuple[str, ...] = ()
   figures: tuple[str, ...] = ()
   denoiser: Callable[[Mapping[str, Any]], Any] | None = None
+  classifier: Callable[[Mapping[str, Any]], Any] | None = None
   generator: Callable[[Mapping[str, Any], Any], Any] | None = None
 
   def __post_init__(self):
