@@ -10,7 +10,15 @@ from collections.abc import Callable
 from diffjax.errors import InputError
 from diffjax.methods.generator import Generator, Solved, solved, under_solver
 from diffjax.methods.parts import Parts, Sampling, Source, same_process
-from diffjax.methods.recipes import denoising, fokker_planck, modalities, variational
+from diffjax.methods.recipes import (
+  all_but_one,
+  class_token,
+  denoising,
+  fokker_planck,
+  invariant,
+  modalities,
+  variational,
+)
 
 __all__ = [
   'Generator',
@@ -18,8 +26,11 @@ __all__ = [
   'Sampling',
   'Solved',
   'Source',
+  'all_but_one',
+  'class_token',
   'denoising',
   'fokker_planck',
+  'invariant',
   'modalities',
   'recipes',
   'same_process',

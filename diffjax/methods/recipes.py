@@ -9,13 +9,16 @@ from jax import Array
 from diffjax.contracts import Params
 from diffjax.errors import InputError
 from diffjax.losses import uncertainty
+from diffjax.methods.class_token import class_token
 from diffjax.methods.densities import fokker_planck, variational
+from diffjax.methods.erasing import all_but_one
 from diffjax.methods.generator import Solved, under_solver
+from diffjax.methods.invariant import invariant
 from diffjax.methods.parts import Parts, Sampling
 from diffjax.prediction import Denoiser
 from diffjax.train.roles import Method, Phase
 
-__all__ = ['denoising', 'fokker_planck', 'modalities', 'variational']
+__all__ = ['all_but_one', 'class_token', 'denoising', 'fokker_planck', 'invariant', 'modalities', 'variational']
 
 
 def denoising(parts: Parts) -> Method:
