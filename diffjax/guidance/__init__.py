@@ -9,6 +9,7 @@ from diffjax.guidance.mean_reverting import mean_reverting
 from diffjax.guidance.moment_heads import with_moments
 from diffjax.guidance.observed_series import mean_energy, observed_ddpm, observed_series, quantile_energy, refined
 from diffjax.guidance.plug_and_play import plug_and_play
+from diffjax.guidance.protected import protected
 from diffjax.guidance.prox import prox
 from diffjax.guidance.steered import replaced, steered
 from diffjax.guidance.thresholds import dynamic_threshold, threshold
@@ -34,6 +35,7 @@ __all__ = [
   'observed_ddpm',
   'observed_series',
   'plug_and_play',
+  'protected',
   'prox',
   'pushed',
   'quantile_energy',

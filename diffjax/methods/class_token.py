@@ -102,10 +102,9 @@ def with_row(params: Params, rows: Mapping[str, Array], classes: int, label: int
   """The parameters with these rows for this label, all else as it was; shapes of params as they are."""
 
   def put(path: Any, leaf: Array) -> Array:
-    shape = isinstance(leaf, jax.ShapeDtypeStruct)
-    return (
-      leaf.at[label].set(rows[jax.tree_util.keystr(path)]) if _is_table(path, leaf, classes) and not shape else leaf
-    )
+    if isinstance(leaf, jax.ShapeDtypeStruct) or not _is_table(path, leaf, classes):
+      return leaf
+    return leaf.at[label].set(rows[jax.tree_util.keystr(path)])
 
   return jax.tree_util.tree_map_with_path(put, params)
 

@@ -36,6 +36,9 @@ TRANSFORMS = {
   'cfgpp': transform(guidance.cfgpp),
   'classifier_guidance': transform(lambda denoise, v: guidance.classifier_guidance(denoise, towards_zero, v)),
   'dynamic_threshold': transform(lambda denoise, v: guidance.dynamic_threshold(denoise, v / 2, v / 4)),
+  'protected': transform(
+    lambda denoise, v: guidance.protected(denoise, [[v, v]], [[-v, v / 2]], jnp.asarray([True, False]))
+  ),
   'prox': transform(lambda denoise, v: guidance.prox(denoise, towards_zero, v / 4, steps=2, spread=v / 4)),
   'replaced': transform(lambda denoise, v: guidance.replaced(denoise, seen, seen_from, jnp.full((1, 1), v))),
   'steered': transform(lambda denoise, v: guidance.steered(denoise, towards_zero, v / 4, interval=(0.1, v))),

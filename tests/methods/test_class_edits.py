@@ -123,7 +123,8 @@ def test_a_token_is_a_row_of_the_label_table_and_nothing_else_moves():
 
 @pytest.mark.slow
 def test_a_token_of_the_wrong_class_learns_the_right_one():
-  """Begun as mode 0 of the ring, rewarded near mode 4: nine in ten samples of it are there after 200 steps."""
+  """Begun as mode 0 of the ring, rewarded near mode 4: nine in ten samples of the sampler that
+  it was fitted under are there after 200 steps."""
   net = nets.mlp(width=64, depth=2, classes=8)
   plain = ring.parts(LABELLED, EDM, 'v', net=net, classes=8, steps=3000)
   train = methods.denoising(
@@ -136,7 +137,7 @@ def test_a_token_of_the_wrong_class_learns_the_right_one():
   made = run_of(net, params)
   made = ring.parts(LABELLED, EDM, 'v', net=net, classes=8, base=made.base, steps=200, rate=0.05)
   method = methods.class_token(
-    made, reward=dict(name='near', point=(-1.0, 0.0)), label=0, steps=4, scale=2.0, images=32
+    made, reward=dict(name='near', point=(-1.0, 0.0)), label=0, steps=8, scale=2.0, images=32
   )
   token, step = method.copied['token'].of(params), made.optimiser()
   state = step.init(token)
@@ -153,7 +154,7 @@ def test_a_token_of_the_wrong_class_learns_the_right_one():
     return jax.lax.scan(one, (token, state), jnp.arange(200))[0][0]
 
   token = train_token(token, state)
-  asked = Sampling(20, lambda: None, lambda: solvers.ddim(EDM, solvers.grids.karras(EDM, 20)), lambda d: cfg(d, 2.0))
+  asked = Sampling(8, lambda: None, lambda: solvers.ddim(EDM, solvers.grids.uniform(EDM, 8)), lambda d: cfg(d, 2.0))
   shares = []
   for own in (method.copied['token'].of(params), token):
     generator = method.generator(dict(base=params, token=own), asked)
