@@ -137,7 +137,7 @@ def test_a_token_of_the_wrong_class_learns_the_right_one():
   made = run_of(net, params)
   made = ring.parts(LABELLED, EDM, 'v', net=net, classes=8, base=made.base, steps=200, rate=0.05)
   method = methods.class_token(
-    made, reward=dict(name='near', point=(-1.0, 0.0)), label=0, steps=8, scale=2.0, images=32
+    made, reward=dict(name='near', point=(-1.0, 0.0)), label=0, steps=8, scale=2.0, images=96
   )
   token, step = method.copied['token'].of(params), made.optimiser()
   state = step.init(token)
