@@ -45,8 +45,8 @@ class Protected(Transform):
   mask: Array
 
   def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
-    whole = (jnp.broadcast_to(a, x.shape).astype(x.dtype) for a in (self.source, self.noise))
-    kept = self.process.perturb(*whole, t)
+    source, noise = (jnp.broadcast_to(a, x.shape).astype(x.dtype) for a in (self.source, self.noise))
+    kept = self.process.perturb(source, noise, t)
     pred = self.denoise(jnp.where(self.mask, kept, x).astype(x.dtype), t, cond, memory)
     keep = lambda mine, own: jnp.where(self.mask, mine, own).astype(x.dtype)  # noqa: E731
     return pred._replace(x0=keep(self.source, pred.x0), eps=keep(self.noise, pred.eps))

@@ -1,5 +1,6 @@
 """InvDiff: a small module beside a frozen, biased model, trained so that no group of examples is denoised worse."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,7 +80,8 @@ def invariant(
 
   def shares(roles: dict[str, Any], batch: Any) -> Array:
     x0: Any = widened(batch['x'])
-    return jax.nn.softmax(sharing(roles['groups'], x0.reshape(len(x0), -1), jnp.zeros(len(x0))))
+    logits: Any = sharing(roles['groups'], x0.reshape(len(x0), -1), jnp.zeros(len(x0)))
+    return jax.nn.softmax(logits)
 
   def apart(roles: dict[str, Any], batch: Any, key: Array) -> tuple[Array, dict[str, Array]]:
     error, q = stop_gradient(errors(roles, batch, key, True)), shares(roles, batch)
@@ -93,8 +95,13 @@ def invariant(
     return value, {'loss': error, 'worst': jnp.full_like(error, jnp.max(of_group))}
 
   def init(key: Array) -> dict[str, Params]:
-    flat = jnp.zeros((1, jnp.zeros(parts.shape).size))
-    return {'student': parts.init(key), 'groups': sharing.init(jax.random.fold_in(key, 1), flat, jnp.zeros(1), None)}
+    first, second = jax.random.split(jax.random.fold_in(key, 1))
+    even: Any = sharing.init(first, jnp.zeros((1, math.prod(parts.shape))), jnp.zeros(1), None)
+    leaves, tree = jax.tree.flatten(even)
+    own = jax.random.split(second, len(leaves))
+    # a network begins at zero, where all groups are alike and no gradient tells them apart
+    groups = [leaf + 0.1 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, own, strict=True)]
+    return {'student': parts.init(key), 'groups': jax.tree.unflatten(tree, groups)}
 
   def generator(roles: Mapping[str, Any], sampling: Sampling) -> Solved:
     return under_solver(parts, denoiser(roles), sampling)

@@ -49,12 +49,14 @@ def test_it_begins_as_the_base_and_its_groups_part_what_is_lost():
     apart, together = (phase.loss for phase in method.phases)
     slope = jax.grad(lambda student: together({**roles, 'student': student}, {'x': x}, jax.random.key(1))[0])
     both = method.denoiser(roles)(x, 0.5), made.base.denoiser(())(x, 0.5)
-    return both, slope(roles['student']), apart(roles, {'x': x}, jax.random.key(1))[0]
+    parted = jax.grad(lambda groups: apart({**roles, 'groups': groups}, {'x': x}, jax.random.key(1))[0])
+    return both, slope(roles['student']), parted(roles['groups'])
 
-  (got, want), slope, _ = run(roles, x)
+  (got, want), slope, parted = run(roles, x)
   np.testing.assert_array_equal(got.x0, want.x0)
   np.testing.assert_array_equal(got.eps, want.eps)
-  assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slope)) > 0
+  for tree in (slope, parted):
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(tree)) > 1e-3
   moved = jax.tree.map(lambda leaf: leaf + 0.1, roles)
   shifted = jax.jit(method.denoiser)(moved)(x, 0.5)
   np.testing.assert_allclose(PROCESS.perturb(shifted.x0, shifted.eps, 0.5), x, atol=1e-5)
