@@ -17,9 +17,9 @@ from diffjax.fewstep.flow_map import flow_map
 from diffjax.fewstep.iterated import Iterated, iterated
 from diffjax.fewstep.jumps import Jump, jump_from
 from diffjax.fewstep.segments import by_solver, taught
-from diffjax.fewstep.starts import loads
 from diffjax.losses.denoising import mean_square
 from diffjax.methods.parts import Parts, Sampling
+from diffjax.methods.starts import loads
 from diffjax.process import expand
 from diffjax.train.ema import constant
 from diffjax.train.roles import Copy, Method, Phase
@@ -73,8 +73,10 @@ def conditional_consistency(
   def loss(roles: dict[str, Any], batch: Any, key: Array) -> Any:
     return plain({**roles, **{name: about(roles, name) for name in ('student', 'target')}}, batch, key)
 
+  known = pairs.nodes(parts.process, intervals, rho)
+
   def generator(roles: Mapping[str, Any], sampling: Sampling) -> Iterated:
-    return iterated(parts, jump, about(roles, 'student'), sampling)
+    return iterated(parts, jump, about(roles, 'student'), sampling, known=known)
 
   return Method(
     phases=(Phase('encoder', predicted, parts.optimiser()), Phase('student', loss, parts.optimiser())),

@@ -14,8 +14,8 @@ from diffjax.fewstep.flow_map import PROGRESS, flow_map, inverse_gap, progress
 from diffjax.fewstep.iterated import drawing
 from diffjax.fewstep.jumps import jump_from
 from diffjax.fewstep.segments import Segment, by_solver, data_line, taught
-from diffjax.fewstep.starts import check_fits, loads
 from diffjax.methods.parts import Parts, Source
+from diffjax.methods.starts import check_fits, loads
 from diffjax.train.ema import constant
 from diffjax.train.roles import Copy, Method, Phase
 
@@ -37,6 +37,8 @@ def consistency_distillation(
   """A jump to the data agrees with itself one teacher step nearer the data.
 
   d(f(x_t, t), sg f'(x_u, u)), x_u a step of the teacher from t to its neighbour u on EDM's grid.
+
+  The student learns jumps from the grid's points alone: it draws from those nearest to `config.sampling.grid`.
 
   arXiv:2303.01469 Alg. 2
 
@@ -82,7 +84,7 @@ def distilled(
     copies={'student': 'teacher'} | copies if warm else copies,
     init=lambda key: own.init() | ({} if warm else {'student': parts.init(key)}),
     loads=loads(source),
-    generator=drawing(parts, own.jump),
+    generator=drawing(parts, own.jump, known=pairs.nodes(parts.process, intervals, rho)),
   )
 
 

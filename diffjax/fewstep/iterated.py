@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
+from scipy.optimize import linear_sum_assignment
 
 from diffjax import keys, labels
 from diffjax.contracts import Cond, Data, KeyBatch, Params
 from diffjax.errors import InputError
 from diffjax.fewstep.jumps import Jump
 from diffjax.methods.parts import Parts, Sampling
-from diffjax.noise_levels import checked
+from diffjax.noise_levels import at, checked
+from diffjax.process import Process
 from diffjax.pytree import PyTree
 from diffjax.solvers import renoise
 
@@ -70,9 +72,17 @@ class Iterated(PyTree):
 
   def run(self, key_batch: KeyBatch, cond: Cond = None, seen: Callable = lambda x, t: ()) -> tuple[Data, Any]:
     """The samples, and what seen(x, t) keeps of the point before each jump, stacked."""
+    return self.jumps_from(*self.start(key_batch), cond, seen)
+
+  def start(self, key_batch: KeyBatch) -> tuple[Array, KeyBatch]:
+    """Where samples begin, and the keys of the noise between jumps."""
     begin, own = keys.split(key_batch, 2)
     like = jax.ShapeDtypeStruct((len(key_batch), *self.shape), jnp.float32)
-    return self.jumps_from(self.jump.process.start(begin, like, *self.law), own, cond, seen)
+    return self.jump.process.start(begin, like, *self.law), own
+
+  def finish(self, x: Array, own: KeyBatch, cond: Cond = None) -> Data:
+    """The samples from where they begin."""
+    return self.jumps_from(x, own, cond, lambda x, t: ())[0]
 
   def jumps_from(self, x: Array, own: KeyBatch, cond: Cond, seen: Callable) -> tuple[Array, Any]:
     """The jumps from a first point x with these keys for the noise between them, and what is kept of the way."""
@@ -88,11 +98,22 @@ class Iterated(PyTree):
     return jax.lax.scan(step, x, (self.rows, jnp.arange(len(self.rows[0]))))
 
 
-def iterated(parts: Parts, jump: Jump, params: Params, sampling: Sampling, gamma: float = 1.0) -> Iterated:
+def iterated(
+  parts: Parts,
+  jump: Jump,
+  params: Params,
+  sampling: Sampling,
+  gamma: float = 1.0,
+  known: np.ndarray | None = None,
+) -> Iterated:
   """A recipe's generator: `sampling.steps` jumps between the times of `sampling.grid`, the last to the jump's end.
 
+  A student of a few times alone knows nothing of those between them: where `known` are given, jumps go from the ones
+  nearest to the grid's.
+
   Raises:
-    InputError: gamma outside [0, 1], guidance, which jumps do not take, or a jump from before their end.
+    InputError: gamma outside [0, 1], guidance, which jumps do not take, a jump from before their end, or more jumps
+      than times that are known.
   """
   if not 0 <= gamma <= 1:
     raise InputError(f'gamma: got {gamma}; allowed: 0, the flow, to 1, fresh noise before each jump')
@@ -103,11 +124,20 @@ def iterated(parts: Parts, jump: Jump, params: Params, sampling: Sampling, gamma
   if ts[-1] <= end * (1 + 1e-6):
     raise InputError(f'grid: got a jump from {ts[-1]:.4g}; allowed: times above {end:.4g}, where jumps end (the grids '
                      'uniform and noise_share keep above it)')  # fmt: skip
+  ts = ts if known is None else _nearest(process, ts, known)
   up = np.append(ts[1:], end)
   u = np.maximum(_landing(process, up, gamma), end)
   u[-1] = end
   rows = jnp.asarray(ts, float), jnp.asarray(u, float), jnp.asarray(up, float)
   return Iterated(params, jump, rows, law_of(sampling, ts[0]), parts.shape)
+
+
+def _nearest(process: Process, ts: np.ndarray, known: np.ndarray) -> np.ndarray:
+  """As many of the known times, none twice, that are together nearest to these in log(sigma / alpha)."""
+  if len(ts) > len(known):
+    raise InputError(f'sampling.steps: got {len(ts)}; allowed: at most {len(known)}, the times that the student knows')
+  lam, own = (np.clip(at(process, times)[2], -20, 20) for times in (ts, known))
+  return np.sort(known[linear_sum_assignment(np.abs(lam[:, None] - own))[1]])[::-1]
 
 
 def law_of(sampling: Sampling, t: float) -> tuple[Array, Array, Array]:
@@ -116,7 +146,7 @@ def law_of(sampling: Sampling, t: float) -> tuple[Array, Array, Array]:
   return jnp.asarray(t, float), jnp.asarray(mean, float), jnp.asarray(std, float)
 
 
-def _landing(process: Any, up: np.ndarray, gamma: float) -> np.ndarray:
+def _landing(process: Process, up: np.ndarray, gamma: float) -> np.ndarray:
   """Where a jump lands before noise leads up to these times."""
   if gamma == 0:
     return up.copy()
@@ -126,11 +156,13 @@ def _landing(process: Any, up: np.ndarray, gamma: float) -> np.ndarray:
   return np.asarray(process.lam_inverse(lam), np.float64)
 
 
-def drawing(parts: Parts, jump: Jump | Callable[..., Jump], gamma: float = 1.0) -> Callable[..., Iterated]:
+def drawing(
+  parts: Parts, jump: Jump | Callable[..., Jump], gamma: float = 1.0, known: np.ndarray | None = None
+) -> Callable[..., Iterated]:
   """The generator of a method whose student is a jump, or one that its roles make: roles -> jump."""
 
   def generator(roles: Mapping[str, Any], sampling: Sampling) -> Iterated:
     made = jump if isinstance(jump, Jump) else jump(roles)
-    return iterated(parts, made, roles['student'], sampling, gamma)
+    return iterated(parts, made, roles['student'], sampling, gamma, known)
 
   return generator

@@ -16,10 +16,11 @@ from diffjax import keys
 from diffjax.contracts import KeyBatch
 from diffjax.errors import InputError
 from diffjax.losses.times import TimeLaw, logit_normal
+from diffjax.noise_levels import times_of
 from diffjax.process import Process
 
-__all__ = ['Ladder', 'Times', 'constantly', 'doubling', 'dyadic', 'ending', 'lagging', 'neighbours', 'ordered',
-           'rungs', 'skipping', 'square_root', 'strides', 'triples']  # fmt: skip
+__all__ = ['Ladder', 'Times', 'constantly', 'doubling', 'dyadic', 'ending', 'lagging', 'neighbours', 'nodes',
+           'ordered', 'rungs', 'skipping', 'square_root', 'strides', 'triples']  # fmt: skip
 
 
 class Times(NamedTuple):
@@ -73,6 +74,14 @@ def rungs(process: Process, rho: float) -> Callable[[Array], Array]:
   if rho:
     return Ladder(process, rho)
   return lambda rank: jnp.where(rank >= 1, process.t_max, process.t_min + rank * (process.t_max - process.t_min))
+
+
+def nodes(process: Process, n: int, rho: float = 7.0) -> np.ndarray:
+  """The times above the first of a ladder of n intervals, from which jumps go; float64, on the host."""
+  ladder = Ladder(process, rho)
+  low, high = (float(end) for end in ladder.ends())
+  inner = low + np.arange(1, n) / n * (high - low)
+  return np.append(times_of(process, -rho * np.log(inner)), float(process.t_max))
 
 
 def constantly(n: int) -> Count:

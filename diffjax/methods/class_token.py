@@ -14,7 +14,7 @@ from diffjax.errors import InputError
 from diffjax.guidance import cfg
 from diffjax.methods.generator import Generator
 from diffjax.methods.parts import Parts, Sampling
-from diffjax.methods.tuned import tuned
+from diffjax.methods.starts import tuned
 from diffjax.solvers import ddim, grids, sample
 from diffjax.train.roles import Copy, Method, Phase
 

@@ -12,7 +12,7 @@ from diffjax.guidance import branches
 from diffjax.losses.denoising import mean_square, started
 from diffjax.losses.times import uniform
 from diffjax.methods.parts import Parts
-from diffjax.methods.tuned import tuned, tuning
+from diffjax.methods.starts import tuned, tuning
 from diffjax.train.roles import Method, Phase
 
 __all__ = ['all_but_one']

@@ -23,6 +23,9 @@ class Generator(Protocol):
 
   One that has a way to show has `path(keys, cond)` too, which returns the sample, and the points before each step with
   the data predicted there, ((B, ...), ((n, B, ...), (n, B, ...))), and `times`, those n.
+
+  One whose noise can be searched has `start(keys) -> (x, own)`, where samples begin and the keys of all other draws, and
+  `finish(x, own, cond)`.
   """
 
   @property
@@ -90,10 +93,13 @@ class Solved(PyTree):
     )
     return self.denoise.process.start(begin, like, *self.law), own
 
+  def finish(self, x: Data, own: KeyBatch, cond: Cond = None) -> Any:
+    """The samples from where they begin, with the solver's own keys."""
+    return sample(self.denoise, self.solver, x, own, cond)
+
   def __call__(self, key_batch: KeyBatch, cond: Cond = None) -> Data:
     """The samples, one a key."""
-    x, own = self.start(key_batch)
-    return sample(self.denoise, self.solver, x, own, cond)
+    return self.finish(*self.start(key_batch), cond)
 
   def path(self, key_batch: KeyBatch, cond: Cond = None) -> tuple[Data, tuple[Data, Data]]:
     """The sample, the points before each row and the data predicted there."""

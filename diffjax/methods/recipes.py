@@ -10,6 +10,8 @@ from diffjax.contracts import Params
 from diffjax.errors import InputError
 from diffjax.losses import uncertainty
 from diffjax.methods.class_token import class_token
+from diffjax.methods.clouds import equivariant, equivariant_energy
+from diffjax.methods.control import controlnet
 from diffjax.methods.densities import fokker_planck, variational
 from diffjax.methods.erasing import all_but_one
 from diffjax.methods.generator import Solved, under_solver
@@ -18,7 +20,8 @@ from diffjax.methods.parts import Parts, Sampling
 from diffjax.prediction import Denoiser
 from diffjax.train.roles import Method, Phase
 
-__all__ = ['all_but_one', 'class_token', 'denoising', 'fokker_planck', 'invariant', 'modalities', 'variational']
+__all__ = ['all_but_one', 'class_token', 'controlnet', 'denoising', 'equivariant', 'equivariant_energy',
+           'fokker_planck', 'invariant', 'modalities', 'variational']  # fmt: skip
 
 
 def denoising(parts: Parts) -> Method:

@@ -9,17 +9,18 @@ import pytest
 
 from diffjax import keys, schedules
 from diffjax.errors import InputError
+from diffjax.fewstep import pairs
 from diffjax.fewstep.iterated import iterated
 from diffjax.methods import Sampling
 from experiments.ring import parts
 
 
-def made(process, ts, gamma, end=0.0, guided=lambda denoise: denoise):
+def made(process, ts, gamma, end=0.0, guided=lambda denoise: denoise, known=None):
   sampling = Sampling(
     len(ts), lambda: np.append(ts, 0.0), lambda: None, guided, SimpleNamespace(mean=closed.MEAN, std=closed.VAR**0.5)
   )
   own = parts(closed.target(), process, 'x0')
-  return iterated(own, closed.jump(process, end), closed.right(), sampling, gamma)
+  return iterated(own, closed.jump(process, end), closed.right(), sampling, gamma, known)
 
 
 @pytest.mark.parametrize('make', [lambda: schedules.edm(0.01, 10.0), schedules.cosine, schedules.flow])
@@ -50,6 +51,22 @@ def test_sample_k_is_its_own_and_the_way_is_shown(compiles):
   other = draw.replace(rows=jax.tree.map(lambda row: 0.9 * row, draw.rows))
   with compiles(0):
     run(other, key)
+
+
+@pytest.mark.parametrize('rho', [3.0, 7.0])
+def test_jumps_go_from_times_that_the_student_knows(rho):
+  """The nearest ones of the ladder, each once, from t_max down; and the ladder is that of training."""
+  process = schedules.cosine()
+  known = pairs.nodes(process, 9, rho)
+  np.testing.assert_allclose(known, pairs.Ladder(process, rho)(np.arange(1, 10) / 9), rtol=2e-4)
+  t = float(process.t_max)
+  two = made(process, (t, 0.5), 1.0, known=known).times
+  level = np.asarray(process.lam(known.astype(np.float32)))
+  np.testing.assert_allclose(two, [t, known[np.abs(level).argmin()]], rtol=1e-6)
+  crowded = made(process, tuple(np.linspace(t, 0.45, 6)), 1.0, known=known).times
+  assert (np.diff(crowded) < 0).all() and np.isin(crowded.astype(np.float32), known.astype(np.float32)).all()
+  with pytest.raises(InputError, match='sampling.steps: got 10; allowed: at most 9'):
+    made(process, tuple(np.linspace(t, 0.1, 10)), 1.0, known=known)
 
 
 def test_refusals():
