@@ -23,6 +23,7 @@ from diffjax.guidance.perturbed import perturbed_attention
 from diffjax.guidance.plug_and_play import plug_and_play
 from diffjax.guidance.products import annealed, product
 from diffjax.guidance.property_energy import property_energy
+from diffjax.guidance.protected import protected
 from diffjax.guidance.prox import prox
 from diffjax.guidance.rectified_gradient import rectified_gradient
 from diffjax.guidance.rescale import cfg_rescale
@@ -67,6 +68,7 @@ __all__ = [
   'observed_series',
   'perturbed_attention',
   'plug_and_play',
+  'protected',
   'product',
   'property_energy',
   'prox',

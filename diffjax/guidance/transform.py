@@ -45,7 +45,8 @@ def chain(*transforms: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def cost(denoise: Any, t: float) -> int:
   """Forwards, and pairs of a forward and its VJP, in one evaluation of `denoise` at time t; a network alone costs 1.
 
-  The cost of a run is the sum over its evaluations; a transform with a price of its own has a method `cost(t)`.
+  A gradient through the denoiser itself is one more of its evaluations, beside the forward it needs. The cost of a run
+  is the sum over its evaluations; a transform with a price of its own has a method `cost(t)`.
   """
   if hasattr(denoise, 'cost'):
     return denoise.cost(t)

@@ -11,12 +11,15 @@ from diffjax.errors import InputError
 from diffjax.methods.generator import Generator, Solved, solved, under_solver
 from diffjax.methods.parts import Parts, Sampling, Source, same_process
 from diffjax.methods.recipes import (
+  all_but_one,
+  class_token,
   controlnet,
   classifier,
   denoising,
   equivariant,
   equivariant_energy,
   fokker_planck,
+  invariant,
   modalities,
   variational,
 )
@@ -27,12 +30,15 @@ __all__ = [
   'Sampling',
   'Solved',
   'Source',
+  'all_but_one',
+  'class_token',
   'controlnet',
   'classifier',
   'denoising',
   'equivariant',
   'equivariant_energy',
   'fokker_planck',
+  'invariant',
   'modalities',
   'recipes',
   'same_process',

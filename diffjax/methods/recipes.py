@@ -10,21 +10,27 @@ from diffjax.contracts import Params
 from diffjax.errors import InputError
 from diffjax.losses import uncertainty
 from diffjax.methods.classifiers import classifier
+from diffjax.methods.class_token import class_token
 from diffjax.methods.clouds import equivariant, equivariant_energy
 from diffjax.methods.control import controlnet
 from diffjax.methods.densities import fokker_planck, variational
+from diffjax.methods.erasing import all_but_one
 from diffjax.methods.generator import Solved, under_solver
+from diffjax.methods.invariant import invariant
 from diffjax.methods.parts import Parts, Sampling
 from diffjax.prediction import Denoiser
 from diffjax.train.roles import Method, Phase
 
 __all__ = [
+  'all_but_one',
+  'class_token',
   'classifier',
   'controlnet',
   'denoising',
   'equivariant',
   'equivariant_energy',
   'fokker_planck',
+  'invariant',
   'modalities',
   'variational',
 ]

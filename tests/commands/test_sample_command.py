@@ -189,3 +189,18 @@ def test_killed_processes_leave_parts_that_one_goes_on_from(trained, tmp_path):
   np.testing.assert_array_equal(found['arr_1'], wanted['arr_1'])
   apart = found['arr_0'] != wanted['arr_0']  # where 1e-5 crosses a rounding boundary
   assert np.abs(found['arr_0'].astype(int) - wanted['arr_0']).max() <= 1 and apart.mean() < 127.5 * 1e-5 * 2
+
+
+def test_samples_begin_from_a_source(trained, tmp_path, capsys):
+  """Begun with hardly any noise they are the source; another strength, or another file, is another draw."""
+  source = np.random.default_rng(0).integers(0, 256, (8, 8, 1)).astype(np.uint8)
+  np.savez(tmp_path / 'one.npz', source)
+  begin = [f'--config.sampling.source={tmp_path}/one.npz', '--config.sampling.strength=0.003']
+  line = ['sample', f'--workdir={trained}', '--seeds=0-4', f'--out={tmp_path}/out', *begin]
+  assert main(line) == 0
+  assert np.abs(arrays(tmp_path / 'out.npz')['arr_0'].astype(int) - source).max() < 12
+  capsys.readouterr()
+  assert main([*line, '--config.sampling.strength=0.5']) == 2
+  assert 'solver.strength is 0.003 there and 0.5 here' in capsys.readouterr().err
+  np.savez(tmp_path / 'one.npz', 255 - source)
+  assert main(line) == 2

@@ -72,6 +72,9 @@ TRANSFORMS = {
   'cfgpp': transform(guidance.cfgpp),
   'classifier_guidance': transform(lambda denoise, v: guidance.classifier_guidance(denoise, towards_zero, v)),
   'dynamic_threshold': transform(lambda denoise, v: guidance.dynamic_threshold(denoise, v / 2, v / 4)),
+  'protected': transform(
+    lambda denoise, v: guidance.protected(denoise, [[v, v]], [[-v, v / 2]], jnp.asarray([True, False]))
+  ),
   'elucd': transform(lambda denoise, v: guidance.elucd(denoise, read, v)),
   'elucd_kick': transform(lambda denoise, v: guidance.elucd_kick(denoise, read, v)),
   'feedback': transform(lambda denoise, v: guidance.feedback(denoise, v / 4)),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import exact, keys, schedules, solvers
+from diffjax import exact, guidance, keys, schedules, solvers
 from diffjax.errors import InputError
 from diffjax.methods import Solved
 from diffjax.runs.config import defaults, override
@@ -47,6 +47,21 @@ def test_the_more_noise_the_less_of_the_source_is_left():
     stay.append(np.mean(nearest == 0))
     away.append(np.mean(np.linalg.norm(out - guide, axis=-1)))
   assert stay[0] > stay[1] + 0.05 and stay[1] > stay[2] + 0.05 and np.all(np.diff(away) > 0.2)
+
+
+def test_what_is_protected_stays_and_the_rest_is_drawn_given_it():
+  """Half of a pair of correlated elements is kept exactly; the other half leans the way the correlation says."""
+  process, target = schedules.cosine(), exact.gaussian(np.zeros(2), [[1.0, 0.9], [0.9, 1.0]])
+  source = jnp.broadcast_to(jnp.asarray([1.5, 0.0]), (400, 2))
+  own = keys.per_sample(jax.random.key(0), 400)
+  noise, mask = keys.normal(own, source), jnp.asarray([True, False])
+  edited = guidance.protected(target.denoiser(process), source, noise, mask)
+  solver = solvers.pair_form(solvers.ddim(process, grids.uniform(process, 30)), process)
+  out = solvers.sample(edited, solver, keys.normal(keys.fold(own, 1), source))
+  np.testing.assert_allclose(out[:, 0], 1.5, atol=1e-6)
+  assert 0.5 < np.mean(out[:, 1]) < 1.5  # between nothing and all of 0.9 x 1.5
+  with pytest.raises(InputError, match='noise: got shape'):
+    guidance.protected(target.denoiser(process), source, noise[:3], mask)
 
 
 def config(*overrides):
