@@ -7,6 +7,7 @@ from diffjax.guidance.classifier import classifier_guidance
 from diffjax.guidance.mean_reverting import mean_reverting
 from diffjax.guidance.moment_heads import with_moments
 from diffjax.guidance.property_energy import property_energy
+from diffjax.guidance.sine import sine
 from diffjax.guidance.thresholds import dynamic_threshold, threshold
 from diffjax.guidance.tilt import pushed, slope_of, tilt
 from diffjax.guidance.timeshift import time_shift
@@ -24,6 +25,7 @@ __all__ = [
   'dynamic_threshold',
   'property_energy',
   'pushed',
+  'sine',
   'slope_of',
   'threshold',
   'tilt',

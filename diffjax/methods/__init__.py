@@ -17,6 +17,7 @@ from diffjax.methods.recipes import (
   equivariant_energy,
   fokker_planck,
   modalities,
+  single_image,
   variational,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
   'modalities',
   'recipes',
   'same_process',
+  'single_image',
   'solved',
   'under_solver',
   'variational',

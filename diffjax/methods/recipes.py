@@ -14,10 +14,20 @@ from diffjax.methods.control import controlnet
 from diffjax.methods.densities import fokker_planck, variational
 from diffjax.methods.generator import Solved, under_solver
 from diffjax.methods.parts import Parts, Sampling
+from diffjax.methods.single_image import single_image
 from diffjax.prediction import Denoiser
 from diffjax.train.roles import Method, Phase
 
-__all__ = ['controlnet', 'denoising', 'equivariant', 'equivariant_energy', 'fokker_planck', 'modalities', 'variational']
+__all__ = [
+  'controlnet',
+  'denoising',
+  'equivariant',
+  'equivariant_energy',
+  'fokker_planck',
+  'modalities',
+  'single_image',
+  'variational',
+]
 
 
 def denoising(parts: Parts) -> Method:

@@ -28,6 +28,7 @@ TRANSFORMS = {
   'cfgpp': transform(guidance.cfgpp),
   'classifier_guidance': transform(lambda denoise, v: guidance.classifier_guidance(denoise, towards_zero, v)),
   'dynamic_threshold': transform(lambda denoise, v: guidance.dynamic_threshold(denoise, v / 2, v / 4)),
+  'sine': transform(lambda denoise, v: guidance.sine(denoise, denoise, jnp.asarray(1), v, v / 4, v / 8)),
   'threshold': transform(lambda denoise, v: guidance.threshold(denoise, -v / 4, v / 4)),
   'tilt': transform(lambda denoise, v: guidance.tilt(denoise, towards_zero, v, at='x0')),
   'time_shift': transform(lambda denoise, v: guidance.time_shift(denoise, v / 4, v / 8, 'net_only')),

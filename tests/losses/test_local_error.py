@@ -111,6 +111,6 @@ def test_a_regularised_flow_takes_fewer_evaluations():
     denoise = Denoiser(roles['student'], process, as_kind('velocity'), net=net)
     z = keys.normal(keys.per_sample(jax.random.key(5), 4000), jnp.zeros((4000, 2)))
     solution = dopri5(denoise, z, rtol=1e-5, atol=1e-5)
-    found[name] = float(solution.nfe.mean()), ring.figures(np.asarray(solution.x), target)
+    found[name] = float(solution.nfe.mean()), ring.figures(target, np.asarray(solution.x))
   print(found)
   assert found['held'][0] <= 0.8 * found['plain'][0], found
