@@ -72,9 +72,17 @@ class Iterated(PyTree):
 
   def run(self, key_batch: KeyBatch, cond: Cond = None, seen: Callable = lambda x, t: ()) -> tuple[Data, Any]:
     """The samples, and what seen(x, t) keeps of the point before each jump, stacked."""
+    return self.jumps_from(*self.start(key_batch), cond, seen)
+
+  def start(self, key_batch: KeyBatch) -> tuple[Array, KeyBatch]:
+    """Where samples begin, and the keys of the noise between jumps."""
     begin, own = keys.split(key_batch, 2)
     like = jax.ShapeDtypeStruct((len(key_batch), *self.shape), jnp.float32)
-    return self.jumps_from(self.jump.process.start(begin, like, *self.law), own, cond, seen)
+    return self.jump.process.start(begin, like, *self.law), own
+
+  def finish(self, x: Array, own: KeyBatch, cond: Cond = None) -> Data:
+    """The samples from where they begin."""
+    return self.jumps_from(x, own, cond, lambda x, t: ())[0]
 
   def jumps_from(self, x: Array, own: KeyBatch, cond: Cond, seen: Callable) -> tuple[Array, Any]:
     """The jumps from a first point x with these keys for the noise between them, and what is kept of the way."""

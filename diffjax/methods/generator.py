@@ -13,7 +13,7 @@ from diffjax.contracts import Cond, Data, KeyBatch
 from diffjax.methods.parts import Parts, Sampling
 from diffjax.prediction import Denoise
 from diffjax.pytree import PyTree
-from diffjax.solvers import Solver, sample, start_time, trajectory
+from diffjax.solvers import Solver, first_time, sample, start_time, trajectory
 
 __all__ = ['Generator', 'Solved', 'solved']
 
@@ -23,6 +23,9 @@ class Generator(Protocol):
 
   One that has a way to show has `path(keys, cond)` too, which returns the sample, and the points before each step with
   the data predicted there, ((B, ...), ((n, B, ...), (n, B, ...))), and `times`, those n.
+
+  One whose noise can be searched has `start(keys) -> (x, own)`, where samples begin and the keys of all other draws, and
+  `finish(x, own, cond)`.
   """
 
   @property
@@ -90,10 +93,13 @@ class Solved(PyTree):
     )
     return self.denoise.process.start(begin, like, *self.law), own
 
+  def finish(self, x: Data, own: KeyBatch, cond: Cond = None) -> Any:
+    """The samples from where they begin, with the solver's own keys."""
+    return sample(self.denoise, self.solver, x, own, cond)
+
   def __call__(self, key_batch: KeyBatch, cond: Cond = None) -> Data:
     """The samples, one a key."""
-    x, own = self.start(key_batch)
-    return sample(self.denoise, self.solver, x, own, cond)
+    return self.finish(*self.start(key_batch), cond)
 
   def path(self, key_batch: KeyBatch, cond: Cond = None) -> tuple[Data, tuple[Data, Data]]:
     """The sample, the points before each row and the data predicted there."""
@@ -103,6 +109,8 @@ class Solved(PyTree):
 
 def solved(denoise: Denoise, solver: Solver, shape: Any, data: Any = None) -> Solved:
   """The generator that takes noise to data by a solver; `data` is its mean and deviation, where they are known.
+
+  With a deviation of 0 that is a source, from which samples begin with the noise of the grid's first time on it.
 
   Args:
     denoise: what is asked for predictions.
@@ -116,7 +124,8 @@ def solved(denoise: Denoise, solver: Solver, shape: Any, data: Any = None) -> So
   several = isinstance(shape, dict)
   each = (lambda part: {name: getattr(data[name], part) for name in shape}) if several else lambda p: getattr(data, p)
   mean, std = (0.0, 0.0) if data is None else (each('mean'), each('std'))
-  t = start_time(denoise.process, solver, std)
+  known = data is not None and not any(np.any(leaf) for leaf in jax.tree.leaves(std))  # data of one point, a source
+  t = first_time(solver) if known else start_time(denoise.process, solver, std)
   law = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), (t, mean, std))
   return Solved(denoise, solver, law, FrozenDict(shape) if several else tuple(shape))
 

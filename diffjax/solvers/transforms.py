@@ -90,9 +90,9 @@ def churn(
     if churned[first]:
       raised = at(process, nodes[:1])[0][0]
       std = raised * s_noise * np.sqrt((up[first] - rho[first]) * (up[first] + rho[first]))
-      part = _after(part, ts[first], raised / alpha[first], std)
+      part = after_noise(part, ts[first], raised / alpha[first], std)
     parts.append(part)
-  return _joined(parts)
+  return joined(parts)
 
 
 def churned_levels(
@@ -113,7 +113,7 @@ def churned_levels(
   return rho, np.where((up > rho) & (s_min <= rho) & (rho <= s_max), up, rho)
 
 
-def _after(table: Table, t: float, keep: float, std: float) -> Table:
+def after_noise(table: Table, t: float, keep: float, std: float) -> Table:
   """The table behind a row that is not evaluated: x' = keep x + std z, the other registers 0."""
   old = table.rows
   first = np.zeros((1, *old.weights.shape[1:]))
@@ -123,7 +123,7 @@ def _after(table: Table, t: float, keep: float, std: float) -> Table:
   return table.replace(rows=rows, stochastic=True, skips=True)
 
 
-def _joined(tables: list[Table]) -> Table:
+def joined(tables: list[Table]) -> Table:
   """One table after another, the noise of every row its own."""
   t, weights, evaluated = (np.concatenate([getattr(table.rows, name) for table in tables]) for name in Rows._fields[:3])
   return tables[0].replace(

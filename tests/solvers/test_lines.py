@@ -31,6 +31,7 @@ EXACT = {
   'euler_maruyama': (),
   'exponential_adams': EVERYWHERE,
   'f_pndm': EVERYWHERE,
+  'flow_sde': EVERYWHERE,
   'ghvb': EVERYWHERE,
   'heun': EVERYWHERE,
   'heun_in_t': ('edm', 'flow'),

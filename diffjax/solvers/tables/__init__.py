@@ -4,6 +4,7 @@ from diffjax.solvers.tables import (
   adams,
   basic,
   deis,
+  flow_sde,
   momentum,
   multistep,
   pndm,
@@ -16,6 +17,7 @@ from diffjax.solvers.tables import (
 from diffjax.solvers.tables.adams import *
 from diffjax.solvers.tables.basic import *
 from diffjax.solvers.tables.deis import *
+from diffjax.solvers.tables.flow_sde import *
 from diffjax.solvers.tables.momentum import *
 from diffjax.solvers.tables.multistep import *
 from diffjax.solvers.tables.pndm import *
@@ -40,3 +42,4 @@ __all__ += rungekutta.__all__
 __all__ += momentum.__all__
 __all__ += predictors.__all__
 __all__ += trig.__all__
+__all__ += ['flow_sde']
