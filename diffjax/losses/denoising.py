@@ -59,7 +59,7 @@ def denoising(
     corrupt: the probability with which a label becomes any other, each as often: the model of a class is then
       (1 - corrupt) p(x | c) + corrupt p(x) where classes are equally many.   arXiv:2405.20494
     null: the condition that means none, for example the number of classes; a pytree like the conditions.
-    given: what else of a batch, by name, the network is told of an example: a 'source' from which x is to be made.
+    given: what else of a batch, by name, the network is told of an example: 'source', x is made from it; 'mask'.
     uncertainty: values are e^-u L + u with a learned u(t), see `diffjax.losses.uncertainty`; u is in the second result.
     coupling: which noise an example has, `diffjax.losses.couplings`; None is independent.
     role: whose parameters the network has.
