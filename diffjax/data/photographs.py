@@ -18,7 +18,14 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def photographs(
-  split: str, *, size: int = 16, n: int = 2**12, seed: int = 0, source: str | None = None, factor: int = 2
+  split: str,
+  *,
+  size: int = 16,
+  n: int = 2**12,
+  seed: int = 0,
+  which: str | None = None,
+  source: str | None = None,
+  factor: int = 2,
 ) -> DataSet:
   """Patches (size, size, 3) in [-1, 1], their photograph in the label: 0 china, 1 flower, each with probability 1/2.
 
@@ -30,6 +37,7 @@ def photographs(
     size: of a patch, up to 320.
     n: patches, independent by (seed, split); they may overlap.
     seed: of the corners.
+    which: china or flower, for patches of it alone, whose labels stay as they are.
     source: 'grey' pairs x with .299 R + .587 G + .114 B of it, (size, size, 1); 'coarse' with the means of its blocks
       of factor x factor, (size, size, 3).
     factor: of 'coarse'; it divides `size`.
@@ -42,6 +50,8 @@ def photographs(
     raise InputError(f'data.factor: got {factor}; allowed: a divisor of data.size, {size}')
   rng = of_split(seed, 'photographs', split)
   label = rng.randint(2, size=n)
+  if which is not None:
+    label[:] = NAMES.index(among('data.which', which, NAMES))
   corners = np.stack([rng.randint(side - size + 1, size=n) for side in halves.shape[1:3]], -1)
   patches = Patches(halves, label, corners, size, source, factor)
   others = {} if source is None else {'source': (size, size, 1 if source == 'grey' else 3)}

@@ -60,8 +60,8 @@ def series(
   if len(periods) != len(amplitudes) or not all(p > 0 for p in periods):
     raise InputError(f'data.periods: got {periods} with amplitudes {amplitudes}; allowed: as many, above 0')
   if lags and (channels > 1 or context or not all(isinstance(lag, int) and lag > 0 for lag in lags)):
-    raise InputError(f'data.lags: got {tuple(lags)} with {channels} channels and a context of {context}; allowed: none, '
-                     'or whole numbers of at least 1 with one channel and no context')  # fmt: skip
+    raise InputError(f'data.lags: got {tuple(lags)} with {channels} channels and a context of {context}; allowed: '
+                     'none, or whole numbers of at least 1 with one channel and no context')  # fmt: skip
   if lags:
     return _lagged(split, length, tuple(lags), Seasons(max(lags) + length, 1, tuple(periods), tuple(amplitudes), noise,
                    rho, phase == 'random', 0), n, seed)  # fmt: skip

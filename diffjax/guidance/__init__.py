@@ -27,6 +27,7 @@ from diffjax.guidance.protected import protected
 from diffjax.guidance.prox import prox
 from diffjax.guidance.rectified_gradient import rectified_gradient
 from diffjax.guidance.rescale import cfg_rescale
+from diffjax.guidance.sine import sine
 from diffjax.guidance.steered import replaced, steered
 from diffjax.guidance.thresholds import dynamic_threshold, threshold
 from diffjax.guidance.tilt import pushed, slope_of, tilt
@@ -77,6 +78,7 @@ __all__ = [
   'rectified_gradient',
   'refined',
   'replaced',
+  'sine',
   'slope_of',
   'steered',
   'threshold',

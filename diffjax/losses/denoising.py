@@ -32,6 +32,7 @@ def denoising(
   times: TimeLaw | None = None,
   weight: Callable | None = None,
   drop_cond: float = 0.0,
+  corrupt: float = 0.0,
   null: Cond = None,
   given: tuple[str, ...] = (),
   uncertainty: bool = False,
@@ -55,8 +56,10 @@ def denoising(
     times: the law of t, `diffjax.losses.times`; None is uniform on [t_min, t_max].
     weight: (process, kind, t, density) -> (B,), `diffjax.losses.weights`; None is 1.
     drop_cond: the probability with which an example's condition becomes `null`, for guidance.   arXiv:2207.12598
+    corrupt: the probability with which a label becomes any other, each as often: the model of a class is then
+      (1 - corrupt) p(x | c) + corrupt p(x) where classes are equally many.   arXiv:2405.20494
     null: the condition that means none, for example the number of classes; a pytree like the conditions.
-    given: what else of a batch, by name, the network is told of an example: a 'source' from which x is to be made.
+    given: what else of a batch, by name, the network is told of an example: 'source', x is made from it; 'mask'.
     uncertainty: values are e^-u L + u with a learned u(t), see `diffjax.losses.uncertainty`; u is in the second result.
     coupling: which noise an example has, `diffjax.losses.couplings`; None is independent.
     role: whose parameters the network has.
@@ -66,10 +69,11 @@ def denoising(
   """
   kind, times, weight, coupling = as_kind(kind), times or uniform(), weight or unit(), coupling or independent()
   check_drop(drop_cond, null)
+  check_corrupt(corrupt, null)
   coupling.check(null is not None)
 
   def loss(roles: dict[str, Any], batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
-    x0, eps, t, cond, k_net = started(process, times, batch, key, drop_cond, null, coupling, given)
+    x0, eps, t, cond, k_net = started(process, times, batch, key, drop_cond, null, coupling, given, corrupt)
     out = apply_net(net, roles[role], process, kind, process.perturb(x0, eps, t), t, cond=cond, key=k_net)
     error = mean_square(out, target(process, kind, x0, eps, t))
     values, aux = weight(process, kind, t, times.density(process, t)) * error, {'t': t, 'error': error}
@@ -79,6 +83,14 @@ def denoising(
     return values, aux
 
   return loss
+
+
+def check_corrupt(corrupt: float, null: Cond) -> None:
+  """Raises InputError for a probability outside [0, 1], or conditions that are no labels."""
+  if not 0 <= corrupt <= 1:
+    raise InputError(f'corrupt: got {corrupt}; allowed: a probability in [0, 1]')
+  if corrupt and (null is None or jnp.shape(null) != ()):
+    raise InputError(f'corrupt: got {corrupt}; allowed: 0 without labels, whose number is null')
 
 
 class Start(NamedTuple):
@@ -108,6 +120,7 @@ def started(
   null: Cond = None,
   coupling: Coupling | None = None,
   given: tuple[str, ...] = (),
+  corrupt: float = 0.0,
 ) -> Start:
   """The draws of `denoising`, from one key or one a sample."""
   x0 = jax.tree.map(widened, batch['x'])
@@ -116,6 +129,10 @@ def started(
   eps, cond = keys.normal(k_eps, x0), batch.get('cond')
   if coupling is not None:
     eps = coupling(x0, eps, cond)
+  if corrupt and cond is not None:
+    chosen, drawn = keys.split(keys.fold(k_drop, 1), 2)
+    other = jnp.floor(keys.uniform(drawn) * jnp.asarray(null)).astype(cond.dtype)
+    cond = jnp.where(keys.bernoulli(chosen, corrupt), other, cond)
   if drop_cond and cond is not None:
     cond = _without(cond, null, keys.bernoulli(k_drop, drop_cond))
   besides = (*given, *(('augment',) if 'augment' in batch else ()))

@@ -49,10 +49,10 @@ def locally_regularised(
   net: Net,
   kind: str | Kind = 'velocity',
   *,
-  penalty: float = 10.0,
+  penalty: float = 1.0,
   measure: str = 'error',
   length: float = 0.05,
-  tolerance: float = 0.05,
+  tolerance: float = 1e-3,
   times: TimeLaw | None = None,
   weight: Callable | None = None,
   drop_cond: float = 0.0,
@@ -67,7 +67,7 @@ def locally_regularised(
     process: the forward process.
     net: (params, x, t, cond, key) -> out.
     kind: what its output means; one whose x0 is known at t_max.
-    penalty: the published one falls from 100 to 10 over a run.
+    penalty: the published one falls from 100 to 10 over a run, at a tolerance of its own for each task.
     measure: 'error' or 'stiffness' of `one_step`, or 'stochastic', the error of `one_stochastic_step`.
     length: of the step, of the whole time; shorter where less is left.
     tolerance: absolute and relative, of the error's scale; the larger the less small errors count.

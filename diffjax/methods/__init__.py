@@ -21,6 +21,7 @@ from diffjax.methods.recipes import (
   fokker_planck,
   invariant,
   modalities,
+  single_image,
   variational,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
   'modalities',
   'recipes',
   'same_process',
+  'single_image',
   'solved',
   'under_solver',
   'variational',

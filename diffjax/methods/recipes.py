@@ -18,6 +18,7 @@ from diffjax.methods.erasing import all_but_one
 from diffjax.methods.generator import Solved, under_solver
 from diffjax.methods.invariant import invariant
 from diffjax.methods.parts import Parts, Sampling
+from diffjax.methods.single_image import single_image
 from diffjax.prediction import Denoiser
 from diffjax.train.roles import Method, Phase
 
@@ -32,6 +33,7 @@ __all__ = [
   'fokker_planck',
   'invariant',
   'modalities',
+  'single_image',
   'variational',
 ]
 

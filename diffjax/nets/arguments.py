@@ -27,6 +27,11 @@ def check_times(times: Any) -> None:
   check('times', times, times in (1, 2) and not isinstance(times, bool), '1, or 2: a jump is from one time to another')
 
 
+def check_perturb(perturb: Any, classes: int) -> None:
+  """InputError unless `perturb` is a size of noise, 0 without labels."""
+  check('perturb', perturb, perturb == 0 or (perturb > 0 and classes), 'a number of at least 0, 0 without classes')
+
+
 def check_remat(value: Any) -> None:
   """InputError unless `value` is a policy of `layers.rematted`."""
   known = value is None or value is False or value in REMAT

@@ -22,7 +22,7 @@ def controlled(net: Apply) -> 'Controlled':
   Raises:
     InputError: another network than a U-Net, or one that is shown its image at every level.
   """
-  module = getattr(net, 'module', None)
+  module: Any = getattr(net, 'module', None)
   check('net', type(module).__name__, isinstance(module, UNet) and not module.progressive, 'a unet, not progressive')
   return Controlled(net, Apply(ControlBranch(module)))
 
@@ -69,7 +69,7 @@ class Controlled:
     """That of the U-Net, which knows its classes."""
     return self.base.module
 
-  def __call__(self, params: Any, x: Array, t: Array, cond: Any = None, key: Any = None) -> Array:
+  def __call__(self, params: Any, x: Array, t: Array, cond: Any = None, key: Any = None) -> Any:
     """As a network."""
     controls, sources = params['control'], told(cond).source
     if not isinstance(controls, tuple):

@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from .apply import Apply
-from .arguments import activation_dtype, check, check_classes, check_out_channels, check_times, is_count
+from .arguments import activation_dtype, check, check_classes, check_out_channels, check_perturb, check_times, is_count
 from .embedding import Label, moments, waves
 from .inputs import told
 from .layers import Dense, zeros
@@ -27,6 +27,7 @@ def mlp(
   classes: int = 0,
   dtype: Any = 'float32',
   times: int = 1,
+  perturb: float = 0.0,
 ) -> Apply:
   """Makes an `MLP` behind the interface of networks; bad arguments are refused by name."""
   check('width', width, is_count(width), 'a positive integer')
@@ -34,7 +35,8 @@ def mlp(
   check_out_channels(out_channels)
   check_classes(classes)
   check_times(times)
-  return Apply(MLP(width, depth, out_channels, classes, activation_dtype(dtype), times))
+  check_perturb(perturb, classes)
+  return Apply(MLP(width, depth, out_channels, classes, activation_dtype(dtype), times, float(perturb)))
 
 
 class MLP(nn.Module):
@@ -45,7 +47,8 @@ class MLP(nn.Module):
   x (B, ...) is read as a vector; the result is float32 in the shape of x, or (B, out_channels). t (B,), the embedding
   coordinate, becomes 32 Fourier features computed in float32, and so does each of t (B, 2), from where and to where a
   jump leads, with times=2 (t (B,) is then both); cond labels (B,) in 0 .. classes or None, or {'label': such labels,
-  'source': (B, ...), which is read beside x}; key is not used. Weights are float32, activations `dtype`. Taps:
+  'source': (B, ...), which is read beside x}; key, in training, perturbs the label's row by `perturb`.
+  Weights are float32, activations `dtype`. Taps:
   'hidden{i}'.
   """
 
@@ -55,6 +58,7 @@ class MLP(nn.Module):
   classes: int = 0
   dtype: Any = jnp.float32
   times: int = 1
+  perturb: float = 0.0
   reads_source = True
 
   @nn.compact
@@ -66,7 +70,8 @@ class MLP(nn.Module):
     when = [waves(u, FREQUENCIES) for u in moments(t, batch, self.times)]
     e = (when[0] if self.times == 1 else jnp.concatenate(when, -1)).astype(self.dtype)
     if self.classes:
-      e = jnp.concatenate([e, Label(self.classes, e.shape[-1], self.dtype, name='label')(cond, batch)], -1)
+      label = Label(self.classes, e.shape[-1], self.dtype, perturb=self.perturb, name='label')(cond, batch, key)
+      e = jnp.concatenate([e, label], -1)
     h = x.reshape(batch, size)
     if source is not None:
       h = jnp.concatenate([h, source.reshape(batch, -1).astype(h.dtype)], -1)

@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from . import resample as resampling
 from .apply import Apply
-from .arguments import activation_dtype, check, check_times, check_unet, check_unet_image, is_count
+from .arguments import activation_dtype, check, check_perturb, check_times, check_unet, check_unet_image, is_count
 from .attention import Attention
 from .embedding import Label, gaussian_fourier, moments, sincos
 from .inputs import folded, told, unfolded
@@ -36,6 +36,7 @@ def unet(
   dtype: Any = 'float32',
   remat: bool | str | None = None,
   times: int = 1,
+  perturb: float = 0.0,
 ) -> Apply:
   """Makes a `UNet` behind the interface of networks: DDPM++ by default.
 
@@ -56,6 +57,7 @@ def unet(
     dtype: of the activations: 'float32', 'bfloat16', 'float16' or 'float64'.
     remat: what the backward pass computes again, see `layers.rematted`; None nothing.
     times: 2 for a network that is told where a jump begins and where it ends.
+    perturb: of the label's embedding in training, see `embedding.perturbed`.
 
   Raises:
     InputError: an argument out of its range.
@@ -70,6 +72,7 @@ def unet(
   check('embedding', embedding, embedding in EMBEDDING, ' or '.join(map(repr, EMBEDDING)))
   check('progressive', progressive, not progressive or resample == 'fir', "False, or True with resample='fir'")
   check_times(times)
+  check_perturb(perturb, classes)
   check('augment', augment, augment == 0 or is_count(augment), 'the numbers of an augmentation label, 0 for none')
   return Apply(
     UNet(
@@ -87,6 +90,7 @@ def unet(
       dtype=activation_dtype(dtype),
       remat=remat or None,
       times=times,
+      perturb=float(perturb),
     )
   )
 
@@ -138,6 +142,7 @@ class UNet(nn.Module):
   dtype: Any = jnp.float32
   remat: bool | str | None = None
   times: int = 1
+  perturb: float = 0.0
   reads_source = True
 
   @nn.compact
@@ -150,7 +155,7 @@ class UNet(nn.Module):
       x = jnp.concatenate([x, source.astype(x.dtype)], -1)
     self._check_input(x, label, augment)
     residual, attention = rematted(Residual, self.remat), rematted(Attention, self.remat)
-    temb = nn.silu(self._embedding(x.shape[0], t, label, augment))  # every block starts with silu(temb): once for all
+    temb = nn.silu(self._embedding(x.shape[0], t, label, augment, key))  # every block starts with it: once for all
 
     def block(h, name, features, resample=None):
       return residual(features, self.dropout, resample, self.dtype, name=name)(h, temb, key)
@@ -197,7 +202,7 @@ class UNet(nn.Module):
     out = Conv(channels, initial=zeros, dtype=self.dtype, name='out')(h).astype(jnp.float32)
     return unfolded(out, frames) if frames and not self.out_channels else out
 
-  def _embedding(self, batch, t, label, augment):
+  def _embedding(self, batch, t, label, augment, key):
     size = 4 * self.width
     t, *to = moments(t, batch, self.times)
     h = self._embedded(t)
@@ -208,7 +213,9 @@ class UNet(nn.Module):
     for s in to:
       h += Dense(size, ('in', 'embed'), zeros, self.dtype, bias=False, name='to')(self._embedded(s))
     h = Dense(size, ('in', 'embed'), dtype=self.dtype, name='time_1')(nn.silu(h))
-    return h + Label(self.classes, size, self.dtype, name='label')(label, batch) if self.classes else h
+    if not self.classes:
+      return h
+    return h + Label(self.classes, size, self.dtype, perturb=self.perturb, name='label')(label, batch, key)
 
   def _embedded(self, t):
     return gaussian_fourier(4 * t, self.width) if self.embedding == 'fourier' else sincos(t, self.width)

@@ -31,6 +31,15 @@ def test_patches_are_pixels_of_their_half(photographs, split, first):
   assert abs(np.mean(source.label) - 0.5) < 6 / np.sqrt(4 * 300) and set(seen) == {0, 1}
 
 
+def test_one_photograph_alone():
+  """Its patches are those of both whose label it is, at the same corners."""
+  both, one = (load('photographs', size=40, n=60, **options).source for options in ({}, dict(which='flower')))
+  np.testing.assert_array_equal(one.corners, both.corners)
+  assert (one.label == 1).all()
+  with pytest.raises(ValueError, match="data.which: got 'temple'; allowed: 'china', 'flower'"):
+    load('photographs', size=40, n=1, which='temple')
+
+
 def test_the_largest_patch_is_the_half(photographs):
   """Uniform corners: 320 wide there is one column, and 108 rows."""
   source = load('photographs', 'test', size=320, n=2000).source

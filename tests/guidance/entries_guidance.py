@@ -75,6 +75,7 @@ TRANSFORMS = {
   'protected': transform(
     lambda denoise, v: guidance.protected(denoise, [[v, v]], [[-v, v / 2]], jnp.asarray([True, False]))
   ),
+  'sine': transform(lambda denoise, v: guidance.sine(denoise, denoise, jnp.asarray(1), v, v / 4, v / 8)),
   'elucd': transform(lambda denoise, v: guidance.elucd(denoise, read, v)),
   'elucd_kick': transform(lambda denoise, v: guidance.elucd_kick(denoise, read, v)),
   'feedback': transform(lambda denoise, v: guidance.feedback(denoise, v / 4)),

@@ -173,6 +173,23 @@ def test_conditions_are_dropped_as_often_as_asked():
   np.testing.assert_array_equal(run(loss, None, few, 0)[0], dropped[:50])
 
 
+def test_labels_become_others_as_often_as_asked():
+  """Half become any of four, their own among them; the rest and all other draws are as without."""
+  n, batch = 4000, {'x': jnp.ones((4000, 2)), 'cond': jnp.full(4000, 2)}
+
+  def label(params, x, t, cond, key):
+    return jnp.zeros_like(x) + cond[:, None]
+
+  plain, corrupted = (denoising(schedules.flow(), label, 'v', corrupt=rate, null=4) for rate in (0.0, 0.5))
+  before, after = run(plain, None, batch, 0), run(corrupted, None, batch, 0)
+  np.testing.assert_array_equal(before[1]['t'], after[1]['t'])
+  same = np.asarray(before[0] == after[0])
+  assert abs(same.mean() - 0.625) < 5 * np.sqrt(0.625 * 0.375 / n)
+  for bad, message in (dict(corrupt=1.5, null=4), 'probability'), (dict(corrupt=0.5), 'without labels'):
+    with pytest.raises(ValueError, match=f'corrupt: got .*{message}'):
+      denoising(schedules.flow(), label, 'v', **bad)
+
+
 def test_what_was_augmented_is_always_told():
   """Labels of half of the examples are dropped; the augmentation of every one reaches the network as it is."""
   n = 1000

@@ -98,19 +98,15 @@ def test_bad_numbers_are_refused():
 
 @pytest.mark.slow
 def test_a_regularised_flow_takes_fewer_evaluations():
-  """Eight Gaussians by rectified flow, 1500 steps: evaluations at rtol 1e-5 fall by 20%, W2 stays within a tenth."""
+  """The ring by rectified flow, 1000 steps: dopri5 at 1e-5 takes at most .8 x, and sliced W2 is within a tenth."""
   target, process, net = ring.ring(), schedules.flow(), nets.mlp(64, 3)
-  found = {}
-  for name, loss in {
-    'plain': losses.denoising(process, net, 'velocity'),
-    'held': losses.locally_regularised(process, net, penalty=30.0),
-  }.items():
-    init = lambda key: {'student': net.init(key, jnp.zeros((1, 2)), jnp.zeros(1))}  # noqa: E731
-    method = Method((Phase('student', loss, adam(1500, 2e-3, schedule='cosine')),), init=init)
-    roles = ring.trained(method, target, 1500, batch=256)
-    denoise = Denoiser(roles['student'], process, as_kind('velocity'), net=net)
-    z = keys.normal(keys.per_sample(jax.random.key(5), 4000), jnp.zeros((4000, 2)))
-    solution = dopri5(denoise, z, rtol=1e-5, atol=1e-5)
-    found[name] = float(solution.nfe.mean()), ring.figures(np.asarray(solution.x), target)
-  print(found)
-  assert found['held'][0] <= 0.8 * found['plain'][0], found
+  init = lambda key: {'student': net.init(key, jnp.zeros((1, 2)), jnp.zeros(1))}  # noqa: E731
+  z = keys.normal(keys.per_sample(jax.random.key(5), 3000), jnp.zeros((3000, 2)))
+  taken, far = [], []
+  for loss in losses.denoising(process, net, 'velocity'), losses.locally_regularised(process, net):
+    method = Method((Phase('student', loss, adam(1000, 2e-3, schedule='cosine')),), init=init)
+    roles = ring.trained(method, target, 1000, batch=128, decay=0.99)
+    solution = dopri5(Denoiser(roles['student'], process, as_kind('velocity'), net=net), z, rtol=1e-5, atol=1e-5)
+    taken.append(float(solution.nfe.mean()))
+    far.append(ring.figures(target, np.asarray(solution.x)).sw)
+  assert taken[1] <= 0.8 * taken[0] and far[1] <= 1.1 * far[0], (taken, far)

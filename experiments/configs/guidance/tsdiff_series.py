@@ -1,6 +1,7 @@
 """TSDiff: an unconditional model of windows of a series, its lags beside it: some three minutes on two CPU cores.
 
-It forecasts, refines and synthesises as it is, by `guidance.self_guidance` and what stands beside it.
+As it is it forecasts (`guidance.observed_series`, `guidance.observed_ddpm`), refines forecasts (`guidance.refined`) and
+synthesises series to train other forecasters on.
 """
 
 from ml_collections import ConfigDict
