@@ -5,11 +5,12 @@ from typing import Any
 
 from jax import Array
 
-from diffjax import guidance, solvers, statistics
+from diffjax import guidance, inverse, solvers, statistics
 from diffjax.methods import Parts
 from diffjax.paths import place
 from diffjax.prediction import Denoise, network_of
 from diffjax.process import Process
+from diffjax.runs import posterior
 from diffjax.runs.config import ConfigDict, ConfigError, named, refused, registry
 from diffjax.solvers import grids
 
@@ -19,8 +20,10 @@ NULLED = ('cfg', 'cfgpp')  # transforms that ask the network under its null cond
 TRANSFORMS = (*NULLED, 'dynamic_threshold', 'threshold', 'time_shift')
 
 
-def guided(sampling: ConfigDict, denoise: Denoise) -> Denoise:
+def guided(sampling: ConfigDict, denoise: Denoise, observation: Any = None) -> Denoise:
   """The denoiser under the guidance and thresholds that a config asks for, in order.
+
+  Posterior methods among them are told the observation.
 
   Raises:
     ConfigError: a transform that is not there or does not fit, or one that asks under a null condition which the
@@ -29,7 +32,9 @@ def guided(sampling: ConfigDict, denoise: Denoise) -> Denoise:
   for field, spec in guidance_specs(sampling):
     if spec['name'] in NULLED:
       _check_null(denoise, field, spec)
-    denoise = named(field, registry(guidance, TRANSFORMS), spec, denoise)
+    known = {**registry(guidance, TRANSFORMS), **registry(inverse, posterior.METHODS)}
+    given = (observation,) if spec['name'] in posterior.METHODS else ()
+    denoise = named(field, known, spec, denoise, *given)
   return denoise
 
 

@@ -8,7 +8,7 @@ import pytest
 from diffjax import exact, inverse, keys, schedules, solvers
 from diffjax.errors import InputError
 from diffjax.solvers import grids, sample
-from diffjax.steering import particle_keys, particles, spread
+from diffjax.steering import particle_keys, particles
 
 MEANS = [[-2, 0], [2, 0], [0, 2.5]]
 PRIOR = exact.mixture([0.5, 0.3, 0.2], MEANS, [0.25] * 3)
@@ -164,9 +164,7 @@ def test_active_subsampling_looks_where_the_variance_is():
   truth = prior.sample(keys.per_sample(jax.random.key(0), 24))
   solver = solvers.ddpm(process, np.linspace(0.98, 0.01, 41))
   noise = inverse.gaussian(0.05)
-  out = inverse.active(
-    prior.denoiser(process), solver, truth, jax.random.key(1), picks=3, guide=exactly, noise=noise
-  )
+  out = inverse.active(prior.denoiser(process), solver, truth, jax.random.key(1), picks=3, guide=exactly, noise=noise)
   want, left = [], cov.copy()
   for _ in range(3):
     pick = int(np.argmax(np.diag(left)))
@@ -204,7 +202,7 @@ def test_disagreement_is_the_entropy_of_a_mixture():
     (lambda p: inverse.replacement(solvers.ddim(p, [0.9, 0.1]), p, inverse.unseen(OBSERVED.operator)),
      'observation: got one without y'),
     (lambda p: inverse.flowdps_steps(schedules.edm(), [80.0, 1.0]), 'process: got sigma = 80'),
-    (lambda p: inverse.dps(PRIOR.denoiser(p), inverse.unseen(OBSERVED.operator))(np.zeros((2, 2)), 0.5, np.zeros(2, int)),
+    (lambda p: inverse.dps(PRIOR.denoiser(p), inverse.unseen(OBSERVED.operator))(np.zeros((2, 2)), 0.5),
      "cond: got no 'observed'"),
     (lambda p: inverse.active(PRIOR.denoiser(p), solvers.ddim(p, [0.9, 0.1]), np.zeros((1, 2)), jax.random.key(0),
                               picks=2), 'picks: got 2'),
