@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffjax.commands.draw import Trained, draw, drawing, is_main_process, picture, sampler, titles, write_npz
+from diffjax.commands.reconstruct import reconstruct
 from diffjax.commands.start import add_distributed_arguments, barrier
 from diffjax.errors import InputError
 
@@ -18,7 +19,11 @@ Sample with the held-out labels and hold the samples against the held-out data.
 
 The held-out data are config.evaluation.n examples spread evenly over the split, classes in proportion, the same for
 every run. Leaves in WORKDIR: samples.npz (what the figures are computed from), report.json (every figure with its floor
-and interval), samples.png and trajectory.png."""
+and interval), samples.png and trajectory.png.
+
+With config.sampling.observation, and a posterior method in config.sampling.guidance, the held-out examples are
+reconstructed from what is seen of them instead, config.evaluation.draws times each: PSNR, coverage of the draws,
+reconstructions.npz and reconstructions.png."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +57,10 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   batch = examples.held_out(experiment, source, c.evaluation.n)
   held, known = batch['x'], batch.get('cond')
   n, cond = len(jax.tree.leaves(held)[0]), examples.conditions(experiment, known, batch)
+  if experiment.observation is not None:
+    reconstruct(options.workdir, trained, batch, cond)
+    barrier('evaluated')
+    return
   seen = examples.reader(experiment, 'train')
   judged = _likelihood(options, trained, source, batch) if options.likelihood else {}
   judged |= _classified(options, trained, batch) if options.classify is not None else {}

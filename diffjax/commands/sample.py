@@ -36,7 +36,9 @@ the names samples and labels.
 
 --source=OTHER translates: sample k is the k-th held-out example of the run OTHER, encoded into the noises of a
 stochastic solver (--config.sampling.solver=ddpm) by that run's network and drawn by this one's. With OTHER the run
-itself, --labels=3 makes each held-out digit a 3."""
+itself, --labels=3 makes each held-out digit a 3.
+
+With config.sampling.observation sample k is a reconstruction of the k-th held-out example from what is seen of it."""
 
 LAST = 2**31 - 1
 
@@ -127,13 +129,17 @@ def _many(options: argparse.Namespace, trained: Trained, ks: Any, labels: Any, o
 
 def _conditions(trained: Trained, labels: Any, ks: Any) -> Any:
   """What the generator is given for the samples ks: labels, and what else it asks for of the k-th held-out example."""
-  from diffjax.runs import examples
+  from diffjax.runs import examples, posterior
 
   experiment = trained.experiment
-  if not experiment.method.conditions:
+  if not experiment.method.conditions and experiment.observation is None:
     return labels
   source = examples.dataset(experiment, experiment.config.evaluation.split)
-  return examples.conditions(experiment, labels, source.take(ks % source.size))
+  taken = source.take(ks % source.size)
+  cond = examples.conditions(experiment, labels, taken)
+  if experiment.observation is None:
+    return cond
+  return posterior.told(cond, posterior.looked(experiment.observation, taken['x'], experiment.config.seed, ks))
 
 
 def _made(options: argparse.Namespace, trained: Trained) -> dict[str, Any]:
@@ -164,7 +170,7 @@ def _made(options: argparse.Namespace, trained: Trained) -> dict[str, Any]:
     run={k: config[k] for k in MADE if k != 'train'},
     checkpoint=dict(step=trained.step, ema=s['ema'], weights=weights),
     solver=how,
-    guidance={k: s[k] for k in ('guidance_scale', 'interval', 'threshold', 'guidance')},
+    guidance={k: s[k] for k in ('guidance_scale', 'interval', 'threshold', 'guidance', 'observation')},
     labels=options.labels,
     seed=options.seed,
     seeds=options.seeds,

@@ -55,8 +55,8 @@ def active(
   argmax_a H_a with H_a = -sum_i log sum_j exp(-|x0_i - x0_j|^2_a / 2 s^2) over the particles' predictions of group a, s
   the deviation of the noise: the entropy of their mixture, up to what all groups share.   arXiv:2406.14388 Alg. 1
 
-  After the paper, whose release has the other sign in the exponent. Each sample has its own particles, picks and mask; it
-  is told `noise`d values of `truth` there alone.
+  After the paper, whose release has the other sign in the exponent. Each sample has its own particles, picks and mask;
+  it is told values of `truth` with noise there alone.
 
   Args:
     denoise: what is asked for predictions, unguided.

@@ -25,8 +25,8 @@ def afdps(denoise: Denoise, observation: Observation, *, noise: float = 1.0) -> 
   up to what all particles of a sample share. arXiv:2506.03979; the potential tempered by the level (theirs is
   alpha = 1, sigma = 0 in mu, and unstable at high noise where R is small).
 
-  The rate is in aux['weight_rate']: under `steering.particles`, begun by `afdps_start`, the weighted law is p(x0 | y) for
-  the exact score, and for any score the posterior of what the same SDE generates without y; without it, it is ignored.
+  The rate is in aux['weight_rate']: under `steering.particles`, begun by `afdps_start`, their law is p(x0 | y) for the
+  exact score, and for any score the posterior of what the same SDE generates without y; without them it is ignored.
   One evaluation, and no gradient through the network.
 
   Args:

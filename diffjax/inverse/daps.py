@@ -30,8 +30,8 @@ def daps(process: Process, ts: Any, observation: Observation, *, data_std: float
   arXiv:2407.01521 Alg. 1
 
   With D and the data's c it is exact on N(m, c^2 I) at any number of levels; with D and c = inf as the levels grow. As
-  published, with the end of the ODE, it draws the posterior of a prior of twice the variance: the end of the ODE carries
-  half of the score. Steps do not follow each other, so an early error can be undone.
+  published, with the end of the ODE, it draws the posterior of a prior of twice the variance: the end of the ODE
+  carries half of the score. Steps do not follow each other, so an early error can be undone.
 
   Args:
     process: the forward process.

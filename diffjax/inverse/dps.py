@@ -26,9 +26,9 @@ def dps(denoise: Denoise, observation: Observation, scale: Any = 1.0, *, normali
 
   arXiv:2209.14687
 
-  As if x0 were known given x_t: biased, whatever the number of steps. On a prior N(0, v), A = 1, scale 1 and c = v / r^2
-  the ODE ends at variance v e^{-c}, the SDE at r^2 (1 - e^{-2c}) / 2, where the posterior has v / (1 + c). The published
-  step x_s - zeta grad |y - A D| of DDPM is the normalised form under `dps_scale`.
+  As if x0 were known given x_t: biased, whatever the number of steps. On a prior N(0, v), A = 1, scale 1, c = v / r^2,
+  the ODE ends at variance v e^{-c}, the SDE at r^2 (1 - e^{-2c}) / 2, where the posterior has v / (1 + c). The
+  published step x_s - zeta grad |y - A D| of DDPM is the normalised form under `dps_scale`.
 
   Args:
     denoise: what is asked for predictions; costs as much again, for the vector-Jacobian product.

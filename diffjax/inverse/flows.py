@@ -24,8 +24,9 @@ def flowchef(denoise: Denoise, observation: Observation, scale: Any = 50.0) -> '
 
   x0 - scale grad_{x0} |y - A x0|.   arXiv:2412.00100
 
-  Not consistent on purpose: run it with `solvers.pair_form(table, process)`; of published steps, which move x_s itself,
-  the scale is alpha_s times ours. No sampler of the posterior: with eps kept the variance falls to 0. Costs nothing more.
+  Not consistent on purpose: run it with `solvers.pair_form(table, process)`; of the published steps, which move x_s
+  itself, the scale is alpha_s times ours. No sampler of the posterior: with eps kept the variance falls to 0. Costs
+  nothing more.
 
   Args:
     denoise: what is asked for predictions.

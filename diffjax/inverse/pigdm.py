@@ -39,8 +39,8 @@ def pigdm(
 
   Song, Vahdat, Mardani, Kautz, ICLR 2023 (OpenReview 9_gsMA8MRKQ); the exact covariance: arXiv:2310.06721
 
-  The isotropic covariance is that of data N(0, c^2 I); the exact one makes the method exact on every Gaussian, and to
-  the second moment elsewhere: J is asked by its vector-Jacobian product, in conjugate gradients, and not differentiated.
+  The isotropic covariance is that of data N(0, c^2 I); the exact one makes the method exact on every Gaussian, and
+  right to the second moment elsewhere: J is asked by its vector-Jacobian product, in conjugate gradients.
 
   Args:
     denoise: what is asked for predictions.
@@ -104,7 +104,7 @@ class Guided(Transform):
 
 
 def spread_of(process: Process, t: Time, data_std: Array) -> Array:
-  """The variance of x0 given x_t of data N(0, c^2 I): 1 / (1 / c^2 + alpha^2 / sigma^2), also for c = inf; () or (B,)."""
+  """The variance of x0 given x_t of data N(0, c^2 I), also for c = inf: 1 / (1 / c^2 + alpha^2 / sigma^2)."""
   alpha, sigma = process.schedule(jnp.asarray(t))
   return sigma**2 / (sigma**2 / data_std**2 + alpha**2)
 

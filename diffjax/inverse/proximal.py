@@ -22,9 +22,9 @@ def proximal(
 
       x0 + C A^T (R + C A A^T)^{-1} (y - A x0),    C = scale / (1 / c^2 + alpha^2 / sigma^2)
 
-  With eps of the new x0 it is the exact posterior denoiser of data N(m, c^2 I). data_std = inf and scale = 1 / lambda is
-  the step of DiffPIR, argmin |y - A x|^2 / 2 r^2 + lambda alpha^2 |x - x0|^2 / 2 sigma^2   (arXiv:2305.08995), and a large
-  scale the null-space step of DDNM, x0 + A^+ (y - A x0)   (arXiv:2212.00490).
+  With eps of the new x0 it is the exact posterior denoiser of data N(m, c^2 I). data_std = inf, scale = 1 / lambda is
+  DiffPIR's step, argmin |y - A x|^2 / 2 r^2 + lambda alpha^2 |x - x0|^2 / 2 sigma^2 (arXiv:2305.08995), and a large
+  scale the null-space step of DDNM, x0 + A^+ (y - A x0) (arXiv:2212.00490).
 
   Args:
     denoise: what is asked for predictions; costs nothing more.

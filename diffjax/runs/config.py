@@ -43,6 +43,8 @@ def defaults() -> ConfigDict:
   sampling.guidance: what is laid over the denoiser, in order; `guidance_scale` with `interval`, and `threshold`, are
     short forms of its front and its end. With a `source`, a file of one example, samples begin from it with the noise
     of the time `strength` t_max on it, as SDEdit does, and the grid ends as it would from t_max.
+  sampling.observation: an operator of `diffjax.inverse`, its options and `noise`; a posterior method in
+    `sampling.guidance` reads it. evaluation.draws: how often each held-out example is then reconstructed.
   loading: `prefetch` batches are made ahead, by as many threads (in each of `workers` processes) where there is more to
   do than to gather from memory; `flip` mirrors half of the images; `augment` is the probability of EDM's other moves.
   """
@@ -65,7 +67,7 @@ def defaults() -> ConfigDict:
     threshold='none', guidance=(), source='', strength=0.5, observation=dict(name='none'),
     reward=dict(name='none'), steering=dict(name='none'), ema=0, batch=512,
   )  # fmt: skip
-  c.evaluation = dict(n=360, split='test')
+  c.evaluation = dict(n=360, split='test', draws=8)
   c.mesh = dict(data=-1, fsdp=1, model=1, rules=(), cpu_devices=0)
   return c
 

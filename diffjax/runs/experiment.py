@@ -18,7 +18,7 @@ from diffjax.methods import Generator, Parts, Sampling, Solved, Source
 from diffjax.nets import Apply
 from diffjax.prediction import Denoise, Denoiser
 from diffjax.process import Process
-from diffjax.runs import sampling
+from diffjax.runs import posterior, sampling
 from diffjax.runs.config import ConfigDict, ConfigError, checked, named, refused, registry
 from diffjax.runs.record import read_config
 from diffjax.runs.spread import overall, spread
@@ -141,7 +141,12 @@ class Experiment:
 
     `roles` are the parameters to draw with (`directory.weights`), which hold those of `guides` too.
     """
-    return sampling.guided(self.config.sampling, denoise, self.guides, roles)
+    return sampling.guided(self.config.sampling, denoise, self.guides, roles, self.observation)
+
+  @property
+  def observation(self) -> Any:
+    """What `config.sampling.observation` shows of an example; None where it names none."""
+    return posterior.observation(self.config.sampling, self.shape)
 
   def spread(self, workdir: str | None) -> Any:
     """The mean and deviation of the run's data, by modality where there are several; None where it keeps none."""
@@ -206,7 +211,10 @@ def build(config: ConfigDict) -> Experiment:
     raise ConfigError(f'config.sampling.ema: got {config.sampling.ema}; allowed: -1 for the weights themselves, or '
                       f'the place of one of the {len(averages)} averages of config.train.ema')  # fmt: skip
   experiment = Experiment(config, parts, method, averages, _guides(config, parts))
-  for field in ('observation', 'reward', 'steering'):
+  if experiment.observation is not None and method.denoiser is None:
+    raise ConfigError(f'config.sampling.observation: got {config.sampling.observation.name}; allowed with '
+                      f'{config.method.name}, which trains no denoiser: none')  # fmt: skip
+  for field in ('reward', 'steering'):
     if config.sampling[field].name != 'none':
       named(f'sampling.{field}', dict(none=dict), config.sampling[field])
   roles = experiment.roles()
@@ -293,7 +301,8 @@ def _check_numbers(config: ConfigDict) -> None:
   refused('seed', keys.check_seed, config.seed)
   tree: dict[str, Any] = config.to_dict()
   for field in ('train.steps', 'train.batch', 'train.accumulate', 'train.log_every', 'train.save_every',
-                'train.max_to_keep', 'sampling.steps', 'sampling.batch', 'evaluation.n'):  # fmt: skip
+                'train.max_to_keep', 'sampling.steps', 'sampling.batch', 'evaluation.n',
+                'evaluation.draws'):  # fmt: skip
     section, key = field.split('.')
     if tree[section][key] < 1:
       raise ConfigError(f'config.{field}: got {tree[section][key]}; allowed: a whole number of at least 1')

@@ -4,26 +4,22 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from jax import Array
 
-from diffjax import guidance, solvers, statistics
+from diffjax import guidance, inverse, solvers, statistics
 from diffjax.files import DamagedFile, read_npz
-from diffjax.methods import Parts
-import jax
-from jax import Array
-
-from diffjax import guidance, solvers, statistics
 from diffjax.methods import Parts, Source, same_process
 from diffjax.paths import place
 from diffjax.prediction import Denoise, network_of
 from diffjax.process import Process
+from diffjax.runs import posterior
 from diffjax.runs.config import ConfigDict, ConfigError, named, refused, registry
 from diffjax.solvers import grids
 from diffjax.statistics import Spread
 
-__all__ = ['guidance_scale', 'guidance_specs', 'guided', 'solver', 'solver_of_no_run', 'source', 'times']
-__all__ = ['OPENED', 'guidance_scale', 'guidance_specs', 'guided', 'solver', 'solver_of_no_run', 'times']
+__all__ = ['OPENED', 'guidance_scale', 'guidance_specs', 'guided', 'solver', 'solver_of_no_run', 'source', 'times']
 
 # transforms that ask the network under its null condition
 NULLED = ('cfg', 'cfgpp', 'apg', 'cfg_rescale', 'cfg_zero', 'feedback', 'rectified_gradient')
@@ -40,6 +36,7 @@ def guided(
   denoise: Denoise,
   opened: Mapping[str, Source] | None = None,
   roles: Mapping[str, Any] | None = None,
+  observation: Any = None,
 ) -> Denoise:
   """The denoiser under the guidance and thresholds that a config asks for, in order.
 
@@ -48,17 +45,20 @@ def guided(
     denoise: the network's.
     opened: by the key of the config that names them, the runs whose networks take part.
     roles: their parameters, by the same key, among others.
+    observation: what posterior methods are told.
 
   Raises:
     ConfigError: a transform that is not there or does not fit, or one that asks under a null condition which the
       network does not have, or never saw in training.
   """
+  known = {**registry(guidance, TRANSFORMS), **registry(inverse, posterior.METHODS)}
   for field, spec in guidance_specs(sampling):
     if spec['name'] in NULLED:
       _check_null(denoise, field, spec)
     if spec['name'] in OPENED:
       spec = _with_network(field, spec, opened or {}, roles or {})
-    denoise = named(field, registry(guidance, TRANSFORMS), spec, denoise)
+    given = (observation,) if spec['name'] in posterior.METHODS else ()
+    denoise = named(field, known, spec, denoise, *given)
   return denoise
 
 
@@ -113,6 +113,8 @@ def source(sampling: ConfigDict, shape: Any) -> Spread | None:
   if image.shape != shape:
     raise ConfigError(f'config.sampling.source: got an array of shape {first.shape}; allowed: one example, {shape}')
   return Spread(image / 127.5 - 1 if image.dtype == np.uint8 else image, 0.0)
+
+
 def _with_network(
   field: str, spec: dict[str, Any], opened: Mapping[str, Source], roles: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -202,7 +202,7 @@ def test_disagreement_is_the_entropy_of_a_mixture():
     (lambda p: inverse.replacement(solvers.ddim(p, [0.9, 0.1]), p, inverse.unseen(OBSERVED.operator)),
      'observation: got one without y'),
     (lambda p: inverse.flowdps_steps(schedules.edm(), [80.0, 1.0]), 'process: got sigma = 80'),
-    (lambda p: inverse.dps(PRIOR.denoiser(p), inverse.unseen(OBSERVED.operator))(np.zeros((2, 2)), 0.5, np.zeros(2, int)),
+    (lambda p: inverse.dps(PRIOR.denoiser(p), inverse.unseen(OBSERVED.operator))(np.zeros((2, 2)), 0.5),
      "cond: got no 'observed'"),
     (lambda p: inverse.active(PRIOR.denoiser(p), solvers.ddim(p, [0.9, 0.1]), np.zeros((1, 2)), jax.random.key(0),
                               picks=2), 'picks: got 2'),
