@@ -37,7 +37,7 @@ def pigdm(
 
       isotropic: C = c^2 sigma^2 / (alpha^2 c^2 + sigma^2) I         exact: C = (sigma^2 / alpha) J
 
-  arXiv:2301.06960 (openreview 9_gsMA8MRKQ), the exact covariance by Tweedie's second moment (arXiv:2310.06721)
+  Song, Vahdat, Mardani, Kautz, ICLR 2023 (OpenReview 9_gsMA8MRKQ); the exact covariance: arXiv:2310.06721
 
   The isotropic covariance is that of data N(0, c^2 I); the exact one makes the method exact on every Gaussian, and to
   the second moment elsewhere: J is asked by its vector-Jacobian product, in conjugate gradients, and not differentiated.
