@@ -13,7 +13,9 @@ A batch of training data is a dict: 'x' Data, 'cond' Cond where there are condit
 augmented, and what else a method needs by name.
 
 The `aux` of a prediction (`prediction.Pred`) is () or a dict: 'memory' Memory; 'eps', the noise that moments belong to,
-with 'eps2', 'eps3', 'residual2' like x (`guidance.moment_heads`); feature taps by their names.
+with 'eps2', 'eps3', 'residual2' like x (`guidance.moment_heads`); 'weight_rate' (B,), what the log-weights of particles
+grow by per unit of reverse time (`guidance.mix`); 'conditional', the prediction under the condition alone
+(`guidance.cfg`); feature taps by their names.
 """
 
 from typing import Any

@@ -29,6 +29,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     help='bits per dimension of the held-out data by the ODE of the unguided denoiser, its divergence by one probe '
     '(rademacher unless given, gaussian, hutchpp) or exact',
   )  # fmt: skip
+  parser.add_argument(
+    '--classify', nargs='?', const=64, type=int, metavar='DRAWS',
+    help='the share of held-out data whose class the unguided denoiser tells (Diffusion Classifier), by so many pairs '
+    'of a time and a noise that the classes share (64); a quarter of them keep half the classes',
+  )  # fmt: skip
   add_distributed_arguments(parser)
 
 
@@ -48,7 +53,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   held, known = batch['x'], batch.get('cond')
   n, cond = len(jax.tree.leaves(held)[0]), examples.conditions(experiment, known, batch)
   seen = examples.reader(experiment, 'train')
-  density = _likelihood(options, trained, source, batch) if options.likelihood else {}
+  judged = _likelihood(options, trained, source, batch) if options.likelihood else {}
+  judged |= _classified(options, trained, batch) if options.classify is not None else {}
   first = min(n, c.sampling.batch)
   draw(trained, first, jax.tree.map(lambda leaf: leaf[:first], cond), c.seed)  # compiles
   ready = time.perf_counter()
@@ -57,7 +63,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   if is_main_process():
     write_npz(f'{options.workdir}/samples.npz', drawn, known)
     seconds = dict(compile=ready - began, sample=sampled - ready)
-    _report(options, trained, drawn, batch, (source, seen), seconds, density)
+    _report(options, trained, drawn, batch, (source, seen), seconds, judged)
   paths = _paths(trained)
   if is_main_process():
     _pictures(options.workdir, trained, drawn, known, held, paths)
@@ -65,7 +71,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _report(
-  options: argparse.Namespace, trained: Trained, drawn: Any, batch: Any, sets: tuple, seconds: dict, density: dict
+  options: argparse.Namespace, trained: Trained, drawn: Any, batch: Any, sets: tuple, seconds: dict, judged: dict
 ) -> None:  # fmt: skip
   """The figures in report.json, before any picture is drawn."""
   from etils import epath
@@ -86,7 +92,7 @@ def _report(
     progress=bar,
   )
   seconds = seconds | dict(evaluate=time.perf_counter() - began)
-  report = {**figures, **density, **_circumstances(options.workdir, trained, figures['m'], seconds)}
+  report = {**figures, **judged, **_circumstances(options.workdir, trained, figures['m'], seconds)}
   if options.solver:
     report |= dict(solver=dict(file=options.solver), grid=None, teleport=0.0)
   (epath.Path(options.workdir) / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
@@ -124,6 +130,37 @@ def _likelihood(options: argparse.Namespace, trained: Trained, source: Any, batc
     progress=lambda batches: log.bar(is_main_process(), batches, desc='likelihood', unit='batch'),
   )
   return dict(likelihood=dict(found._asdict(), divergence=options.likelihood, levels=source.levels))
+
+
+def _classified(options: argparse.Namespace, trained: Trained, batch: Any) -> dict[str, Any]:
+  """The accuracy of the unguided denoiser as a classifier of the held-out data, by all processes."""
+  from functools import partial
+
+  import jax
+  from jax.experimental import multihost_utils
+
+  from diffjax import keys, represent
+  from diffjax.train import sharding
+
+  experiment, mesh, draws = trained.experiment, trained.mesh, options.classify
+  if 'cond' not in batch or isinstance(experiment.shape, dict):
+    raise InputError('classify: got a run without classes, or of several modalities; allowed: labelled data of one '
+                     'shape')  # fmt: skip
+  classes, c = experiment.classes, experiment.config
+  early = ((max(draws // 4, 1), -(-classes // 2)),) if draws > 1 and classes > 2 else ()
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  found = represent.accuracy(
+    experiment.denoiser(trained.roles),
+    batch['x'],
+    batch['cond'],
+    keys.seeded(c.seed),
+    classes,
+    stages=(*early, (draws, 1)),
+    batch=-(-min(c.sampling.batch, len(batch['x'])) // parts) * parts,
+    place=lambda leaf: jax.device_put(leaf, sharding.batch_sharding(mesh)),
+    fetch=partial(multihost_utils.process_allgather, tiled=True),
+  )
+  return dict(classification=dict(found._asdict(), draws=draws))
 
 
 def _paths(trained: Trained) -> Any:
@@ -222,5 +259,9 @@ def _tell(workdir: str, report: dict[str, Any], figures: Any) -> None:
     told = report['likelihood']
     print(f'{told["bits"]:.4f} +- {told["se"]:.4f} bits a dimension of {told["n"]} examples by {told["divergence"]}, '
           f'{told["nfe"]:.0f} evaluations each, at most {told["nfe_max"]}')  # fmt: skip
+  if 'classification' in report:
+    told = report['classification']
+    print(f'{told["accuracy"]:.4f} +- {told["se"]:.4f} of {told["n"]} examples told their class, {told["nfe"]} '
+          'evaluations each')  # fmt: skip
   print(f'{report["n"]} samples, {report["nfe"]} evaluations, scale {report["scale"]:g}, '
         f'{report["sample_images_per_s"]:.0f} images a second: {workdir}/report.json')  # fmt: skip

@@ -32,7 +32,11 @@ Sample k of a seed depends on the seed and k alone, whatever the batch, mesh or 
 finished parts to OUT/; after a stop the same command goes on, on any number of hosts; at the end process 0 writes
 OUT.npz, and a file or a draw that is there already is never replaced. arr_0 are the images in the order of k, uint8
 (n, H, W, C), 127.5 x + 128 cut to 0..255 and rounded down, arr_1 the labels. Data that are no images stay float, under
-the names samples and labels."""
+the names samples and labels.
+
+--source=OTHER translates: sample k is the k-th held-out example of the run OTHER, encoded into the noises of a
+stochastic solver (--config.sampling.solver=ddpm) by that run's network and drawn by this one's. With OTHER the run
+itself, --labels=3 makes each held-out digit a 3."""
 
 LAST = 2**31 - 1
 
@@ -44,6 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     '`random`, one drawn from its own key; all in turn by default')  # fmt: skip
   parser.add_argument('--n', type=int, help='how many samples; one a label by default')
   parser.add_argument('--seeds', metavar='0-9,12', help='the samples k to draw, rising, for evaluation suites')
+  parser.add_argument('--source', metavar='OTHER', help='a run whose held-out examples are translated')
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--step', type=int, help='the checkpoint to take; the newest by default')
   parser.add_argument('--solver', metavar='FILE', help="a solver that diffjax search wrote; the config's by default")
@@ -70,7 +75,15 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
   out = out.removesuffix('.npz').removesuffix('.png')
   trained = sampler(options, overrides, options.step)
   labels = _classes(options, given, trained.experiment.classes, ks)
-  (_few if options.seeds is None else _many)(options, trained, ks, labels, out)
+  cond = None
+  if options.source:
+    from diffjax.commands.translate import translation
+
+    trained, cond, labels = translation(options, trained, labels, ks)
+  if options.seeds is None:
+    _few(options, trained, ks, labels, out, _conditions(trained, labels, ks) if cond is None else cond)
+  else:
+    _many(options, trained, ks, labels, out)
   c = trained.experiment.config.sampling
   if is_main_process():
     kinds = '.npz and .png' if options.seeds is None else '.npz'
@@ -79,8 +92,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
           f'scale {guidance_scale(c):g}: {out}{kinds}')  # fmt: skip
 
 
-def _few(options: argparse.Namespace, trained: Trained, ks: Any, labels: Any, out: str) -> None:
-  drawn = draw(trained, len(ks), _conditions(trained, labels, ks), options.seed)
+def _few(options: argparse.Namespace, trained: Trained, ks: Any, labels: Any, out: str, cond: Any) -> None:
+  drawn = draw(trained, len(ks), cond, options.seed)
   if is_main_process():
     write_npz(f'{out}.npz', drawn, labels)
     drawing(f'{out}.png', picture, f'{out}.png', drawn, titles(trained.experiment, labels))
@@ -143,6 +156,9 @@ def _made(options: argparse.Namespace, trained: Trained) -> dict[str, Any]:
     files = [f'{options.workdir}/statistics/{kind}.npz' for kind in known if kind]
   if trained.experiment.spread(options.workdir) is not None:
     files.append(f'{options.workdir}/statistics/data.npz')
+  if s['source']:
+    files.append(s['source'])
+    how['strength'] = s['strength']
   how['digests'] = [digest(dict(bytes=np.frombuffer(epath.Path(file).read_bytes(), np.uint8))) for file in files]
   return dict(
     run={k: config[k] for k in MADE if k != 'train'},

@@ -24,6 +24,7 @@ def series(
   rho: float = 0.8,
   phase: str = 'random',
   context: int = 0,
+  lags: Sequence[int] = (),
   n: int = 2**13,
   seed: int = 0,
 ) -> DataSet:
@@ -46,6 +47,7 @@ def series(
     rho: its correlation from step to step, 0 up to 1.
     phase: 'random' or 'fixed'.
     context: steps before x that are given as 'source' (context, channels): x is what is to be forecast.
+    lags: of a series of one channel, as further channels of x itself at so many steps before, in place of a context.
     n: series, independent.
     seed: of the series.
   """
@@ -57,12 +59,27 @@ def series(
   among('data.phase', phase, ('random', 'fixed'))
   if len(periods) != len(amplitudes) or not all(p > 0 for p in periods):
     raise InputError(f'data.periods: got {periods} with amplitudes {amplitudes}; allowed: as many, above 0')
+  if lags and (channels > 1 or context or not all(isinstance(lag, int) and lag > 0 for lag in lags)):
+    raise InputError(f'data.lags: got {tuple(lags)} with {channels} channels and a context of {context}; allowed: none, '
+                     'or whole numbers of at least 1 with one channel and no context')  # fmt: skip
+  if lags:
+    return _lagged(split, length, tuple(lags), Seasons(max(lags) + length, 1, tuple(periods), tuple(amplitudes), noise,
+                   rho, phase == 'random', 0), n, seed)  # fmt: skip
   law = Seasons(context + length, channels, tuple(periods), tuple(amplitudes), noise, rho, phase == 'random', context)
   both = law.sample(of_split(seed, 'series', split), n).astype(np.float32)
   others = {'source': both[:, :context]} if context else {}
   shapes = {key: value.shape[1:] for key, value in others.items()}
   return DataSet('series', Arrays(both[:, context:], None, others), (length, channels), kind='series', others=shapes,
                  law=law)  # fmt: skip
+
+
+def _lagged(split: str, length: int, lags: tuple[int, ...], whole: 'Seasons', n: int, seed: int) -> DataSet:
+  """The last `length` steps of a series of one channel, and as further channels the same so many steps before."""
+  places = max(lags) + np.arange(length)[:, None] - np.array((0, *lags))
+  x = whole.sample(of_split(seed, 'series', split), n)[:, places, 0].astype(np.float32)
+  flat = places.ravel()
+  law = Moments(whole.mean[None, places, 0], whole.covariance[None, flat][:, :, flat], whole.normal)
+  return DataSet('series', Arrays(x), x.shape[1:], kind='series', law=law)
 
 
 @dataclasses.dataclass(frozen=True)

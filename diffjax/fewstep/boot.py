@@ -17,8 +17,8 @@ from diffjax.fewstep.iterated import Iterated, iterated
 from diffjax.fewstep.jumps import Landing, jump_from, transfer_of
 from diffjax.fewstep.pairs import Count, Law, Times, rungs
 from diffjax.fewstep.segments import by_solver, taught
-from diffjax.fewstep.starts import beginning
 from diffjax.methods.parts import Parts, Sampling
+from diffjax.methods.starts import beginning
 from diffjax.process import Process
 from diffjax.train.roles import Method, Phase
 

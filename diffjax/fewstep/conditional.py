@@ -17,9 +17,9 @@ from diffjax.fewstep.flow_map import flow_map
 from diffjax.fewstep.iterated import Iterated, iterated
 from diffjax.fewstep.jumps import Jump, jump_from
 from diffjax.fewstep.segments import by_solver, taught
-from diffjax.fewstep.starts import loads
 from diffjax.losses.denoising import mean_square
 from diffjax.methods.parts import Parts, Sampling
+from diffjax.methods.starts import loads
 from diffjax.process import expand
 from diffjax.train.ema import constant
 from diffjax.train.roles import Copy, Method, Phase

@@ -14,8 +14,8 @@ from diffjax.fewstep.flow_map import PROGRESS, flow_map, inverse_gap, progress
 from diffjax.fewstep.iterated import drawing
 from diffjax.fewstep.jumps import jump_from
 from diffjax.fewstep.segments import Segment, by_solver, data_line, taught
-from diffjax.fewstep.starts import check_fits, loads
 from diffjax.methods.parts import Parts, Source
+from diffjax.methods.starts import check_fits, loads
 from diffjax.train.ema import constant
 from diffjax.train.roles import Copy, Method, Phase
 

@@ -19,8 +19,8 @@ from diffjax.fewstep.flow_map import PROGRESS, flow_map, inverse_gap, progress
 from diffjax.fewstep.iterated import Iterated, iterated
 from diffjax.fewstep.jumps import Jump, jump_from
 from diffjax.fewstep.segments import by_solver, data_line, taught
-from diffjax.fewstep.starts import beginning
 from diffjax.methods.parts import Parts, Sampling
+from diffjax.methods.starts import beginning
 from diffjax.prediction import Denoiser
 from diffjax.process import Process, expand
 from diffjax.train.ema import constant

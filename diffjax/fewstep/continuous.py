@@ -13,10 +13,10 @@ from diffjax.fewstep.flow_map import PROGRESS, flow_map_jvp, progress
 from diffjax.fewstep.iterated import drawing
 from diffjax.fewstep.jumps import Jump, jump_from
 from diffjax.fewstep.segments import Point, taught, velocity
-from diffjax.fewstep.starts import check_fits, loads
 from diffjax.losses.times import lognormal
 from diffjax.losses.uncertainty import add_head, balanced, log_level
 from diffjax.methods.parts import Parts
+from diffjax.methods.starts import check_fits, loads
 from diffjax.process import expand
 from diffjax.train.roles import Method, Phase
 

@@ -18,8 +18,8 @@ from diffjax.fewstep.adversarial import paced
 from diffjax.fewstep.direction import Field, Loss, Made, denoised, ranks
 from diffjax.fewstep.rollouts import levels_of, made, over_levels
 from diffjax.fewstep.segments import taught
-from diffjax.fewstep.starts import loads, same_network
 from diffjax.methods.parts import Parts, Source
+from diffjax.methods.starts import loads, same_network
 from diffjax.prediction import Denoise
 from diffjax.train.roles import Copy, Method, Phase
 

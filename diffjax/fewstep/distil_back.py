@@ -14,8 +14,8 @@ from diffjax.fewstep.critics import Setting, setting
 from diffjax.fewstep.direction import Field, matched, ranks
 from diffjax.fewstep.flow_map import PROGRESS, progress
 from diffjax.fewstep.stages import delayed
-from diffjax.fewstep.starts import same_network
 from diffjax.methods.parts import Parts
+from diffjax.methods.starts import same_network
 from diffjax.pytree import PyTree
 from diffjax.train.roles import Buffer, Method
 

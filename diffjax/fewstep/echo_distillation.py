@@ -14,10 +14,10 @@ from diffjax.errors import InputError
 from diffjax.fewstep.adversarial import Shown, at_level, discriminator_loss, generator_loss, judge_of, paced
 from diffjax.fewstep.flow_map import PROGRESS, added, progress
 from diffjax.fewstep.rollouts import over_levels
-from diffjax.fewstep.starts import same_network
 from diffjax.losses import times
 from diffjax.losses.denoising import mean_square
 from diffjax.methods import Parts, Sampling
+from diffjax.methods.starts import same_network
 from diffjax.prediction import apply_net, target
 from diffjax.process import expand
 from diffjax.pytree import PyTree

@@ -15,9 +15,9 @@ from diffjax.errors import InputError
 from diffjax.fewstep.lessons import Lesson, matching, noised, on_grid
 from diffjax.fewstep.progressive import halving
 from diffjax.fewstep.stages import halvings, plan, restarted, tutor
-from diffjax.fewstep.starts import fits, grafted, loads
 from diffjax.guidance.transform import Transform
 from diffjax.methods import Parts, Sampling, Solved, solved
+from diffjax.methods.starts import fits, grafted, loads
 from diffjax.noise_levels import on_grid as levels
 from diffjax.prediction import Pred
 from diffjax.process import Process

@@ -18,8 +18,8 @@ from diffjax.fewstep.iterated import Iterated, iterated
 from diffjax.fewstep.jumps import Jump, jump_from
 from diffjax.fewstep.lessons import Line, implied_x0, paired
 from diffjax.fewstep.segments import Teacher, taught
-from diffjax.fewstep.starts import beginning
 from diffjax.methods.parts import Parts, Sampling
+from diffjax.methods.starts import beginning
 from diffjax.prediction import complete
 from diffjax.process import Process, expand
 from diffjax.pytree import PyTree

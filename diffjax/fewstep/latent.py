@@ -20,8 +20,8 @@ from diffjax.fewstep.jumps import Jump, jump_from, latent_form
 from diffjax.fewstep.pairs import skipping
 from diffjax.fewstep.proxy import preference, proxy_net, value
 from diffjax.fewstep.segments import by_solver, taught
-from diffjax.fewstep.starts import fits, grafted, loads
 from diffjax.methods import Parts, Sampling
+from diffjax.methods.starts import fits, grafted, loads
 from diffjax.nets import Apply
 from diffjax.prediction import Pred
 from diffjax.train.ema import constant

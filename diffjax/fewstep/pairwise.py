@@ -13,10 +13,10 @@ from diffjax import keys, rewards
 from diffjax.contracts import Cond, KeyBatch, Params
 from diffjax.dtypes import widened
 from diffjax.errors import InputError
-from diffjax.fewstep.starts import tuned, tuning
 from diffjax.fewstep.transitions import Policy, log_probs, policy, rollout
 from diffjax.losses.denoising import mean_square
 from diffjax.methods import Parts
+from diffjax.methods.starts import tuned, tuning
 from diffjax.train.roles import Method, Phase
 
 __all__ = ['pairwise_sample_optimisation']

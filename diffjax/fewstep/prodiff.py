@@ -11,8 +11,8 @@ from diffjax.contracts import Cond, KeyBatch
 from diffjax.errors import InputError
 from diffjax.fewstep.lessons import Lesson, jumps, matching, noised, on_grid
 from diffjax.fewstep.progressive import UNTOLD, drawn_place, halving
-from diffjax.fewstep.starts import beginning
 from diffjax.methods import Parts, Sampling, Solved, solved
+from diffjax.methods.starts import beginning
 from diffjax.prediction import Denoiser
 from diffjax.train.roles import Method, Phase
 

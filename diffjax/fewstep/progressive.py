@@ -11,8 +11,8 @@ from diffjax import keys
 from diffjax.contracts import Cond, KeyBatch
 from diffjax.fewstep.lessons import Lesson, implied_x0, jumps, matching, noised, on_grid
 from diffjax.fewstep.stages import Plan, halvings, plan, restarted, tutor
-from diffjax.fewstep.starts import beginning, same_network
 from diffjax.methods import Parts, Sampling, Solved, Source, solved
+from diffjax.methods.starts import beginning, same_network
 from diffjax.prediction import Denoiser
 from diffjax.process import Process
 from diffjax.train.roles import Method, Phase

@@ -12,8 +12,8 @@ from diffjax.contracts import Cond, KeyBatch
 from diffjax.errors import InputError
 from diffjax.fewstep.lessons import Line, on_grid, paired
 from diffjax.fewstep.stages import Plan, plan, restarted, tutor
-from diffjax.fewstep.starts import beginning
 from diffjax.methods import Parts, Sampling, Solved, Source, same_process, solved
+from diffjax.methods.starts import beginning
 from diffjax.prediction import Denoise, Denoiser
 from diffjax.process import Process
 from diffjax.pytree import PyTree

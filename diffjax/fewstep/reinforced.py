@@ -9,9 +9,9 @@ from jax import Array
 
 from diffjax import keys, rewards
 from diffjax.errors import InputError
-from diffjax.fewstep.starts import tuned, tuning
 from diffjax.fewstep.transitions import Way, log_probs, policy, rollout
 from diffjax.methods import Parts
+from diffjax.methods.starts import tuned, tuning
 from diffjax.pytree import PyTree
 from diffjax.train.roles import Buffer, Method, Phase
 

@@ -27,8 +27,8 @@ from diffjax.fewstep.direction import Field, matched, pull_back, rows
 from diffjax.fewstep.flow_map import PROGRESS, progress
 from diffjax.fewstep.scenes import Objects, Rendered, objects
 from diffjax.fewstep.segments import taught
-from diffjax.fewstep.starts import loads
 from diffjax.methods import Parts, Sampling
+from diffjax.methods.starts import loads
 from diffjax.prediction import Denoise
 from diffjax.process import Process, expand
 from diffjax.train.roles import Buffer, Method, Phase
@@ -150,7 +150,8 @@ def consistent_3d(
   With tau = sigma / alpha, z_t = x + tau eps* and z_t' = z_t + (tau' - tau) eps_teacher(z_t, t), a step of the flow;
   the network sees alpha z. eps* is drawn once an object. It is z_t that is led to a mode: x stays tau eps* beside it,
   so t' falls over the run, by the square root of its share, to `levels[1]`, which sets what is left of that. (To pull
-  D(z_t) to D(z_t') as if their slope were 1 would have the other sign, and diverge.)
+  D(z_t) to D(z_t') as if their slope were 1 would have the other sign, and diverge.) The gradient is the curvature of
+  the flow: it rests where that is straight, at a mode, but also midway between modes that it cannot tell apart.
 
   arXiv:2401.09050 Alg. 1
 

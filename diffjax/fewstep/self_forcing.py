@@ -14,8 +14,8 @@ from diffjax.fewstep.causal import Unrolled, causal, windows
 from diffjax.fewstep.critics import setting
 from diffjax.fewstep.direction import matched
 from diffjax.fewstep.rollouts import drawn_labels
-from diffjax.fewstep.starts import loads
 from diffjax.methods import Parts, Sampling
+from diffjax.methods.starts import loads
 from diffjax.process import Process
 from diffjax.train.roles import Method
 

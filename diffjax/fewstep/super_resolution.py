@@ -27,9 +27,9 @@ from diffjax.fewstep.adversarial import (
 from diffjax.fewstep.direction import pull_back, residual
 from diffjax.fewstep.rollouts import over_levels
 from diffjax.fewstep.segments import taught
-from diffjax.fewstep.starts import beginning
 from diffjax.losses import times
 from diffjax.methods import Parts
+from diffjax.methods.starts import beginning
 from diffjax.prediction import Denoise
 from diffjax.solvers import grids
 from diffjax.train.roles import Method, Phase

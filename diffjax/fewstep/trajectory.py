@@ -15,9 +15,9 @@ from diffjax.fewstep.flow_map import added, flow_map
 from diffjax.fewstep.iterated import drawing
 from diffjax.fewstep.jumps import Jump, jump_from
 from diffjax.fewstep.segments import by_jump, by_solver, taught
-from diffjax.fewstep.starts import loads
 from diffjax.losses import times
 from diffjax.methods.parts import Parts
+from diffjax.methods.starts import loads
 from diffjax.prediction import Denoiser
 from diffjax.train.ema import constant
 from diffjax.train.roles import Copy, Method, Phase

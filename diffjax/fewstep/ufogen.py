@@ -10,10 +10,10 @@ from diffjax.fewstep import pairs
 from diffjax.fewstep.adversarial import Network, discriminator_loss, generator_loss, judge_of, paced
 from diffjax.fewstep.flow_map import added
 from diffjax.fewstep.makers import maker_of
-from diffjax.fewstep.starts import grafted, loads, same_network
 from diffjax.fewstep.strides import Strides, in_strides, made_stride, real_stride, reconstruction
 from diffjax.losses.times import uniform
 from diffjax.methods.parts import Parts, Sampling, Source
+from diffjax.methods.starts import grafted, loads, same_network
 from diffjax.train.roles import Copy, Method, Phase
 
 __all__ = ['ufogen']

@@ -8,9 +8,9 @@ from jax import Array
 
 from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
+from diffjax.guidance.mix import mixed
 from diffjax.guidance.transform import Transform, as_scale, cost, null_for, value_at
 from diffjax.prediction import Denoise, Pred
-from diffjax.process import expand, over_time
 
 __all__ = ['cfg']
 
@@ -22,6 +22,8 @@ def cfg(denoise: Denoise, scale: Any, null: Cond = None, interval: tuple[float, 
 
   Scale 1 is the plain conditional prediction, 0 the unconditional one; both x0 and eps are extrapolated, so the
   prediction stays consistent. Costs 2 evaluations of `denoise`. What the denoiser remembers is kept for both branches.
+  The two are mixed by `mixed`, whose weight rate makes particles sample c^scale u^(1 - scale); neither the ODE nor the
+  SDE does. The conditional prediction is in `aux['conditional']` for what is laid over this.
 
   Args:
     denoise: what is asked for predictions.
@@ -41,17 +43,35 @@ def cfg(denoise: Denoise, scale: Any, null: Cond = None, interval: tuple[float, 
   return Guided(denoise, as_scale(scale), null, ends)
 
 
-class Guided(Transform):
-  """Made by `cfg`."""
+class Free(Transform):
+  """The base of guidances by the network's own unconditional prediction; both come from one batched call."""
 
   scale: Any
   null: Cond
+
+  def pair(self, x: Data, t: Time, cond: Cond, memory: Memory) -> tuple[Pred, Pred, dict[str, Any]]:
+    """The prediction with the condition, the one without, and what else the denoiser returned.
+
+    Raises:
+      InputError: there is no condition.
+    """
+    if cond is None:
+      raise InputError('cond: got None; allowed: a condition to guide towards, one a sample')
+    (c, u), aux = branches(self.denoise, x, t, (cond, nulls(self.null, cond)), memory)
+    return c, u, aux if isinstance(aux, dict) else {}
+
+  def cost(self, t: float) -> int:
+    """Two evaluations."""
+    return 2 * cost(self.denoise, t)
+
+
+class Guided(Free):
+  """Made by `cfg`."""
+
   interval: Array | None = None
 
   def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
-    if cond is None:
-      raise InputError('cond: got None; allowed: a condition to guide towards, one a sample')
-    if self.interval is None or isinstance(t, dict) or jnp.ndim(t):
+    if self.interval is None or isinstance(t, dict) or jnp.ndim(t) or cond is None:
       return self._both(x, t, cond, memory)
     return jax.lax.cond(self._inside(t), self._both, self._conditional, x, t, cond, memory)
 
@@ -65,28 +85,29 @@ class Guided(Transform):
     return (self.interval[0] < t) & (t <= self.interval[1])
 
   def _both(self, x: Data, t: Time, cond: Cond, memory: Memory) -> Pred:
-    (c, u), aux = branches(self.denoise, x, t, (cond, self._nulls(cond)), memory)
+    c, u, aux = self.pair(x, t, cond, memory)
 
-    def mix(t: Array, c: Array, u: Array) -> Array:
-      t = jnp.asarray(t)
-      extra = expand(jnp.where(self._inside(t), value_at(self.scale, t) - 1, 0), c)
-      return (c + extra * (c - u)).astype(c.dtype)  # this form is exactly c at scale 1
+    def weight(t: Array) -> Array:  # of u; 0 at scale 1, which is exactly c
+      return jnp.where(self._inside(t), 1 - value_at(self.scale, t), 0)
 
-    return Pred(over_time(mix, t, c.x0, u.x0), over_time(mix, t, c.eps, u.eps), aux)
+    return mixed(self.process, t, c._replace(aux=aux | {'conditional': c}), (u,), (weight,))
 
   def _conditional(self, x: Data, t: Time, cond: Cond, memory: Memory) -> Pred:
     """The conditional branch alone; the memory of the other one stays as it was."""
     pred = self.denoise(x, t, cond, jax.tree.map(lambda m: m[:, 0], memory))
-    if not (isinstance(pred.aux, dict) and 'memory' in pred.aux):
-      return pred
-    new = pred.aux['memory']
-    old = new if memory is None else jax.tree.map(lambda m: m[:, 1], memory)
-    return pred._replace(aux=pred.aux | {'memory': jax.tree.map(lambda *m: jnp.stack(m, 1), new, old)})
+    aux = pred.aux if isinstance(pred.aux, dict) else {}
+    if 'memory' in aux:
+      old = aux['memory'] if memory is None else jax.tree.map(lambda m: m[:, 1], memory)
+      aux = aux | {'memory': jax.tree.map(lambda *m: jnp.stack(m, 1), aux['memory'], old)}
+    alone = pred._replace(aux=())
+    return mixed(self.process, t, pred._replace(aux=aux | {'conditional': alone}), (alone,), (jnp.zeros(()),))
 
-  def _nulls(self, cond: Cond) -> Any:
-    if isinstance(cond, dict) and not isinstance(self.null, dict):  # what is told beside a label is told both
-      return cond | {'label': jnp.broadcast_to(self.null, jnp.shape(cond['label']))}
-    return jax.tree.map(lambda c, n: jnp.broadcast_to(n.astype(c.dtype), c.shape), cond, self.null)
+
+def nulls(null: Cond, cond: Cond) -> Any:
+  """The condition that means none, for as many samples as `cond`; what is told beside a label is told both."""
+  if isinstance(cond, dict) and not isinstance(null, dict):
+    return cond | {'label': jnp.broadcast_to(null, jnp.shape(cond['label']))}
+  return jax.tree.map(lambda c, n: jnp.broadcast_to(n.astype(c.dtype), c.shape), cond, null)
 
 
 def branches(denoise: Denoise, x: Data, t: Time, conds: tuple, memory: Memory = None) -> tuple[list[Pred], Any]:

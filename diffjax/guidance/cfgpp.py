@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from diffjax.contracts import Cond, Data, Memory, Time
-from diffjax.errors import InputError
-from diffjax.guidance.cfg import branches
-from diffjax.guidance.transform import Transform, as_scale, cost, null_for, value_at
+from diffjax.guidance.cfg import Free
+from diffjax.guidance.transform import as_scale, null_for, value_at
 from diffjax.prediction import Denoise, Pred
 from diffjax.process import expand, over_time
 
@@ -38,23 +36,13 @@ def cfgpp(denoise: Denoise, scale: Any = 0.6, null: Cond = None) -> 'ManifoldGui
   return ManifoldGuided(denoise, as_scale(scale), null_for(denoise, null))
 
 
-class ManifoldGuided(Transform):
+class ManifoldGuided(Free):
   """Made by `cfgpp`."""
 
-  scale: Any
-  null: Cond
-
   def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
-    if cond is None:
-      raise InputError('cond: got None; allowed: a condition to guide towards, one a sample')
-    nulls = jax.tree.map(lambda c, n: jnp.broadcast_to(n.astype(c.dtype), c.shape), cond, self.null)
-    (c, u), aux = branches(self.denoise, x, t, (cond, nulls), memory)
+    c, u, aux = self.pair(x, t, cond, memory)
 
     def mix(t: Array, c: Array, u: Array) -> Array:
       return (u + expand(value_at(self.scale, jnp.asarray(t)), u) * (c - u)).astype(u.dtype)
 
     return Pred(over_time(mix, t, c.x0, u.x0), u.eps, aux)
-
-  def cost(self, t: float) -> int:
-    """Two evaluations."""
-    return 2 * cost(self.denoise, t)

@@ -4,11 +4,10 @@ Of q_t = prod_i p_{i,t}^{b_i} the score is S = sum b_i s_i, but the reverse SDE 
 
     logW += (g^2 / 2) (|S|^2 - sum_i b_i |s_i|^2) dtau        a constant of time is left out where sum b_i is not 1
 
-aux['weight_rate'] holds the rate, which `steering.particles` integrates.
+aux['weight_rate'] holds the rate, which `steering.particles` integrates. Powers that sum to 1 are `mix`'s as well.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,44 +15,11 @@ from jax import Array
 
 from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
-from diffjax.guidance.cfg import branches
-from diffjax.guidance.transform import Transform, as_scale, cost, null_for, value_at
+from diffjax.guidance.transform import Transform, cost
 from diffjax.prediction import Denoise, Pred, predict
-from diffjax.process import Process, expand
+from diffjax.process import Process
 
-__all__ = ['annealed', 'experts', 'weighted_cfg']
-
-
-def weighted_cfg(denoise: Denoise, scale: Any, null: Cond = None) -> 'Weighted':
-  """Classifier-free guidance that can be made exact: towards p(x | cond)^scale p(x)^(1 - scale).
-
-  The prediction of `cfg` with the rate (g^2 / 2) scale (scale - 1) |s_c - s_u|^2; under `steering.particles` the
-  samples have that law. Plain guidance, by either the ODE or the SDE, has another one.   arXiv:2501.06848
-
-  Args as of `cfg`, the scale a number or one a sample.
-  """
-  return Weighted(denoise, as_scale(scale), null_for(denoise, null))
-
-
-class Weighted(Transform):
-  """Made by `weighted_cfg`."""
-
-  scale: Any
-  null: Cond
-
-  def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
-    if cond is None:
-      raise InputError('cond: got None; allowed: a condition to guide towards, one a sample')
-    nulls = jax.tree.map(lambda c, n: jnp.broadcast_to(n.astype(c.dtype), c.shape), cond, self.null)
-    (c, u), aux = branches(self.denoise, x, t, (cond, nulls), memory)
-    scale = value_at(self.scale, jnp.asarray(t))
-    rate = half_g2_over_sigma2(self.process, t) * scale * (scale - 1) * square(jax.tree.map(jnp.subtract, c.eps, u.eps))
-    mix = lambda c, u: (c + expand(scale - 1, c) * (c - u)).astype(c.dtype)  # noqa: E731
-    known = aux if isinstance(aux, dict) else {}
-    return Pred(jax.tree.map(mix, c.x0, u.x0), jax.tree.map(mix, c.eps, u.eps), known | {'weight_rate': rate})
-
-  def cost(self, t: float) -> int:
-    return 2 * cost(self.denoise, t)
+__all__ = ['annealed', 'product']
 
 
 def annealed(denoise: Denoise, power: float) -> 'Powers':
@@ -65,10 +31,10 @@ def annealed(denoise: Denoise, power: float) -> 'Powers':
   Raises:
     InputError: the power is not positive.
   """
-  return experts((denoise,), (power,))
+  return product((denoise,), (power,))
 
 
-def experts(denoisers: Sequence[Denoise], powers: Sequence[float]) -> 'Powers':
+def product(denoisers: Sequence[Denoise], powers: Sequence[float]) -> 'Powers':
   """The product of densities p_1^b1 p_2^b2 ... of one process, by their denoisers; powers may be negative.
 
   It begins at sigma_T z / sqrt(sum b). Costs all of them.   arXiv:2503.02819
@@ -82,7 +48,7 @@ def experts(denoisers: Sequence[Denoise], powers: Sequence[float]) -> 'Powers':
 
 
 class Powers(Transform):
-  """Made by `experts` and `annealed`."""
+  """Made by `product` and `annealed`."""
 
   others: tuple
   powers: Array

@@ -11,6 +11,7 @@ from diffjax.errors import InputError
 from diffjax.methods.generator import Generator, Solved, solved, under_solver
 from diffjax.methods.parts import Parts, Sampling, Source, same_process
 from diffjax.methods.recipes import (
+  controlnet,
   denoising,
   equivariant,
   equivariant_energy,
@@ -25,6 +26,7 @@ __all__ = [
   'Sampling',
   'Solved',
   'Source',
+  'controlnet',
   'denoising',
   'equivariant',
   'equivariant_energy',

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
+from jax.tree_util import Partial
 
 from diffjax import guidance, keys, nets
 from diffjax.contracts import Cond, Data, KeyBatch, Params, Time
@@ -52,7 +53,7 @@ def equivariant(parts: Parts) -> Method:
   )
 
 
-def equivariant_energy(parts: Parts, predictor: Any = None, scale: float = 1.0) -> Method:
+def equivariant_energy(parts: Parts, predictor: Any = None, scale: float = 1.0, growth: float = 0.0) -> Method:
   """EEGSDE: `equivariant`, and a network that reads a property off noisy clouds, by whose error sampling is guided.
 
   The role 'predictor' learns g(x_t, t) = E[c | x_t] of the property c, the data's 'source', by its square error; the
@@ -63,6 +64,9 @@ def equivariant_energy(parts: Parts, predictor: Any = None, scale: float = 1.0) 
     parts: with `config.loss.given` holding 'source'.
     predictor: its network, a dict of a name of `nets` and its options; None for an egnn. It has as many outputs as c.
     scale: of the energy, 0 for the conditional model alone.
+    growth: the scale is multiplied by (alpha / sigma)^(2 growth). The paper's constant, 0, does little where there is
+      little noise, and overshoots where there is much, as x0 moves by sigma^2 / alpha of the slope. At 1 x0 moves by
+      alpha of it, as if the spread of c given x_t were as large as the noise.
 
   Raises:
     InputError: data of another shape or without a source, a network of another name or options, a negative scale.
@@ -89,7 +93,8 @@ def equivariant_energy(parts: Parts, predictor: Any = None, scale: float = 1.0) 
 
   def generator(roles: Mapping[str, Any], sampling: Sampling) -> Solved:
     reader = Reader(roles['predictor'], parts.process, parts.kind, net=net)
-    return under_solver(parts, guidance.property_energy(plain.denoiser(roles), reader, scale), sampling)  # type: ignore[misc]
+    level = Partial(_at_level, parts.process, jnp.asarray(scale, float), jnp.asarray(growth, float))
+    return under_solver(parts, guidance.property_energy(plain.denoiser(roles), reader, level), sampling)  # type: ignore[misc]
 
   return Method(
     (*plain.phases, Phase('predictor', loss, parts.optimiser())),
@@ -100,6 +105,11 @@ def equivariant_energy(parts: Parts, predictor: Any = None, scale: float = 1.0) 
     needs=parts.given,
     conditions=parts.given,
   )
+
+
+def _at_level(process: Process, scale: Array, growth: Array, t: Array) -> Array:
+  alpha, sigma = process.schedule(jnp.asarray(t))
+  return scale * (alpha / sigma) ** (2 * growth)
 
 
 class Reader(PyTree):

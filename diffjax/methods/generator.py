@@ -13,7 +13,7 @@ from diffjax.contracts import Cond, Data, KeyBatch
 from diffjax.methods.parts import Parts, Sampling
 from diffjax.prediction import Denoise
 from diffjax.pytree import PyTree
-from diffjax.solvers import Solver, sample, start_time, trajectory
+from diffjax.solvers import Solver, first_time, sample, start_time, trajectory
 
 __all__ = ['Generator', 'Solved', 'solved']
 
@@ -110,6 +110,8 @@ class Solved(PyTree):
 def solved(denoise: Denoise, solver: Solver, shape: Any, data: Any = None) -> Solved:
   """The generator that takes noise to data by a solver; `data` is its mean and deviation, where they are known.
 
+  With a deviation of 0 that is a source, from which samples begin with the noise of the grid's first time on it.
+
   Args:
     denoise: what is asked for predictions.
     solver: the method on its grid.
@@ -122,7 +124,8 @@ def solved(denoise: Denoise, solver: Solver, shape: Any, data: Any = None) -> So
   several = isinstance(shape, dict)
   each = (lambda part: {name: getattr(data[name], part) for name in shape}) if several else lambda p: getattr(data, p)
   mean, std = (0.0, 0.0) if data is None else (each('mean'), each('std'))
-  t = start_time(denoise.process, solver, std)
+  known = data is not None and not any(np.any(leaf) for leaf in jax.tree.leaves(std))  # data of one point, a source
+  t = first_time(solver) if known else start_time(denoise.process, solver, std)
   law = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), (t, mean, std))
   return Solved(denoise, solver, law, FrozenDict(shape) if several else tuple(shape))
 

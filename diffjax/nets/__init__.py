@@ -1,6 +1,7 @@
 """Networks, the only nn.Modules of the library: functions (params, x, t, cond, key) -> array that know no schedule."""
 
 from .apply import Apply
+from .control import ControlBranch, Controlled, controlled
 from .dit import DiT, dit
 from .edm2 import EDM2, edm2
 from .egnn import EGNN, egnn
@@ -11,6 +12,7 @@ from .unidiffuser import UniDiffuser, unidiffuser
 from .uvit import UViT, uvit
 
 __all__ = [
+  'controlled',
   'dit',
   'edm2',
   'egnn',
@@ -20,6 +22,8 @@ __all__ = [
   'unidiffuser',
   'uvit',
   'Apply',
+  'ControlBranch',
+  'Controlled',
   'DiT',
   'EDM2',
   'EGNN',

@@ -118,6 +118,9 @@ class UNet(nn.Module):
   Weights, statistics, softmax and output are float32, other activations `dtype`; `remat` recomputes every block in
   the backward pass (`layers.rematted`). Hooks: 'middle_attention', 'down{i}_{j}_attention', 'up{i}_{j}_attention'.
   Taps: 'in', 'down{i}_{j}', 'down{i}_half', 'middle', 'up{i}_{j}', 'up{i}_double', 'head'; hooks' names + '/out'.
+
+  `hint` (B, H, W, width) is added to the first convolution of a `ControlBranch`, which has what was kept on the way
+  down, and the middle, as its result; `added` are such features, each added to its own.
   arXiv:2011.13456 appendix H, arXiv:2206.00364 appendix F.2
   """
 
@@ -138,7 +141,7 @@ class UNet(nn.Module):
   reads_source = True
 
   @nn.compact
-  def __call__(self, x, t, cond=None, key=None):
+  def __call__(self, x, t, cond=None, key=None, *, hint=None, added=None):
     label, augment, source = told(cond)[:3]
     frames, channels = x.shape[1] if x.ndim == 5 else 0, self.out_channels or x.shape[-1]
     if frames:
@@ -161,6 +164,7 @@ class UNet(nn.Module):
 
     halve, double = getattr(resampling, self.resample)
     h = keep(Conv(self.width, dtype=self.dtype, name='in')(x), 'in')
+    h = h if hint is None else h + hint.astype(h.dtype)
     skips, last, pyramid = [h], len(self.channel_mult) - 1, x
     for i, multiplier in enumerate(self.channel_mult):
       for j in range(self.blocks_per_level):
@@ -176,6 +180,10 @@ class UNet(nn.Module):
 
     h = attend(block(h, 'middle_0', h.shape[-1]), 'middle')
     h = keep(block(h, 'middle_1', h.shape[-1]), 'middle')
+    if hint is not None:
+      return (*skips, h)
+    if added is not None:
+      *skips, h = (kept + more.astype(kept.dtype) for kept, more in zip((*skips, h), added, strict=True))
 
     for i, multiplier in reversed(list(enumerate(self.channel_mult))):
       for j in range(self.blocks_per_level + 1):

@@ -41,7 +41,8 @@ def defaults() -> ConfigDict:
   teacher, base: what a recipe builds on: the run in a directory, with its average `ema` (-1: the weights themselves) at
     `step` (-1: the newest), or a closed-form `target`. `config` and `digest` are filled in when a run begins.
   sampling.guidance: what is laid over the denoiser, in order; `guidance_scale` with `interval`, and `threshold`, are
-    short forms of its front and its end.
+    short forms of its front and its end. With a `source`, a file of one example, samples begin from it with the noise
+    of the time `strength` t_max on it, as SDEdit does, and the grid ends as it would from t_max.
   loading: `prefetch` batches are made ahead, by as many threads (in each of `workers` processes) where there is more to
   do than to gather from memory; `flip` mirrors half of the images; `augment` is the probability of EDM's other moves.
   """
@@ -61,8 +62,8 @@ def defaults() -> ConfigDict:
   )  # fmt: skip
   c.sampling = dict(
     solver=dict(name='dpmpp_2m'), grid=dict(name='karras'), steps=20, teleport=0.0, guidance_scale=1.0, interval=(),
-    threshold='none', guidance=(), observation=dict(name='none'), reward=dict(name='none'),
-    steering=dict(name='none'), ema=0, batch=512,
+    threshold='none', guidance=(), source='', strength=0.5, observation=dict(name='none'),
+    reward=dict(name='none'), steering=dict(name='none'), ema=0, batch=512,
   )  # fmt: skip
   c.evaluation = dict(n=360, split='test')
   c.mesh = dict(data=-1, fsdp=1, model=1, rules=(), cpu_devices=0)

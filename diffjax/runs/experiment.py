@@ -14,7 +14,7 @@ from diffjax import exact, keys, kinds, losses, methods, nets, schedules
 from diffjax.data.augment import FEATURES
 from diffjax.kinds import Kind
 from diffjax.losses import couplings, times, weights
-from diffjax.methods import Generator, Parts, Sampling, Source
+from diffjax.methods import Generator, Parts, Sampling, Solved, Source
 from diffjax.nets import Apply
 from diffjax.prediction import Denoise, Denoiser
 from diffjax.process import Process
@@ -29,7 +29,7 @@ __all__ = ['Experiment', 'build', 'count']
 
 NETS = ('dit', 'edm2', 'egnn', 'mlp', 's4', 'unet', 'unidiffuser', 'uvit')
 TARGETS = ('ring8',)
-LOSSES = ('denoising', 'high_order', 'implicit', 'modalities', 'sliced')
+LOSSES = ('denoising', 'high_order', 'implicit', 'locally_regularised', 'modalities', 'sliced')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,15 +116,23 @@ class Experiment:
       raise ConfigError(
         f'config.method: got {self.config.method.name}, which draws nothing; allowed here: one that does'
       )
+    begin = sampling.source(self.config.sampling, self.shape)
+    if begin is not None and solver is not None:
+      raise ConfigError(f'config.sampling.source: got {self.config.sampling.source!r} with a solver on its own grid; '
+                        'allowed: none, as a source needs a grid begun at config.sampling.strength')  # fmt: skip
     asked = Sampling(
       steps=self.config.sampling.steps,
       grid=lambda: sampling.times(self.config.sampling, self.process),
       solver=(lambda: self.solver(workdir)) if solver is None else (lambda: solver),
       guided=self.guided,
-      data=self.spread(workdir),
+      data=self.spread(workdir) if begin is None else begin,
       scale=sampling.guidance_scale(self.config.sampling),
     )
-    return refused('sampling', self.method.generator, roles, asked)
+    made = refused('sampling', self.method.generator, roles, asked)
+    if begin is not None and not isinstance(made, Solved):
+      raise ConfigError(f'config.sampling.source: got {self.config.sampling.source!r} with {self.config.method.name}; '
+                        'allowed: none, or a method drawn by a solver from noise on the data')  # fmt: skip
+    return made
 
   def guided(self, denoise: Denoise) -> Denoise:
     """The denoiser under what `config.sampling` says of guidance and thresholds, in order."""

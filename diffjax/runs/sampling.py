@@ -3,17 +3,20 @@
 import inspect
 from typing import Any
 
+import numpy as np
 from jax import Array
 
 from diffjax import guidance, solvers, statistics
+from diffjax.files import DamagedFile, read_npz
 from diffjax.methods import Parts
 from diffjax.paths import place
 from diffjax.prediction import Denoise, network_of
 from diffjax.process import Process
 from diffjax.runs.config import ConfigDict, ConfigError, named, refused, registry
 from diffjax.solvers import grids
+from diffjax.statistics import Spread
 
-__all__ = ['guidance_scale', 'guidance_specs', 'guided', 'solver', 'solver_of_no_run', 'times']
+__all__ = ['guidance_scale', 'guidance_specs', 'guided', 'solver', 'solver_of_no_run', 'source', 'times']
 
 NULLED = ('cfg', 'cfgpp')  # transforms that ask the network under its null condition
 TRANSFORMS = (*NULLED, 'dynamic_threshold', 'threshold', 'time_shift')
@@ -61,6 +64,29 @@ def guidance_specs(sampling: ConfigDict) -> list[tuple[str, dict[str, Any]]]:
       ('sampling.threshold', dict(name=dict(static='threshold', dynamic='dynamic_threshold')[s['threshold']]))
     )
   return specs
+
+
+def source(sampling: ConfigDict, shape: Any) -> Spread | None:
+  """The example that samples begin from, as data that lie there and are not wide; None where the config names none.
+
+  Images of whole numbers, 0 to 255, become [-1, 1].
+
+  Raises:
+    ConfigError: the file is not there or cannot be read, or holds no example of this shape.
+  """
+  path = sampling.source
+  if not path:
+    return None
+  if not place(path).is_file():
+    raise ConfigError(f'config.sampling.source: got {path!r}, which is not there; allowed: an npz file of one example')
+  try:
+    first = next(iter(read_npz(path).values()), np.zeros(()))
+  except DamagedFile as error:
+    raise ConfigError(f'config.sampling.source: got {path!r}, which is no npz file ({error})') from None
+  image = first[0] if first.shape[:1] == (1,) and first.shape[1:] == shape else first
+  if image.shape != shape:
+    raise ConfigError(f'config.sampling.source: got an array of shape {first.shape}; allowed: one example, {shape}')
+  return Spread(image / 127.5 - 1 if image.dtype == np.uint8 else image, 0.0)
 
 
 def _check_null(denoise: Denoise, field: str, spec: dict[str, Any]) -> None:
@@ -112,6 +138,11 @@ def _laid_out(sampling: ConfigDict, process: Process, known: Any, std: float | N
   ts = times(sampling, process, std)
   if sampling.teleport:
     ts = refused('sampling.teleport', grids.late, process, ts, sampling.teleport)
+  if sampling.source:
+    if sampling.teleport:
+      raise ConfigError(f'config.sampling.source: got a file, with teleport {sampling.teleport:g}; allowed: '
+                        'one of them')  # fmt: skip
+    ts = refused('sampling.strength', grids.begun, process, ts, sampling.strength * float(process.t_max))
   names = (*solvers.tables.__all__, *solvers.with_statistics, *solvers.own_step)
   given = () if known is None else (known,)
   return named('sampling.solver', registry(solvers, names), _told(solvers, sampling.solver, std), process, ts, *given)

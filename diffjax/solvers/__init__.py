@@ -6,8 +6,9 @@ from diffjax.solvers.data_form import *
 from diffjax.solvers.one_step import *
 from diffjax.solvers.own import *
 from diffjax.solvers.recurrence import recurrent
+from diffjax.solvers.restart import restart
 from diffjax.solvers.sample import Solver, sample, trajectory
-from diffjax.solvers.start import start, start_time
+from diffjax.solvers.start import first_time, from_source, start, start_time
 from diffjax.solvers.table import *
 from diffjax.solvers.tables import *
 from diffjax.solvers.tables.analytic import analytic_dpm, analytic_grid
@@ -18,8 +19,8 @@ from diffjax.solvers.transforms import *
 
 with_statistics = tables.with_statistics
 own_step = ('predictor_corrector', 'sn_dpm', 'npr_dpm', 'gms')  # builders of solvers with a step of their own
-# churn and recurrent take the builder
-table_transforms = (*tables.momentum.transforms, *transforms.__all__, *data_form.__all__, 'recurrent')
+# churn, recurrent and restart take the builder
+table_transforms = (*tables.momentum.transforms, *transforms.__all__, *data_form.__all__, 'recurrent', 'restart')
 
 __all__ = [
   'Solver',
@@ -27,6 +28,8 @@ __all__ = [
   'analytic_dpm',
   'analytic_grid',
   'dpm_v3',
+  'first_time',
+  'from_source',
   'grids',
   'heavy_ball',
   'nesterov',
@@ -35,6 +38,7 @@ __all__ = [
   'trajectory',
   'recommended',
   'recurrent',
+  'restart',
   'sample',
   'start',
   'start_time',

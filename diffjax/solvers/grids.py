@@ -150,6 +150,18 @@ def late(process: Process, ts: Any, level: float) -> np.ndarray:
   return np.asarray(ts, np.float64)[np.argmin(above) :]
 
 
+def begun(process: Process, ts: Any, t: float) -> np.ndarray:
+  """The grid begun at the time t instead: t, and the times of the grid below it.
+
+  Raises:
+    InputError: t is not below the first time of the grid and above its last.
+  """
+  ts = on_grid(process, ts)[0]
+  if not ts[-1] < t < ts[0]:
+    raise InputError(f't: got {t:g}; allowed: a time between the ends of the grid, {ts[-1]:.4g} and {ts[0]:.4g}')
+  return np.concatenate([[t], ts[ts < t]])
+
+
 def _by_noise(process: Process, n: int, to_zero: bool, forth: Any, back: Any) -> np.ndarray:
   t_max, t_min = float(process.t_max), float(process.t_min)
   ends = at(process, [t_max, t_min])[2]

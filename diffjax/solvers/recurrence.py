@@ -9,7 +9,7 @@ from diffjax.errors import InputError
 from diffjax.noise_levels import on_grid
 from diffjax.process import Process
 from diffjax.solvers.table import Table
-from diffjax.solvers.transforms import behind, joined
+from diffjax.solvers.transforms import after_noise, joined
 
 __all__ = ['recurrent']
 
@@ -43,5 +43,5 @@ def recurrent(build: Callable[..., Table], process: Process, ts: Any, *, repeats
     step = build(process, ts[i : i + 2], **options)
     ratio = alpha[i] / alpha[i + 1]
     std = np.sqrt((sigma[i] - ratio * sigma[i + 1]) * (sigma[i] + ratio * sigma[i + 1]))
-    parts += [step, *[behind(step, ts[i + 1], ratio, std)] * (repeats - 1)]
+    parts += [step, *[after_noise(step, ts[i + 1], ratio, std)] * (repeats - 1)]
   return joined(parts)

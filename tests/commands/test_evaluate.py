@@ -79,6 +79,14 @@ def test_likelihood_is_reported_with_its_error_and_evaluations(images, capsys):
   assert "divergence: got 'hutch'; allowed: exact, rademacher" in capsys.readouterr().err
 
 
+def test_classification_is_reported(images, capsys):
+  """With its error and evaluations: 3 classes for a quarter of the draws, 2 for the rest."""
+  assert main(['evaluate', f'--workdir={images}', '--classify=8']) == 0
+  told = json.loads(open(f'{images}/report.json').read())['classification']
+  assert told['n'] == 40 and told['nfe'] == 3 * 2 + 2 * 6 and 0 <= told['accuracy'] <= 1
+  assert 'of 40 examples told their class, 18 evaluations each' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('shape', [(1,), (2,), (5,), (3, 4), (4, 4, 1), (4, 4, 2), (4, 4, 3), (2, 4, 4, 3)])
 def test_samples_of_any_shape_have_a_picture(shape, tmp_path):
   from diffjax.commands.draw import picture

@@ -61,6 +61,7 @@ def files(home):
   return {str(file.relative_to(home)) for file in home.rglob('*') if file.is_file() and '.cache' not in file.parts}
 
 
+@pytest.mark.slow
 def test_all_lies_in_the_home(home):
   assert {'run/config.json', 'run/metrics.csv', 'run/loss.png'} <= files(home)
   assert main(['sample', '--workdir=~/run', '--n=2', '--out=~/here/two']) == 0

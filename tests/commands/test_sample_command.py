@@ -48,6 +48,23 @@ def whole(trained):
   return arrays(f'{trained}/whole.npz')
 
 
+def test_examples_are_translated(trained, capsys):
+  """By the run itself under their own labels they come back, under another they do not; solvers must draw noise."""
+  from diffjax.metrics import digits
+
+  source = [f'--workdir={trained}', f'--source={trained}', '--n=12', '--config.sampling.guidance_scale=1']
+  noisy = '--config.sampling.solver=ddpm'
+  assert main(['sample', *source, noisy, f'--out={trained}/same']) == 0
+  (_, _), (held, labels) = digits.load()
+  same = arrays(f'{trained}/same.npz')
+  np.testing.assert_array_equal(same['labels'], labels[:12])
+  np.testing.assert_allclose(same['samples'], held[:12], atol=2e-4)
+  assert main(['sample', *source, noisy, '--labels=3', f'--out={trained}/other']) == 0
+  assert np.abs(arrays(f'{trained}/other.npz')['samples'] - held[:12]).max() > 1e-2
+  assert main(['sample', *source]) == 2 and 'a row without noise' in capsys.readouterr().err
+  assert main(['sample', *source, noisy, '--seeds=0-3']) == 2
+
+
 def command(workdir, *options):
   return [sys.executable, '-m', 'diffjax.cli', options[0], f'--workdir={workdir}', *options[1:]]
 
@@ -90,6 +107,7 @@ def test_batch_seven_is_batch_sixty_four(trained, whole, tmp_path):
     np.testing.assert_allclose(arrays(tmp_path / f'{batch}.npz')['samples'], whole['samples'], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_random_labels_are_functions_of_k(trained, tmp_path):
   labels = {}
   for name, options in dict(many=['--seeds=0-399'], few=['--seeds=30-39'], other=['--seeds=0-399', '--seed=1']).items():

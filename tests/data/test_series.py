@@ -63,6 +63,23 @@ def test_forecast():
   assert np.trace(covariance) < 0.7 * np.trace(law.covariances[0])
 
 
+def test_lags_are_channels_of_one_series():
+  """Channel k at step l is channel 0 at step l less its lag; moments by the formula at those steps."""
+  options = {name: value for name, value in TWO.items() if name not in ('length', 'channels')}
+  data = load('series', length=6, lags=(2, 3), **options)
+  x = data.arrays()['x']
+  assert data.shape == (6, 3) and data.kind == 'series'
+  np.testing.assert_array_equal(x[:, 2:, 1], x[:, :-2, 0])
+  np.testing.assert_array_equal(x[:, 3:, 2], x[:, :-3, 0])
+  whole = formula(9, 1, (7, 4), (1, 0.5), 0.4, 0.6, True)
+  places = (3 + np.arange(6)[:, None] - np.array([0, 2, 3])).ravel()
+  np.testing.assert_allclose(data.law.covariances[0], whole[np.ix_(places, places)], atol=1e-12)
+  agree(x.reshape(data.size, -1).astype(float), np.zeros(18), data.law.covariances[0])
+  for bad in (dict(lags=(0,)), dict(lags=(2,), channels=2), dict(lags=(2,), context=4)):
+    with pytest.raises(ValueError, match='data.lags: got .*allowed'):
+      load('series', n=1, **bad)
+
+
 def test_density_of_fixed_phases():
   """Normal: -log p is on average half of d log(2 pi e) + log det; of random phases it is refused."""
   data = load('series', phase='fixed', **TWO)

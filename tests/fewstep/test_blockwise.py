@@ -38,6 +38,7 @@ def moved(tree, by=0.3):
   return treedef.unflatten([leaf + by * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, ks, strict=True)])
 
 
+@pytest.mark.slow
 def test_each_row_is_one_segments():
   """Rows are split evenly, each in its half-open segment; its error moves the network of that segment alone."""
   method, made = points()

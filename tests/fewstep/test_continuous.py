@@ -46,7 +46,8 @@ def corrected(jump, params, at, point, slope, rule, roles=None):
   return rule(roles or {}, jump, at, point, slope, f, df)
 
 
-@pytest.mark.parametrize('make', [lambda: schedules.edm(0.01, 10.0), schedules.cosine])
+@pytest.mark.quick('cosine')
+@pytest.mark.parametrize('make', [lambda: schedules.edm(0.01, 10.0), schedules.cosine], ids=['edm', 'cosine'])
 def test_the_exact_map_has_no_tangent(make, x64):
   """Along the flow itself the jump to the data does not move: 1e-5 of the data's deviation, whatever the process."""
   process = make()

@@ -69,6 +69,7 @@ def test_the_record_is_made_once_and_lies_on_the_flow():
   assert np.std(last.x[:, 0]) > 0.3
 
 
+@pytest.mark.slow
 def test_chords_of_an_exact_record_are_the_students_rest():
   """No error at the chords of the flow, and a gain or a shift of the velocity shows by its square."""
   _, method = own()

@@ -112,6 +112,7 @@ def test_roles_that_move_and_no_reward_is_lcd(proxy):
       assert np.isfinite(size) and (size > 0) == (role == phase.role), (phase.role, role)
 
 
+@pytest.mark.slow
 def test_a_proxy_that_prefers_as_the_reward_does_is_right():
   a = jnp.array([-30.0, -1.0, 0.0, 2.0, 100.0])
   np.testing.assert_allclose(divergence(a, a), 0, atol=1e-6)

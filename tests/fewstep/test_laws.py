@@ -32,6 +32,7 @@ def made_of(name):
   return own(LABELLED if classes else TINY, classes=classes)
 
 
+@pytest.mark.quick('dmd', 'sid', 'sfd')
 @pytest.mark.parametrize('name', EVERY)
 def test_each_phase_moves_its_role_and_reads_no_data(name):
   """Gradients in the phase's role alone, finite on data that are not numbers; a few steps are not skipped."""

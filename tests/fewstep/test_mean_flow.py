@@ -60,6 +60,7 @@ def test_one_two_and_four_steps_on_the_ring():
   assert got[1.0][1] >= 2 * got[0.0][1]
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_their_batch():
   loss, params, batch, key = placed()
   own = keys.per_sample(key, 8)

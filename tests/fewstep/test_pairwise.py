@@ -11,9 +11,9 @@ import pytest
 
 from diffjax import fewstep, keys
 from diffjax.errors import InputError
-from diffjax.fewstep.starts import tuning
 from diffjax.fewstep.transitions import log_probs, policy, rollout
 from diffjax.losses.denoising import mean_square
+from diffjax.methods.starts import tuning
 from diffjax.train.roles import Method, Phase
 from experiments import ring
 
@@ -36,6 +36,7 @@ def mean(method, roles, batch, key=3):
   return of
 
 
+@pytest.mark.slow
 def test_online_the_slope_is_half_beta_of_the_two_log_ratios():
   """At the base, where both ratios are 1: -beta / 2 (grad r_w - grad r_l), of ways recomputed here."""
   method, batch = PSO(bases.on_exact(), reward=NEAR, grid=TIMES, steps=2, beta=5.0), bases.batch()

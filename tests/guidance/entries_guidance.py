@@ -1,9 +1,13 @@
 """The rows of guidance in the property table."""
 
+import jax
 import jax.numpy as jnp
-from entries import POINT, Entry, denoiser
+import numpy as np
+from entries import CLASSES, IMAGE, POINT, Entry, denoiser, weights
 
-from diffjax import guidance, schedules
+from diffjax import guidance, nets, schedules
+from diffjax.kinds import as_kind
+from diffjax.prediction import Denoiser
 
 
 def transform(make, shape=POINT):
@@ -30,24 +34,79 @@ def seen_from(y):
   return jnp.repeat(y, 2, -1)
 
 
+def worse(denoise):
+  """Another network of the same process."""
+  return denoise.replace(params=jax.tree.map(lambda leaf: 0.7 * leaf, denoise.params))
+
+
+def looking(seed, dtype='float32'):
+  """A network with attention."""
+  net = nets.dit(depth=1, width=8, heads=1, classes=CLASSES, dtype=dtype)
+  return Denoiser(weights(net, seed, IMAGE), schedules.cosine(), as_kind('v'), CLASSES, net=net)
+
+
+def attending(make):
+  return Entry(lambda seed, dtype: make(looking(seed, dtype), 1.3 + 0.2 * seed), run_transform, IMAGE)
+
+
+def read(x, t):
+  """A classifier's logits for the tests."""
+  return jnp.stack([jnp.sum(x, -1), x[:, 0] * x[:, 1], 0.3 * t + jnp.sin(x[:, 0])], -1)
+
+
+BOX = np.arange(16).reshape(4, 4) < 6
+
+
 TRANSFORMS = {
   'annealed': transform(guidance.annealed),
   'converted': transform(lambda denoise, v: guidance.converted(denoise, schedules.cosine())),
-  'experts': transform(lambda denoise, v: guidance.experts((denoise, denoise), (v, -0.5))),
-  'weighted_cfg': transform(guidance.weighted_cfg),
+  'product': transform(lambda denoise, v: guidance.product((denoise, denoise), (v, -0.5))),
   'mean_reverting': transform(lambda denoise, v: guidance.mean_reverting(denoise, jnp.asarray([v, -v]))),
   'centred': transform(lambda denoise, v: guidance.centred(denoise), (2, 4)),
+  'apg': transform(lambda denoise, v: guidance.apg(denoise, v, v / 4, v, v / -4)),
+  'attentive_eraser': attending(lambda denoise, v: guidance.attentive_eraser(denoise, BOX, v)),
+  'autoguidance': transform(lambda denoise, v: guidance.autoguidance(denoise, worse(denoise), v)),
   'cfg': transform(lambda denoise, v: guidance.cfg(denoise, v, interval=(0.1, v))),
+  'cfg_rescale': transform(lambda denoise, v: guidance.cfg_rescale(denoise, v, v / 4)),
+  'cfg_zero': transform(lambda denoise, v: guidance.cfg_zero(denoise, v, 0.1)),
   'cfgpp': transform(guidance.cfgpp),
   'classifier_guidance': transform(lambda denoise, v: guidance.classifier_guidance(denoise, towards_zero, v)),
   'dynamic_threshold': transform(lambda denoise, v: guidance.dynamic_threshold(denoise, v / 2, v / 4)),
+  'elucd': transform(lambda denoise, v: guidance.elucd(denoise, read, v)),
+  'elucd_kick': transform(lambda denoise, v: guidance.elucd_kick(denoise, read, v)),
+  'feedback': transform(lambda denoise, v: guidance.feedback(denoise, v / 4)),
+  'gradient_free': transform(lambda denoise, v: guidance.gradient_free(denoise, read, v)),
+  'mix': transform(lambda denoise, v: guidance.mix(denoise, (worse(denoise),), (v,))),
+  'perturbed_attention': attending(guidance.perturbed_attention),
   'prox': transform(lambda denoise, v: guidance.prox(denoise, towards_zero, v / 4, steps=2, spread=v / 4)),
+  'rectified_gradient': transform(guidance.rectified_gradient),
   'replaced': transform(lambda denoise, v: guidance.replaced(denoise, seen, seen_from, jnp.full((1, 1), v))),
   'steered': transform(lambda denoise, v: guidance.steered(denoise, towards_zero, v / 4, interval=(0.1, v))),
   'threshold': transform(lambda denoise, v: guidance.threshold(denoise, -v / 4, v / 4)),
   'tilt': transform(lambda denoise, v: guidance.tilt(denoise, towards_zero, v, at='x0')),
   'time_shift': transform(lambda denoise, v: guidance.time_shift(denoise, v / 4, v / 8, 'net_only')),
 }
-HELPERS = {'branches', 'chain', 'cost', 'pushed', 'slope_of', 'universal', 'with_moments'}  # universal: tilt and prox
-HELPERS = {'branches', 'chain', 'cost', 'property_energy', 'pushed', 'slope_of', 'with_moments'}
+HELPERS = {
+  'branches',
+  'chain',
+  'cost',
+  'detail',
+  'egsde',  # made of tilt
+  'experts',  # log-weights for classifier_guidance
+  'high_frequency',  # of images alone, moves x
+  'log_prob_of',
+  'low_pass',
+  'mean_energy',
+  'mixed',
+  'observed_ddpm',
+  'observed_series',  # made of tilt
+  'plug_and_play',
+  'property_energy',  # a log-weight for tilt
+  'pushed',
+  'quantile_energy',
+  'refined',
+  'slope_of',
+  'universal',  # made of tilt and prox
+  'with_moments',
+}
 GROUPS = {'guidance': (TRANSFORMS, set(guidance.__all__) - HELPERS)}

@@ -41,6 +41,7 @@ LOSSES = {
   'fokker_planck': loss(lambda process, net: losses.fokker_planck(process, Potential(net))),
   'high_order': loss(lambda process, net: losses.high_order(process, net, 'v')),
   'implicit': loss(lambda process, net: losses.implicit(process, net, 'v')),
+  'locally_regularised': loss(lambda process, net: losses.locally_regularised(process, net, 'v', measure='stochastic')),
   'sliced': loss(lambda process, net: losses.sliced(process, net, 'v')),
   'modalities': loss_of_two(losses.modalities),
   'moments': loss(

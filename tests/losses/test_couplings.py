@@ -28,6 +28,7 @@ def costs(x, eps):
   return jnp.mean(jnp.sum((x - eps) ** 2, -1)), jnp.mean(jnp.sum((x - assigned) ** 2, -1))
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_ring_falls_as_derived():
   """Independent 2 + 25 + 2 .15^2; 16.36 and 15.07 for batches of 16 and 64, within 5%: three standard errors."""
   x, eps = pairs(512)

@@ -40,6 +40,7 @@ def test_a_wrong_gaussian_has_the_derived_residual(x64):
   np.testing.assert_allclose(residual(process, u, x, t), (x[:, 0] ** 2 / wrong(t) - 1) * rho / 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_probes_are_unbiased():
   process, n = schedules.vp_linear(), 4000
   u = lambda x, t: -jnp.sum(x**2, -1) + jnp.sin(x[:, 0] * x[:, 1] + t)  # noqa: E731

@@ -46,6 +46,7 @@ def test_every_order_is_least_at_the_exact_score(probe):
     assert beside.mean() > 4 * beside.std() / np.sqrt(len(beside)), name
 
 
+@pytest.mark.slow
 def test_exact_orders_written_out():
   """With a linear network, eps_hat = A x: H = -sigma A, and no third derivative."""
   a = jnp.asarray([[0.7, 0.2], [-0.1, 0.4]])

@@ -224,6 +224,7 @@ def test_a_student_begins_as_its_teacher(home):
   jax.tree.map(np.testing.assert_array_equal, end.roles['student'], end.roles['teacher'])
 
 
+@pytest.mark.slow
 def test_a_course_over_the_whole_run_is_not_made_longer(home, capsys):
   """`fixed_length`: a curriculum would have been another from its first step; without it the run goes on."""
   line = [f'--config={home}/tiny.py', f'--workdir={home}/course', '--config.train.save_every=2']

@@ -51,5 +51,8 @@ NETS = {
   'unidiffuser': net(Twice, width=8, depth=2, heads=2),
   'uvit': net(nets.uvit, IMAGE, width=8, depth=2, heads=2),
 }
-HELPERS = {'Apply', 'DiT', 'EDM2', 'EGNN', 'MLP', 'S4', 'UNet', 'UniDiffuser', 'UViT'}
+HELPERS = {
+  'Apply', 'ControlBranch', 'Controlled', 'DiT', 'EDM2', 'EGNN', 'MLP', 'S4', 'UNet', 'UniDiffuser', 'UViT',
+  'controlled',
+}  # fmt: skip
 GROUPS = {'nets': (NETS, set(nets.__all__) - HELPERS)}

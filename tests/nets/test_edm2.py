@@ -90,6 +90,7 @@ def test_direction_alone_counts():
   assert jnp.abs(inner).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_magnitudes_at_init():
   """Every feature between .8 and 1.2, the output 0, at normal weights and gains of 0.
 

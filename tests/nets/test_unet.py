@@ -83,6 +83,7 @@ def test_count_of_the_paper():
   assert round(count(unet(128), 32, 3) / 1e5) == 618
 
 
+@pytest.mark.slow
 def test_count_of_ncsnpp():
   """NCSN++ is DDPM++ of the same sizes and what it adds: 61.80 + .95 = 62.76 million on CIFAR-10.
 
@@ -95,6 +96,7 @@ def test_count_of_ncsnpp():
   assert added == 954_368 and round(count(ncsnpp, 32, 3) / 1e4) == 6276
 
 
+@pytest.mark.slow
 def test_kind_eps_is_the_published_scaling_by_sigma(filled):
   """NCSN++'s score is its output over sigma: kind eps says that of the output with its sign turned.
 

@@ -134,6 +134,7 @@ TABLE_TRANSFORMS = {
   'heavy_ball': solver('dpmpp_2m', after=solvers.heavy_ball),
   'in_data_form': rewritten(lambda process, ts: solvers.in_data_form(solvers.ipndm(process, ts), process)),
   'nesterov': solver('dpmpp_2m', after=solvers.nesterov),
+  'restart': padded(lambda process, ts: solvers.restart(solvers.dpmpp_2m, process, ts, levels=[(2, 1, 0.3, 2.0)])),
   'pair_form': padded(lambda process, ts: solvers.pair_form(solvers.dpmpp_2m(process, ts), process)),
   'recurrent': padded(lambda process, ts: solvers.recurrent(solvers.ddim, process, ts)),
 }
@@ -146,7 +147,17 @@ ADAPTIVE = {
     close=3e-2,
   ),
 }
+PARALLEL = {
+  'picard': Entry(
+    lambda seed, dtype: rewritten(solvers.ddim).numbers(seed, dtype),
+    lambda tree, x, cond, key: solvers.picard(*tree, x, key, cond, window=3, tol=0.0).x,
+    reverse=False,
+  )
+}
 STARTS = {
+  'from_source': begun(
+    lambda process, solver, std, x, key: solvers.from_source(process, solver, key, std * x)
+  )._replace(reads_x=True),
   'start': begun(lambda process, solver, std, x, key: solvers.start(process, solver, key, x, std=std)),
   'start_time': begun(lambda process, solver, std, x, key: jnp.full(len(x), solvers.start_time(process, solver, std))),
 }
@@ -154,5 +165,6 @@ GROUPS = {
   'solvers': (SOLVERS, (*solvers.tables.__all__, *solvers.with_statistics, *solvers.own_step)),
   'table transforms': (TABLE_TRANSFORMS, solvers.table_transforms),
   'adaptive': (ADAPTIVE, set(adaptive.__all__) - {'Solution'}),
-  'starts': (STARTS, ('start', 'start_time')),
+  'parallel': (PARALLEL, ('picard',)),
+  'starts': (STARTS, ('from_source', 'start', 'start_time')),
 }

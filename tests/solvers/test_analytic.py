@@ -39,6 +39,7 @@ def test_other_variances_miss_it_as_published(name, ratios):
     assert (gain**2 + noise) / 0.25 == pytest.approx(ratio, rel=2e-3)
 
 
+@pytest.mark.quick('0.5')
 @pytest.mark.parametrize('eta', [0.0, 0.5, 1.0])
 def test_the_variance_is_that_of_the_step(eta):
   """Of x_s about the mean, over pairs drawn from the process: E |x_s - mean|^2 / d, to the error of 40000 pairs, 3%.

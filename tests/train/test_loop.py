@@ -82,9 +82,8 @@ def of_rate(steps, **shape):
   return Method((Phase('student', loss, optimiser.adamw(steps, learning_rate=1e-2, **shape)),))
 
 
-@pytest.mark.parametrize(
-  'schedule, stopped', [('constant', 'broken'), pytest.param('inverse_sqrt', 'finished', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('schedule, stopped', [('constant', 'broken'), ('inverse_sqrt', 'finished')])
 def test_a_longer_run_goes_on_bit_for_bit(schedule, stopped, tmp_path):
   """13 steps, off the grid of the log, and on to 18: state and log are those of 18 steps at once.
 

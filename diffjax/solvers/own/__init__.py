@@ -2,17 +2,20 @@
 
 from diffjax.solvers.own.adaptive import Solution, dopri5, dpm_adaptive
 from diffjax.solvers.own.gms import gms
+from diffjax.solvers.own.picard import Parallel, picard
 from diffjax.solvers.own.predictor_corrector import predictor_corrector
 from diffjax.solvers.own.sn_dpm import npr_dpm, sn_dpm
 from diffjax.solvers.own.teleport import leap, teleport
 
 __all__ = [
+  'Parallel',
   'Solution',
   'dopri5',
   'dpm_adaptive',
   'gms',
   'leap',
   'npr_dpm',
+  'picard',
   'predictor_corrector',
   'sn_dpm',
   'teleport',

@@ -31,7 +31,7 @@ def ddim(process: Process, ts: Any, eta: float = 0.0) -> Table:
   ts, alpha, sigma, lam = on_grid(process, ts)
   table = TableBuilder('x')
   for i in range(len(ts) - 1):
-    std = eta * sigma[i + 1] * np.sqrt(-np.expm1(-2 * (lam[i + 1] - lam[i])))
+    std = eta * sigma[i + 1] * np.sqrt(-np.expm1(-2 * (lam[i + 1] - lam[i]))) if eta else 0.0
     after = alpha[i + 1] * table.x0 + np.sqrt(sigma[i + 1] ** 2 - std**2) * table.eps
     table.row(ts[i], x=after + std * table.z if eta else after)
   return table.done()

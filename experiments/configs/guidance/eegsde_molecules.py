@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
   c.process = dict(name='cosine')
   c.net = dict(name='egnn', width=32, depth=3)
   c.loss = dict(name='denoising', kind='v', given=('source',))
-  c.method = dict(name='equivariant_energy', predictor=dict(name='egnn', width=32, depth=2), scale=50.0)
+  c.method = dict(name='equivariant_energy', predictor=dict(name='egnn', width=32, depth=2), scale=2.0, growth=1.0)
   c.train = dict(steps=4000, batch=128, optimiser=dict(name='adamw', learning_rate=1e-3, warmup=100), ema=(0.999,))
   c.sampling = dict(solver='ancestral', grid='uniform', steps=50)
   c.evaluation = dict(n=360)

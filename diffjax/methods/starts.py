@@ -9,7 +9,7 @@ import numpy as np
 
 from diffjax.contracts import Params
 from diffjax.errors import InputError
-from diffjax.methods import Parts, Sampling, Source, same_process
+from diffjax.methods.parts import Parts, Sampling, Source, same_process
 
 __all__ = ['beginning', 'check_fits', 'fits', 'grafted', 'loads', 'same_network', 'tuned', 'tuning']
 
