@@ -41,8 +41,8 @@ def of(*groups):
 
 # Rows whose programs take seconds to compile each; the suite's own time has a bound, and `make test-slow` runs all.
 DEAR = {'analytic_dpm', 'attentive_eraser', 'continuous_bound', 'dit', 'dopri5', 'dpm_adaptive', 'edm2', 'elbo', 'fokker_planck', 'gms',
-        'high_order', 'log_density', 'modalities', 'npr_dpm', 'perturbed_attention',
-        'schedule_variance', 'unet', 'unidiffuser',
+        'high_order', 'log_density', 'modalities', 'npr_dpm', 'perturbed_attention', 'paths', 'rollover', 'svdd',
+        'schedule_variance', 'tree_sampling', 'tree_search', 'unet', 'unidiffuser',
         'uvit'}  # fmt: skip
 
 
@@ -75,6 +75,7 @@ def test_every_room_has_rows():
     'nets',
     'parallel',
     'represent',
+    'steering',
   }
   assert len(ENTRIES) == sum(len(entries) for entries, _ in GROUPS.values())
 

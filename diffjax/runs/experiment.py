@@ -22,6 +22,7 @@ from diffjax.runs import sampling
 from diffjax.runs.config import ConfigDict, ConfigError, checked, named, refused, registry
 from diffjax.runs.record import read_config
 from diffjax.runs.spread import overall, spread
+from diffjax.runs.steered import check_memory, steered
 from diffjax.train import ema, optimiser, rules
 from diffjax.train.roles import Method
 
@@ -132,6 +133,8 @@ class Experiment:
     if begin is not None and not isinstance(made, Solved):
       raise ConfigError(f'config.sampling.source: got {self.config.sampling.source!r} with {self.config.method.name}; '
                         'allowed: none, or a method drawn by a solver from noise on the data')  # fmt: skip
+    made = steered(self.config.sampling, made, self.parts)
+    check_memory(self.config.sampling, made, self.parts)
     return made
 
   def guided(self, denoise: Denoise) -> Denoise:
@@ -201,16 +204,16 @@ def build(config: ConfigDict) -> Experiment:
     raise ConfigError(f'config.sampling.ema: got {config.sampling.ema}; allowed: -1 for the weights themselves, or '
                       f'the place of one of the {len(averages)} averages of config.train.ema')  # fmt: skip
   experiment = Experiment(config, parts, method, averages)
-  for field in ('observation', 'reward', 'steering'):
-    if config.sampling[field].name != 'none':
-      named(f'sampling.{field}', dict(none=dict), config.sampling[field])
+  if config.sampling.observation.name != 'none':
+    named('sampling.observation', dict(none=dict), config.sampling.observation)
   roles = experiment.roles()
   if method.denoiser:
     solver = sampling.solver_of_no_run(config.sampling, process)
     if kind.needs_signal and not np.isfinite(float(process.lam(float(np.asarray(solver.rows.t)[0])))):
       raise ConfigError(f'config.loss.kind: got {config.loss.kind!r}; allowed on {config.process.name}, whose alpha '
                         'reaches 0: x0, v, velocity, edm')  # fmt: skip
-    experiment.guided(method.denoiser(roles))
+    law = (float(process.t_max), 0.0, 0.0)
+    steered(config.sampling, Solved(experiment.guided(method.denoiser(roles)), solver, law, parts.shape), parts)
   return experiment
 
 
