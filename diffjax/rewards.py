@@ -11,7 +11,7 @@ from jax import Array
 from diffjax.errors import InputError
 from diffjax.metrics import digits
 
-__all__ = ['digit', 'is_digit', 'near', 'within']
+__all__ = ['digit', 'is_digit', 'near', 'symmetry', 'thickness', 'within']
 
 Reward = Callable[[Array, Array | None], Array]
 
@@ -46,6 +46,31 @@ def is_digit(label: int | None = None) -> Reward:
   return reward
 
 
+def thickness(target: float | None = None) -> Reward:
+  """How thick the strokes of images (B, H, W, C) in [-1, 1] are, in pixels; with a target, minus the square distance.
+
+  2 ink / total variation of p = (x + 1) / 2: twice the area of a stroke over its outline.
+  """
+
+  def reward(x: Array, label: Array | None) -> Array:
+    p = (_image(x) + 1) / 2
+    p = jnp.pad(p, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    down, across = p[:, 1:, :-1] - p[:, :-1, :-1], p[:, :-1, 1:] - p[:, :-1, :-1]
+    outline = jnp.sum(jnp.sqrt(down**2 + across**2 + 1e-6), (1, 2, 3))
+    width = 2 * jnp.sum(p, (1, 2, 3)) / outline
+    return width if target is None else -((width - target) ** 2)
+
+  return reward
+
+
+def symmetry(axis: str = 'vertical') -> Reward:
+  """Minus the mean square difference of an image from its mirror image about a vertical or horizontal axis."""
+  if axis not in ('vertical', 'horizontal'):
+    raise InputError(f'axis: got {axis!r}; allowed: vertical, horizontal')
+  place = 2 if axis == 'vertical' else 1
+  return lambda x, label: -jnp.mean((_image(x) - jnp.flip(_image(x), place)) ** 2, (1, 2, 3))
+
+
 def named(spec: Any) -> Reward:
   """The reward that a name, or a dict of a name and its options, stands for; a function is one itself.
 
@@ -71,6 +96,12 @@ def _square(x: Array, point: Any) -> Array:
   if point.shape != x.shape[1:]:
     raise InputError(f'reward.point: got one of shape {point.shape}; allowed: that of an example, {x.shape[1:]}')
   return jnp.sum(((x.astype(jnp.float32) - point) ** 2).reshape(len(x), -1), -1)
+
+
+def _image(x: Array) -> Array:
+  if x.ndim != 4:
+    raise InputError(f'reward: got samples of shape {x.shape[1:]}; allowed: images, (H, W, C)')
+  return x.astype(jnp.float32)
 
 
 def _logits(x: Array) -> Array:

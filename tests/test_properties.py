@@ -43,6 +43,10 @@ def of(*groups):
 DEAR = {'analytic_dpm', 'attentive_eraser', 'continuous_bound', 'dit', 'dopri5', 'dpm_adaptive', 'edm2', 'egnn', 'elbo',
         'fokker_planck', 'gms', 'high_order', 'locally_regularised', 'log_density', 'modalities', 'npr_dpm',
         'perturbed_attention', 's4', 'schedule_variance', 'sine', 'unet', 'unidiffuser', 'uvit'}  # fmt: skip
+DEAR = {'analytic_dpm', 'attentive_eraser', 'continuous_bound', 'dit', 'dopri5', 'dpm_adaptive', 'edm2', 'elbo', 'fokker_planck', 'gms',
+        'high_order', 'log_density', 'modalities', 'npr_dpm', 'perturbed_attention', 'paths', 'rollover', 'svdd',
+        'schedule_variance', 'tree_sampling', 'tree_search', 'unet', 'unidiffuser',
+        'uvit'}  # fmt: skip
 
 
 def cheap(names, apart=lambda name: False):
@@ -74,6 +78,7 @@ def test_every_room_has_rows():
     'nets',
     'parallel',
     'represent',
+    'steering',
   }
   assert len(ENTRIES) == sum(len(entries) for entries, _ in GROUPS.values())
 

@@ -24,8 +24,8 @@ class Generator(Protocol):
   One that has a way to show has `path(keys, cond)` too, which returns the sample, and the points before each step with
   the data predicted there, ((B, ...), ((n, B, ...), (n, B, ...))), and `times`, those n.
 
-  One whose noise can be searched has `start(keys) -> (x, own)`, where samples begin and the keys of all other draws, and
-  `finish(x, own, cond)`.
+  One whose noise can be searched has `start(keys) -> (x, own)`, where samples begin and the keys of all other draws,
+  and `finish(x, own, cond)`.
   """
 
   @property

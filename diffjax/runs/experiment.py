@@ -22,6 +22,7 @@ from diffjax.runs import posterior, sampling
 from diffjax.runs.config import ConfigDict, ConfigError, checked, named, refused, registry
 from diffjax.runs.record import read_config
 from diffjax.runs.spread import overall, spread
+from diffjax.runs.steered import check_memory, steered
 from diffjax.train import ema, optimiser, rules
 from diffjax.train.roles import Method
 
@@ -134,6 +135,8 @@ class Experiment:
     if begin is not None and not isinstance(made, Solved):
       raise ConfigError(f'config.sampling.source: got {self.config.sampling.source!r} with {self.config.method.name}; '
                         'allowed: none, or a method drawn by a solver from noise on the data')  # fmt: skip
+    made = steered(self.config.sampling, made, self.parts)
+    check_memory(self.config.sampling, made, self.parts)
     return made
 
   def guided(self, denoise: Denoise, roles: Mapping[str, Any]) -> Denoise:
@@ -214,9 +217,6 @@ def build(config: ConfigDict) -> Experiment:
   if experiment.observation is not None and method.denoiser is None:
     raise ConfigError(f'config.sampling.observation: got {config.sampling.observation.name}; allowed with '
                       f'{config.method.name}, which trains no denoiser: none')  # fmt: skip
-  for field in ('reward', 'steering'):
-    if config.sampling[field].name != 'none':
-      named(f'sampling.{field}', dict(none=dict), config.sampling[field])
   roles = experiment.roles()
   if method.denoiser:
     solver = sampling.solver_of_no_run(config.sampling, process)
@@ -224,7 +224,10 @@ def build(config: ConfigDict) -> Experiment:
       raise ConfigError(f'config.loss.kind: got {config.loss.kind!r}; allowed on {config.process.name}, whose alpha '
                         'reaches 0: x0, v, velocity, edm')  # fmt: skip
     shapes = {field: source.params for field, source in experiment.guides.items()}
-    sampling.check_attention(config.sampling, experiment.guided(method.denoiser(roles), shapes), parts)
+    guided = experiment.guided(method.denoiser(roles), shapes)
+    sampling.check_attention(config.sampling, guided, parts)
+    law = (float(process.t_max), 0.0, 0.0)
+    steered(config.sampling, Solved(guided, solver, law, parts.shape), parts)
   return experiment
 
 

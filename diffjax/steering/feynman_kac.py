@@ -117,13 +117,13 @@ class FeynmanKac(Particles):
 
 
 def rewarded(reward: Callable, x: Data, cond: Cond) -> Array:
-  """The reward of each row, float32.
+  """The reward of each row, float32; of a condition it sees the label.
 
   Raises:
     InputError: it is not one number a row.
   """
   size = jax.tree.leaves(x)[0].shape[0]
-  r = jnp.asarray(reward(x, cond))
+  r = jnp.asarray(reward(x, cond['label'] if isinstance(cond, dict) and 'label' in cond else cond))
   if r.shape != (size,):
     raise InputError(f'reward: got shape {r.shape} of {size} samples; allowed: one number a sample, ({size},)')
   return r.astype(jnp.float32)

@@ -1,5 +1,6 @@
 """Diffusion tree sampling and search: rollouts grow a tree, and what they earn guides those after them."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from diffjax.errors import InputError
 from diffjax.guidance.transform import as_scale
 from diffjax.methods.generator import Solved
 from diffjax.process import expand
+from diffjax.solvers.resampling import pick
 from diffjax.steering.noise_search import _count
 from diffjax.steering.stepping import Stepping, check
 
@@ -59,15 +61,23 @@ def tree_search(
 
 
 def _trees(
-  generator: Any, reward: Callable, rollouts: int, scale: float, width: float, power: float, **how: Any
-) -> Any:
+  generator: Any,
+  reward: Callable,
+  rollouts: int,
+  scale: float,
+  width: float,
+  power: float,
+  greedy: bool,
+  explore: float,
+) -> 'Trees':
   for field, value in (('scale', scale), ('width', width), ('power', power)):
     if not value > 0:
       raise InputError(f'{field}: got {value}; allowed: a positive number')
   if power > 1:
     raise InputError(f'power: got {power}; allowed: at most 1')
   numbers = (jnp.asarray(v, float) for v in (scale, width, power, explore))
-  return Trees(check(generator), as_scale(reward), *numbers, rollouts=_count('rollouts', rollouts), greedy=greedy)
+  most = math.ceil(width * _count('rollouts', rollouts) ** power) + 1  # children of a node, and one place to spare
+  return Trees(check(generator), as_scale(reward), *numbers, rollouts=rollouts, greedy=greedy, most=most)
 
 
 class Tree(NamedTuple):
@@ -75,6 +85,7 @@ class Tree(NamedTuple):
 
   Attributes:
     parent: (B, N) int32, -1 of the root and of what was never made.
+    children: (B, N, M) int32, -1 where there are fewer than the most that a node can have.
     value: (B, N), the soft value; the reward of a leaf.
     visits: (B, N) int32.
     state: of the solver, (B, N, ...).
@@ -82,6 +93,7 @@ class Tree(NamedTuple):
   """
 
   parent: Array
+  children: Array
   value: Array
   visits: Array
   state: Any
@@ -97,6 +109,7 @@ class Trees(Stepping):
   explore: Array
   rollouts: int = struct.field(pytree_node=False, kw_only=True)
   greedy: bool = struct.field(pytree_node=False, kw_only=True)
+  most: int = struct.field(pytree_node=False, kw_only=True)
 
   @property
   def depth(self) -> int:
@@ -132,8 +145,9 @@ class Trees(Stepping):
 
     def one(tree: Tree, key: Array) -> Array:
       def down(level: Array, node: Array) -> Array:
-        logits = jnp.where(tree.parent == node, jnp.maximum(self.scale * tree.value, LEAST), -jnp.inf)
-        return jax.random.categorical(jax.random.fold_in(key, level), logits)
+        child = tree.children[node]
+        logits = jnp.where(child >= 0, jnp.maximum(self.scale * tree.value[child], LEAST), -jnp.inf)
+        return child[drawn(jax.random.fold_in(key, level), logits)]
 
       return jax.lax.fori_loop(0, self.depth, down, jnp.asarray(self.rollouts * self.depth))
 
@@ -147,7 +161,8 @@ class Trees(Stepping):
     size, nodes = key_batch.shape[0], self.rollouts * self.depth + 1
     blank = jax.tree.map(lambda s: jnp.zeros((s.shape[0], nodes, *s.shape[1:]), s.dtype), shapes)
     none = jnp.full((size, nodes), -1, jnp.int32)
-    tree = Tree(none, jnp.zeros((size, nodes)), jnp.zeros_like(none), *blank)
+    children = jnp.full((size, nodes, self.most), -1, jnp.int32)
+    tree = Tree(none, children, jnp.zeros((size, nodes)), jnp.zeros_like(none), *blank)
 
     def rollout(carry: tuple, r: Array) -> tuple[tuple, tuple]:
       tree, spent, record = carry
@@ -170,13 +185,11 @@ class Trees(Stepping):
 
     def down(carry: tuple, level: Array) -> tuple[tuple, Array]:
       node, stopped = carry
-      child = tree.parent == node
-      n = tree.visits[node]
-      stopped = stopped | (jnp.sum(child) < self.width * (n + 1.0) ** self.power)
-      bonus = self.explore * jnp.sqrt(jnp.log(n + 1.0) / jnp.maximum(tree.visits, 1))
-      logits = jnp.where(child, jnp.maximum(self.scale * (tree.value + bonus), LEAST), -jnp.inf)
-      chosen = jax.random.categorical(jax.random.fold_in(key, level), logits)
-      chosen = jnp.argmax(logits) if self.greedy else chosen
+      child, n = tree.children[node], tree.visits[node]
+      stopped = stopped | (jnp.sum(child >= 0) < self.width * (n + 1.0) ** self.power)
+      bonus = self.explore * jnp.sqrt(jnp.log(n + 1.0) / jnp.maximum(tree.visits[child], 1))
+      logits = jnp.where(child >= 0, jnp.maximum(self.scale * (tree.value[child] + bonus), LEAST), -jnp.inf)
+      chosen = child[jnp.argmax(logits) if self.greedy else drawn(jax.random.fold_in(key, level), logits)]
       node = jnp.where(stopped, node, chosen)
       return (node, stopped), (node, stopped)
 
@@ -208,8 +221,11 @@ class Trees(Stepping):
       def put(leaf: Array, values: Array) -> Array:
         return leaf.at[rows, slot].set(jnp.where(expand(new, values), values, leaf[rows, slot]))
 
+      place = jnp.sum(tree.children[rows, before] >= 0, 1)
+      known = tree.children[rows, before, place]
+      children = tree.children.at[rows, before, place].set(jnp.where(new, slot, known).astype(jnp.int32))
       tree = Tree(
-        put(tree.parent, before.astype(jnp.int32)), put(tree.value, value), tree.visits,
+        put(tree.parent, before.astype(jnp.int32)), children, put(tree.value, value), tree.visits,
         jax.tree.map(put, tree.state, state), jax.tree.map(put, tree.pred, pred),
       )  # fmt: skip
       path = path.at[:, i + 1].set(jnp.where(new, slot, path[:, i + 1]))
@@ -223,12 +239,17 @@ class Trees(Stepping):
     rows = jnp.arange(len(path))
 
     def up(value: Array, node: Array) -> tuple[Array, None]:
-      child = tree.parent == node[:, None]
-      total = jax.nn.logsumexp(jnp.where(child, self.scale * value, -jnp.inf), 1)
-      return value.at[rows, node].set((total - jnp.log(jnp.sum(child, 1))) / self.scale), None
+      child = tree.children[rows, node]
+      each = jnp.where(child >= 0, self.scale * value[rows[:, None], child], -jnp.inf)
+      return value.at[rows, node].set((jax.nn.logsumexp(each, 1) - jnp.log(jnp.sum(child >= 0, 1))) / self.scale), None
 
     value, _ = jax.lax.scan(up, tree.value, path.T[:-1][::-1])
     return tree._replace(value=value, visits=tree.visits.at[rows[:, None], path].add(1))
+
+
+def drawn(key: Array, logits: Array) -> Array:
+  """One place of (N,), by its weight, from one uniform draw."""
+  return pick(jax.random.uniform(key)[None], logits[None])[0]
 
 
 _at = partial(jax.vmap, in_axes=(0, 0))(lambda leaf, i: leaf[i])

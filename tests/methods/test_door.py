@@ -257,7 +257,8 @@ REFUSALS = {
   'process=cosine': 'of another process; allowed: that of this run',
   'data.classes=8': 'of classes 0; allowed: that of this run, 8',
   'teacher.target=ring9': "config.teacher.target.name: there is no 'ring9', did you mean 'ring8'?",
-  'sampling.steering=feynman_kac': "config.sampling.steering.name: there is no 'feynman_kac'",
+  'sampling.steering=feynman_kac': 'config.sampling.reward: got none with feynman_kac; allowed: digit',
+  'sampling.reward=digit': 'config.sampling.reward: got digit without config.sampling.steering',
   "sampling.guidance=({'name':'cfgg'},)": "config.sampling.guidance[0].name: there is no 'cfgg'",
   'sampling.guidance=(3,)': 'config.sampling.guidance[0]: got 3; allowed: a name, or a dict',
 }

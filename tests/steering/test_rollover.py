@@ -35,7 +35,7 @@ def test_equal_budgets():
   rbf, value, many = rollover(GENERATOR, near, 200), svdd(GENERATOR, near, 20), best_of(GENERATOR, near, 20)
   assert rbf.nfe == rbf.cost == many.nfe == 200 and value.nfe == 1 + 20 * 9
   medians = [float(np.median(rewards(made, 400))) for made in (many, rbf, value)]
-  assert -1.2 < medians[0] < -0.6 and medians[1] > medians[0] + 0.8 - 0.25 and medians[2] > -0.02
+  assert -1.2 < medians[0] < -0.6 and medians[1] > medians[0] + 0.8 and medians[2] > -0.02
 
 
 def test_any_solver_and_refusals():

@@ -42,7 +42,7 @@ def test_a_tree_is_consistent():
   made = tree_sampling(GENERATOR, slope, 30)
   grow = jax.jit(lambda made, own: (made.grown(own), made(own)))
   (tree, spent, record), x = grow(made, keys.per_sample(jax.random.key(0), 3))
-  parent, value, visits = (np.asarray(part) for part in tree[:3])
+  parent, value, visits = (np.asarray(part) for part in (tree.parent, tree.value, tree.visits))
   leaf = np.arange(parent.shape[1]) % 6 == 5
   for b in range(3):
     nodes = np.unique(parent[b][parent[b] >= 0])
@@ -58,9 +58,9 @@ def test_a_tree_is_consistent():
 
 @pytest.mark.slow
 def test_more_rollouts_come_nearer_to_the_tilted_law():
-  """Specified .116/.083/.049 at 100/400/1600 rollouts, without the .01 that 1000 walks have of their own."""
-  few, some, many = (distance(walked(tree_sampling(GENERATOR, slope, n), 8, 1000)[0]) for n in (100, 400, 1600))
-  assert few > many and some > many and many <= 0.08 and few <= 0.18
+  """Specified .116/.083/.049 at 100/400/1600 rollouts, without the .02 that 500 walks have of their own."""
+  few, some, many = (distance(walked(tree_sampling(GENERATOR, slope, n), 6, 500)[0]) for n in (100, 400, 1600))
+  assert few > many and some > many and many <= 0.08 + 0.02 and few <= 0.18
 
 
 def high(x, cond):
