@@ -1,5 +1,7 @@
 """Rows of the theory table on paths of laws: interpolants as bridges, what controls likelihood, ODE against SDE."""
 
+from typing import Any
+
 import numpy as np
 from scipy.integrate import cumulative_trapezoid, solve_ivp
 from scipy.optimize import least_squares, minimize_scalar
@@ -30,7 +32,8 @@ def bridge():
       return np.trapezoid((slope / 2 - e) ** 2 / variance, T)
 
     said = 2 * np.sqrt(s0**2 * s1**2 + e**2)
-    got = minimize_scalar(energy, bounds=(0.05, 8), method='bounded', options=dict(xatol=1e-6)).x
+    found: Any = minimize_scalar(energy, bounds=(0.05, 8), method='bounded', options=dict(xatol=1e-6))
+    got = found.x
     rows.append(Row(INTERPOLANTS, f'best a, s0 = {s0}, s1 = {s1}, e = {e}', said, got, abs(got - said) < 0.005, '.005'))
   return rows
 
@@ -81,8 +84,9 @@ def diffused(k, size, e=0.5, n=3000, steps=400):
   inner = edges[1:-1]
   drift = -e * inner + size * np.sin(k * inner)
   right, left = drift / 2 + e / h, drift / 2 - e / h  # flux = left * p_right + right * p_left
-  flow = diags([right, left], [0, 1], shape=(n - 1, n))
-  change = -diags([np.ones(n - 1), -np.ones(n - 1)], [0, -1], shape=(n, n - 1)) @ flow / h
+  at: Any = ([0, 1], [0, -1])
+  flow = diags([right, left], at[0], shape=(n - 1, n))
+  change = -diags([np.ones(n - 1), -np.ones(n - 1)], at[1], shape=(n, n - 1)) @ flow / h
   dt = 1 / steps
   solve = splu((eye(n) - dt / 2 * change).tocsc())
   p = q = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
