@@ -46,7 +46,8 @@ def _exact() -> None:
   rows = [*rates(), *paths(), *scores()]
   print('| paper | what | formula | measured | bound | met |\n|---|---|---|---|---|---|')
   for row in rows:
-    print(f'| {row.paper} | {row.what} | {row.said:.4g} | {row.measured:.4g} | {row.bound} | '
+    said, measured = ('-' if value != value else f'{value:.4g}' for value in (row.said, row.measured))
+    print(f'| {row.paper} | {row.what} | {said} | {measured} | {row.bound} | '
           f'{"yes" if row.met else "NO"} |')  # fmt: skip
   print(f'\n{sum(row.met for row in rows)} of {len(rows)} met, {time.perf_counter() - began:.0f} s')
 

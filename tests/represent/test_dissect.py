@@ -87,19 +87,26 @@ def share_of_first(x):
   return jnp.mean(x[..., 0], axis=(1, 2))
 
 
-def test_a_network_is_edited_at_its_taps():
+NETS = {
+  'mlp': (nets.mlp(width=8, depth=2), 'hidden0', (2,)),
+  'unet': (nets.unet(width=8, channel_mult=(1, 2), blocks_per_level=1, attention=()), 'down0_0', (8, 8, 1)),
+}
+
+
+@pytest.mark.parametrize('name', ['mlp', pytest.param('unet', marks=pytest.mark.slow)])
+def test_a_network_is_edited_at_its_taps(name):
   """Nothing changed is the network itself; a unit set to a number is that number, and moves what is drawn."""
-  net = nets.mlp(width=8, depth=2)
-  x, process = jax.random.normal(jax.random.key(1), (3, 2)), schedules.cosine()
+  net, tap, shape = NETS[name]
+  x, process = jax.random.normal(jax.random.key(1), (3, *shape)), schedules.cosine()
   params = jax.tree.map(lambda p: p + 0.2, net.init(jax.random.key(0), x, np.ones(3)))
   denoise = Denoiser(params, process, as_kind('v'), net=net)
-  one, t = editable(denoise, 'hidden0', t=0.9), 0.9
+  one, t = editable(denoise, tap, t=0.9), 0.9
   drawn, seen = one(x)
   np.testing.assert_allclose(drawn, denoise(x, t).x0, atol=1e-5)
   keep, add = jnp.ones(8).at[2].set(0), jnp.zeros(8).at[2].set(3.0)
   moved, edited = one(x, keep, add)
-  np.testing.assert_allclose(edited[:, 2], 3.0)
-  np.testing.assert_allclose(edited[:, 3], seen[:, 3], atol=1e-6)
+  np.testing.assert_allclose(edited[..., 2], 3.0)
+  np.testing.assert_allclose(edited[..., 3], seen[..., 3], atol=1e-6)
   assert np.abs(moved - drawn).max() > 1e-3
   with pytest.raises(InputError, match="edits: 'down9' is no feature"):
     editable(denoise, 'down9')(x)
