@@ -60,7 +60,7 @@ def learning(times=(1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5, 1e6), seeds
     last[sigma] = times[int(np.flatnonzero(best < 2)[-1])]
     for k, name in enumerate(('one Gaussian', 'the mixture', 'the examples')):
       first = float(times[int(np.argmax(best == k))]) if (best == k).any() else np.nan
-      rows.append(Row(EXPLAINS, f'time from which {name} best explains the learner, sigma = {sigma}', np.nan, first, ordered,
+      rows.append(Row(EXPLAINS, f'time from which {name} best explains it, sigma = {sigma}', np.nan, first, ordered,
                       'in this order'))  # fmt: skip
   ratio = last[0.2] / last[0.5]
   return [*rows, Row(EXPLAINS, 'time before the examples do, sigma = .2 over .5', 1.0, ratio, ratio > 1, '> 1')]
