@@ -11,7 +11,7 @@ from flax import linen as nn
 from diffjax import labels
 from diffjax.errors import InputError
 
-from .taps import TAP, intercepting
+from .taps import TAP, edits_of, intercepting
 
 __all__ = ['Apply']
 
@@ -34,12 +34,16 @@ class Apply:
   in `diffjax.nets.hooks`. `given` is what params['hooks'][name] holds, None where nothing: arrays that change, are
   trained or sharded like other weights. Layers under `scan` are one attention of one name.
 
+  `edits` names taps (as `taps` does) whose features become keep * h + add on their way: (keep, add) = params['edits'][
+  name], broadcast against the feature. Of networks under `scan` those within the blocks are out of reach.
+
   InputError if a name is not among them, a pattern fits none, or a label is none of the module's (`diffjax.labels`).
   """
 
   module: nn.Module
   taps: tuple[str, ...] = ()
   hooks: tuple[tuple[str, Callable], ...] = ()
+  edits: tuple[str, ...] = ()
 
   def __call__(self, params, x, t, cond=None, key=None):
     """What the network returns for x (B, ...) at t, its hooks in place."""
@@ -55,6 +59,11 @@ class Apply:
 
   def _run(self, params, x, t, cond, key):
     variables = {'params': params}
+    if self.edits:
+      given = params['edits']
+      variables = {'params': {name: value for name, value in params.items() if name != 'edits'}}
+      self._check_edits(x, t, cond)
+      variables |= edits_of({name: given[name] for name in self.edits})
     if not self.taps:
       return self.module.apply(variables, x, t, cond, key)
     out, sown = self.module.apply(variables, x, t, cond, key, mutable=[TAP + name for name in self.taps])
@@ -63,6 +72,12 @@ class Apply:
       allowed = ', '.join(self.tap_names(x, t, cond))
       raise InputError(f'taps: {missing[0]!r} is not a feature of {type(self.module).__name__}; allowed: {allowed}')
     return out, {name: jax.tree.leaves(sown[TAP + name])[0] for name in self.taps}
+
+  def _check_edits(self, x, t, cond):
+    known = self.tap_names(x, t, cond)
+    for name in self.edits:
+      if name not in known:
+        raise InputError(f'edits: {name!r} is no feature of {type(self.module).__name__}; allowed: {", ".join(known)}')
 
   def _check_hooks(self, given, seen):
     for name in (*(pattern for pattern, _ in self.hooks), *given):

@@ -65,8 +65,7 @@ class MultiHead(nn.Module):
     q, k, v = (a.reshape(split) for a in QKV(self.dtype, self.bias, initial, name='qkv')(x))
     h = Attend(self.attention_impl, name='attend')(q, k, v).reshape(batch, n, channels)
     h = Dense(channels, ('heads', 'out'), initial, self.dtype, name='out')(h)
-    tap(self, 'out', h)
-    return h
+    return tap(self, 'out', h)
 
 
 def attend(q, k, v, mask=None):
@@ -102,7 +101,7 @@ class Attention(nn.Module):
     q, k, v = (a[:, :, None] for a in QKV(self.dtype, name='qkv')(h))
     h = Attend(one_head, name='attend')(q, k, v)[:, :, 0]
     h = Dense(channels, ('heads', 'out'), zeros, self.dtype, name='out')(h)
-    tap(self, 'out', h)
+    h = tap(self, 'out', h)
     return (x + h.reshape(batch, *space, channels)) * 0.5**0.5
 
 

@@ -115,7 +115,7 @@ class DiT(nn.Module):
     batch, height, width, channels = x.shape
     places = positions(height // self.patch, width // self.patch, self.width)
     h = Dense(self.width, dtype=self.dtype, name='patch')(patchify(x, self.patch)) + jnp.asarray(places, self.dtype)
-    tap(self, 'in', h)
+    h = tap(self, 'in', h)
     c = self._embedding(batch, t, cond)
     if told is not None:
       c = c[:, None] + Dense(self.width, ('in', 'embed'), dtype=self.dtype, name='told')(told)
@@ -125,7 +125,7 @@ class DiT(nn.Module):
 
     shift, scale = modulation(2, self.width, self.dtype, 'ada')(c)
     h = modulate(LayerNorm(affine=False, dtype=self.dtype, name='norm')(h), shift, scale)
-    tap(self, 'head', h)
+    h = tap(self, 'head', h)
     out = Dense(self.patch**2 * (self.out_channels or channels), initial=zeros, dtype=self.dtype, name='out')(h)
     return unpatchify(out, (height, width), self.patch).astype(jnp.float32)
 
@@ -156,8 +156,7 @@ class Block(nn.Module):
     attention = MultiHead(self.heads, self.attention_impl, dtype=self.dtype, name='attention')
     h += a1 * attention(modulate(norm(h), b1, g1))
     h += a2 * FeedForward(dtype=self.dtype, name='feed')(modulate(norm(h), b2, g2))
-    tap(self, 'out', h)
-    return h, ()
+    return tap(self, 'out', h), ()
 
 
 def modulation(parts: int, width: int, dtype, name: str) -> Callable:

@@ -133,8 +133,7 @@ class EDM2(nn.Module):
       return made(h, e, key)
 
     def keep(h, name):
-      tap(self, name, h)
-      return h
+      return tap(self, name, h)
 
     halve, double = resampling.nearest
     h = jnp.concatenate([x.astype(self.dtype), jnp.ones((*x.shape[:-1], 1), self.dtype)], -1)
@@ -158,7 +157,7 @@ class EDM2(nn.Module):
       if i > 0:
         h = keep(block(h, f'up{i}_double', features, False, change=double), f'up{i}_double')
 
-    tap(self, 'head', h)
+    h = tap(self, 'head', h)
     gain = self.param('gain', zeros, ())
     return MPConv(self.out_channels or x.shape[-1], dtype=self.dtype, name='out')(h, gain).astype(jnp.float32)
 
@@ -239,5 +238,5 @@ class CosineAttention(nn.Module):
     h = unit(h.reshape(batch, -1, self.heads, channels // self.heads, 3), -2)
     h = Attend(self.attention_impl, name='attend')(*(h[..., i] for i in range(3))).reshape(batch, -1, channels)
     h = MPDense(channels, ('heads', 'out'), self.dtype, name='out')(h)
-    tap(self, 'out', h)
+    h = tap(self, 'out', h)
     return h.reshape(batch, *space, channels)

@@ -78,6 +78,6 @@ class MLP(nn.Module):
     for i in range(self.depth):
       shift = Dense(self.width, ('embed', 'out'), lecun, self.dtype, name=f'embed_{i}')(e)
       h = nn.silu(Dense(self.width, ('in', 'out'), lecun, self.dtype, name=f'hidden_{i}')(h) + shift)
-      tap(self, f'hidden{i}', h)
+      h = tap(self, f'hidden{i}', h)
     out = Dense(self.out_channels or size, ('in', 'out'), zeros, self.dtype, name='out')(h).astype(jnp.float32)
     return out if self.out_channels else out.reshape(x.shape)

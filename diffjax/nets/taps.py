@@ -4,13 +4,31 @@ import fnmatch
 
 from flax import linen as nn
 
-TAP = 'tap:'
+TAP, EDIT = 'tap:', 'edit:'
 
 
 def tap(module: nn.Module, name: str, value):
-  """Offer `value` under the module's path and `name`. One collection a name: stored only where `Apply.taps` asks."""
+  """Offer `value` under the module's path and `name`, and return it, edited where `Apply.edits` asks.
+
+  One collection a name: stored only where `Apply.taps` asks. What is stored is what goes on.
+  """
   path = '/'.join((*module.path, name))
+  if module.has_variable(EDIT + path, 'value'):
+    keep, add = module.get_variable(EDIT + path, 'value')
+    value = (keep * value + add).astype(value.dtype)
   module.sow(TAP + path, 'value', value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+  return value
+
+
+def edits_of(given: dict) -> dict:
+  """The collections in which `tap` finds what is given by name."""
+  collections = {}
+  for name, pair in given.items():
+    inner = {'value': pair}
+    for module in reversed(name.split('/')[:-1]):
+      inner = {module: inner}
+    collections[EDIT + name] = inner
+  return collections
 
 
 def intercepting(hooks, given, seen: dict):

@@ -164,8 +164,7 @@ class UNet(nn.Module):
       return attention(self.dtype, name=name + '_attention')(h)
 
     def keep(h, name):
-      tap(self, name, h)
-      return h
+      return tap(self, name, h)
 
     halve, double = getattr(resampling, self.resample)
     h = keep(Conv(self.width, dtype=self.dtype, name='in')(x), 'in')

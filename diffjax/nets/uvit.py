@@ -175,14 +175,14 @@ def trunk(net: Any, tokens: dict[str, Any], post: bool = False) -> dict[str, Any
   places = layout((name, value.shape[1]) for name, value in tokens.items())
   h = jnp.concatenate([value.astype(net.dtype) for value in tokens.values()], axis=1)
   h += net.param('positions', named(normal, None, 'out'), h.shape[1:]).astype(net.dtype)
-  tap(net, 'in', h)
+  h = tap(net, 'in', h)
   fields = dict(heads=net.heads, attention_impl=net.attention_impl, post=post, dtype=net.dtype)
   options = dict(remat=net.remat, scan=net.scan)
   h, skips = chain(Block, fields, net.depth // 2, 'in_block', h, **options)
   h, _ = rematted(Block, net.remat)(**fields, name='middle')(h)
   h, _ = chain(Block, fields, net.depth // 2, 'out_block', h, own=reverse(skips), **options)
   h = LayerNorm(1e-5, dtype=net.dtype, name='norm')(h)
-  tap(net, 'head', h)
+  h = tap(net, 'head', h)
   return {name: h[:, place] for name, place in places.items()}
 
 
@@ -216,5 +216,5 @@ class Block(nn.Module):
     else:
       h += attention(norm(h, 'norm_0'))
       h += feed(norm(h, 'norm_1'))
-    tap(self, 'out', h)
+    h = tap(self, 'out', h)
     return h, h

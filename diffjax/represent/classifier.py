@@ -69,12 +69,12 @@ def diffusion_classifier(
     raise InputError(f'stages: got {stages} of {classes} classes; allowed: pairs (draws, classes kept), draws rising '
                      'and classes falling')  # fmt: skip
   labels.check_for(denoise, np.arange(classes))
-  own, power = keys.per_sample(key, len(x0)), jnp.asarray(power, float)
+  own, exponent = keys.per_sample(key, len(x0)), jnp.asarray(power, float)
   alive = jnp.broadcast_to(jnp.arange(classes, dtype=jnp.int32), (len(x0), classes))
   total, errors, nfe = jnp.zeros(alive.shape), jnp.full(alive.shape, jnp.inf), 0
   for stage, (n, keep) in enumerate(zip(np.diff(draws), kept[1:], strict=True)):
     times = _times(denoise.process, int(n), weight)
-    total = total + _errors(denoise, x0, keys.fold(own, stage), alive, times, power)
+    total = total + _errors(denoise, x0, keys.fold(own, stage), alive, times, exponent)
     nfe += int(n) * alive.shape[1]
     mean = total / draws[stage + 1]
     errors = jnp.full(errors.shape, jnp.inf).at[jnp.arange(len(x0))[:, None], alive].set(mean)

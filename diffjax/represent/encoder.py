@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from diffjax import keys
 from diffjax.contracts import Cond, KeyBatch
@@ -52,7 +53,7 @@ def encode(denoise: Denoise, solver: Table, x0: Array, key: Array, cond: Cond = 
     InputError: a row before the last draws no noise, or no typed key.
   """
   check_noisy(solver)
-  path = Path(solver, denoise.process)
+  path: Any = Path(solver, denoise.process)
   return sample(denoise, path, x0, keys.per_sample(key, len(x0)), cond)
 
 
@@ -161,7 +162,7 @@ class Path(PyTree):
 def check_noisy(solver: Any) -> None:
   """Raises InputError where a solver draws no noise in a row before its last, or is no table."""
   silent = not isinstance(solver, Table) or not solver.stochastic
-  if not silent and not isinstance(solver.rows.weights, jax.core.Tracer):  # within a program it has been looked at
+  if not silent and not isinstance(solver.rows.weights, Tracer):  # within a program it has been looked at
     silent = not (np.asarray(solver.rows.of_z)[:-1, 0] > 0).all()
   if silent:
     raise InputError('solver: got one with a row without noise; allowed: tables that draw noise in each row but the '

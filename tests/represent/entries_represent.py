@@ -47,6 +47,14 @@ def classified(denoise, x, cond, key):
   return represent.diffusion_classifier(on_host(denoise), x, key, 3, stages=((2, 1),)).errors
 
 
+def answered(denoise, x, cond, key):
+  return represent.response(on_host(denoise), ddim(PROCESS, TS), x, 1 + x**2, cond)
+
+
+def edited(denoise, x, cond, key):
+  return represent.editable(denoise, 'hidden0', cond, 0.9)(x, 0.5, 1.0)[0]
+
+
 REPRESENT = {
   'inversion': Entry(denoiser, inverted),
   'reconstructed': Entry(
@@ -57,7 +65,18 @@ REPRESENT = {
   'guided_codes': Entry(denoiser, guided, close=1e-4),
   'latent': Entry(denoiser, coded),
   'diffusion_classifier': Entry(denoiser, classified, close=1e-4),
+  'expected_score': Entry(
+    denoiser,
+    lambda denoise, x, cond, key: represent.expected_score(on_host(denoise), x, key, cond, times=2),
+    close=2e-3,
+  ),
+  'response': Entry(denoiser, answered, close=1e-4),
+  'editable': Entry(denoiser, edited, close=1e-4),
 }
-RECORDS = {'Accuracy', 'Classified', 'Code', 'Guided', 'Latent', 'Translated'}
-PARTS = {'accuracy', 'decode'}  # on the host, or a part of `translate`
+RECORDS = {name for name in represent.__all__ if name[0].isupper()}
+# on the host, of whole sets or generators, or a part of others
+PARTS = {
+  'accuracy', 'anomaly', 'auroc', 'candidates', 'causal_effect', 'causal_units', 'decode', 'dissect', 'explained',
+  'fit_kernel', 'gaussian_response', 'median_kernel', 'mmd2',
+}  # fmt: skip
 GROUPS = {'represent': (REPRESENT, set(represent.__all__) - RECORDS - PARTS)}
