@@ -38,6 +38,21 @@ import pytest  # noqa: E402
 COMPILE = '/jax/core/compile/backend_compile_duration'
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+  """Of a test marked `quick` the instances that it does not name are slow; a name that is none of them is an error."""
+  seen = {}
+  for item in items:
+    mark = item.get_closest_marker('quick')
+    if mark is not None:
+      seen.setdefault((item.path, item.originalname), (mark.args, set()))[1].add(item.callspec.id)
+      if item.callspec.id not in mark.args:
+        item.add_marker(pytest.mark.slow)
+  for (path, name), (asked, there) in seen.items():
+    if not there >= set(asked) and not any('::' in argument for argument in config.args):
+      raise pytest.UsageError(f'{path}::{name}: quick{asked}; allowed: {sorted(there)}')
+
+
 @pytest.fixture
 def x64():
   """The whole test in float64: build processes and targets inside it."""

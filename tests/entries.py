@@ -36,9 +36,9 @@ def weights(net, seed, shape=POINT):
   return jax.tree.map(lambda leaf: np.float32(0.3 * r.standard_normal(leaf.shape)), like)
 
 
-def denoiser(seed, dtype):
+def denoiser(seed, dtype, shape=POINT):
   process = schedules.vp_linear(0.1 + 0.1 * seed, 20.0 - seed)
-  return Denoiser(weights(small(dtype), seed), process, as_kind('v'), CLASSES, net=small(dtype))
+  return Denoiser(weights(small(dtype), seed, shape), process, as_kind('v'), CLASSES, net=small(dtype))
 
 
 @jax.tree_util.register_static

@@ -141,6 +141,7 @@ def printed(stem):
   return ''.join(o.get('text', '') for c in notebook.cells if c.cell_type == 'code' for o in c.outputs)
 
 
+@pytest.mark.slow
 def test_notebook_of_solvers_runs(demo, monkeypatch):
   import nbformat
 

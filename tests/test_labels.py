@@ -17,6 +17,8 @@ NETS = dict(
   mlp=(nets.mlp(width=8, depth=1, classes=CLASSES), IMAGES),
   unet=(nets.unet(width=8, channel_mult=(1,), blocks_per_level=1, attention=(), classes=CLASSES, augment=9), IMAGES),
   dit=(nets.dit(depth=1, width=16, heads=2, classes=CLASSES), IMAGES),
+  egnn=(nets.egnn(width=8, depth=1, classes=CLASSES), jnp.zeros((2, 4, 5))),
+  s4=(nets.s4(width=8, depth=1, states=4, classes=CLASSES), jnp.zeros((2, 4, 5))),
   uvit=(nets.uvit(depth=2, width=16, heads=2, classes=CLASSES), IMAGES),
   edm2=(nets.edm2(width=16, channel_mult=(1,), blocks_per_level=1, attention=(), head_dim=16, classes=CLASSES), IMAGES),
   unidiffuser=(nets.unidiffuser(depth=2, width=16, heads=2, classes=CLASSES), {'a': IMAGES, 'b': jnp.zeros((2, 4))}),

@@ -39,6 +39,19 @@ def of(*groups):
   return [name for group in groups for name in GROUPS[group][0]]
 
 
+# Rows whose programs take seconds to compile each; the suite's own time has a bound, and `make test-slow` runs all.
+DEAR = {'analytic_dpm', 'continuous_bound', 'dit', 'dopri5', 'dpm_adaptive', 'edm2', 'elbo', 'fokker_planck', 'gms',
+        'high_order', 'log_density', 'modalities', 'npr_dpm', 'schedule_variance', 'unet', 'unidiffuser',
+        'uvit'}  # fmt: skip
+
+
+def cheap(names, apart=lambda name: False):
+  """The parameter `name` of a test, those slow that are dear or that the test sets `apart`."""
+  slow = [name in DEAR or apart(name) for name in names]
+  rows = [pytest.param(n, marks=pytest.mark.slow) if s else n for n, s in zip(names, slow, strict=True)]
+  return pytest.mark.parametrize('name', rows)
+
+
 COMPILED = of('solvers', 'table transforms', 'adaptive')  # by themselves, `sample` and the like
 
 
@@ -110,14 +123,13 @@ def test_numbers_never_recompile(name, compiles):
 
 
 def has_a_twin(name):
-  """The program of a padded table is that of another, as the last test says; the rest share a step or blocks."""
-  alike = ('dpm_adaptive', 'gms', 'npr_dpm', 'edm2', 'unet', 'unidiffuser', 'uvit')  # dopri5, sn_dpm, dit and mlp
+  """The program of a padded table is that of another, as the last test says."""
+  # as dopri5, sn_dpm, dit and mlp
+  alike = ('dpm_adaptive', 'gms', 'npr_dpm', 'edm2', 'egnn', 's4', 'unet', 'unidiffuser', 'uvit')
   return name in alike or ENTRIES[name].padded and name not in ('ancestral', 'ddim', 'f_pndm')
 
 
-@pytest.mark.parametrize(
-  'name', [pytest.param(name, marks=pytest.mark.slow) if has_a_twin(name) else name for name in ENTRIES]
-)
+@cheap(ENTRIES, has_a_twin)
 def test_compiled_is_not_compiled(name):
   entry = ENTRIES[name]
   x, numbers = inputs(entry), entry.numbers(0, 'float32')
@@ -126,7 +138,7 @@ def test_compiled_is_not_compiled(name):
     close(entry, first, entry.run(numbers, *x))
 
 
-@every
+@cheap(ENTRIES)
 def test_samples_do_not_know_each_other(name):
   """Beside another, and in halves under pmap of vmap, a row is what it is in the whole batch."""
   entry = ENTRIES[name]
@@ -158,7 +170,7 @@ def test_the_dtype_of_x_is_kept(name, dtype):
   assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(out))
 
 
-@pytest.mark.parametrize('name', [name for name, entry in ENTRIES.items() if entry.reverse])
+@cheap([name for name, entry in ENTRIES.items() if entry.reverse])
 def test_gradients_are_finite(name):
   """In every number and in x; and, in x where it is read, not all zero."""
   entry = ENTRIES[name]

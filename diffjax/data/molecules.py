@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from diffjax.data.dataset import Arrays, DataSet
-from diffjax.data.options import check_made
+from diffjax.data.options import among, check_made, number
 from diffjax.data.seeds import of_split
 from diffjax.errors import InputError
 
-__all__ = ['Bonds', 'molecules']
+__all__ = ['Bonds', 'gyration', 'molecules']
 
 TYPES = ('H', 'C', 'N', 'O')
 LENGTHS = dict(C=1.09, N=1.01, O=0.96)  # of a bond to H, in angstroms
@@ -20,7 +20,15 @@ PYRAMID = 107.0  # between two bonds of ammonia, in degrees
 FORMULAS = dict(water='OHH', ammonia='NHHH', methane='CHHHH')
 
 
-def molecules(split: str, *, formulas: Sequence[str] = tuple(FORMULAS), n: int = 2**13, seed: int = 0) -> DataSet:
+def molecules(
+  split: str,
+  *,
+  formulas: Sequence[str] = tuple(FORMULAS),
+  stretch: float = 0.0,
+  source: str | None = None,
+  n: int = 2**13,
+  seed: int = 0,
+) -> DataSet:
   """Molecules (atoms, 3 + 4): positions in angstroms about their mean, and one-hot types H, C, N, O; label in 'cond'.
 
   The heavy atom comes first, its hydrogens after it. Each bond has its own length N(l, .02^2), l = .96 in water, 1.01
@@ -31,12 +39,17 @@ def molecules(split: str, *, formulas: Sequence[str] = tuple(FORMULAS), n: int =
   Args:
     split: train or test.
     formulas: some of water, ammonia, methane, in the order of their labels.
+    stretch: a molecule is exp(stretch u) times as large, u uniform on [-1, 1].
+    source: 'gyration' tells the radius of gyration of x as 'source' (1,): the root of the mean square distance of the
+      atoms to their mean.
     n: molecules, independent.
     seed: of the molecules.
   """
   check_made(split, n, seed)
   if not formulas or len(set(formulas)) < len(formulas) or not set(formulas) <= set(FORMULAS):
     raise InputError(f'data.formulas: got {formulas!r}; allowed: some of {", ".join(FORMULAS)}, each once')
+  number('data.stretch', stretch, 0)
+  among('data.source', source, (None, 'gyration'))
   rng = of_split(seed, 'molecules', split)
   label = rng.randint(len(formulas), size=n)
   atoms = max(len(FORMULAS[name]) for name in formulas)
@@ -48,11 +61,24 @@ def molecules(split: str, *, formulas: Sequence[str] = tuple(FORMULAS), n: int =
     places = (places - places.mean(1, keepdims=True)) @ _rotations(rng, len(rows))
     x[rows, : len(formula), :3] = places
     x[rows, : len(formula), 3:] = np.eye(len(TYPES))[[TYPES.index(atom) for atom in formula]]
-  mask = x[:, :, 3:].sum(-1).astype(np.float32)
-  arrays = Arrays(x.astype(np.float32), label.astype(np.int32), {'mask': mask})
-  law = Bonds(tuple(FORMULAS[name] for name in formulas))
+  if stretch:
+    x[..., :3] *= np.exp(stretch * rng.uniform(-1, 1, (n, 1, 1)))
+  others = {'mask': x[:, :, 3:].sum(-1)}
+  if source:
+    others['source'] = gyration(x, others['mask'])[:, None]
+  others = {name: value.astype(np.float32) for name, value in others.items()}
+  arrays = Arrays(x.astype(np.float32), label.astype(np.int32), others)
+  law = None if stretch else Bonds(tuple(FORMULAS[name] for name in formulas))
   return DataSet('molecules', arrays, x.shape[1:], len(formulas), tuple(formulas), kind='molecules',
-                 others={'mask': (atoms,)}, law=law)  # fmt: skip
+                 others={name: value.shape[1:] for name, value in others.items()}, law=law)  # fmt: skip
+
+
+def gyration(x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+  """The radius of gyration (n,) of clouds (n, atoms, 3 + any), of the rows whose mask (n, atoms) is 1."""
+  there = np.ones(x.shape[:2]) if mask is None else mask
+  share = there / there.sum(1, keepdims=True)
+  away = x[..., :3] - np.einsum('na,nai->ni', share, x[..., :3])[:, None]
+  return np.sqrt(np.einsum('na,nai->n', share, away**2))
 
 
 @dataclasses.dataclass(frozen=True)

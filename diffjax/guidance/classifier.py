@@ -1,18 +1,13 @@
 """Classifier guidance: follow the gradient of log p(cond | x_t)."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
-
-import jax
-import jax.numpy as jnp
-from jax import Array
 
 from diffjax.contracts import Cond, Data, Memory, Time
 from diffjax.errors import InputError
-from diffjax.guidance.transform import Transform, as_scale, cost, value_at
+from diffjax.guidance.tilt import Tilted
+from diffjax.guidance.transform import as_scale
 from diffjax.prediction import Denoise, Pred
-from diffjax.process import expand, over_time
 
 __all__ = ['classifier_guidance']
 
@@ -35,31 +30,13 @@ def classifier_guidance(denoise: Denoise, log_prob: Callable, scale: Any = 1.0) 
   Raises:
     InputError: when called, there is no condition.
   """
-  return Classified(denoise, as_scale(log_prob), as_scale(scale))
+  return Classified(denoise, as_scale(log_prob), as_scale(scale), at='x', through=False, price=1)
 
 
-class Classified(Transform):
+class Classified(Tilted):
   """Made by `classifier_guidance`."""
-
-  log_prob: Any
-  scale: Any
 
   def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
     if cond is None:
       raise InputError('cond: got None; allowed: a condition to guide towards, one a sample')
-    pred = self.denoise(x, t, cond, memory)
-    size = jax.tree.leaves(x)[0].shape[0]
-    times = jax.tree.map(lambda t: jnp.broadcast_to(jnp.asarray(t), (size,)), t)
-    slope = jax.grad(lambda x: jnp.sum(self.log_prob(x, times, cond)))(x)
-
-    def push(rule: Callable, t: Array, out: Array, slope: Array) -> Array:
-      alpha, sigma = self.process.schedule(jnp.asarray(t))
-      gain = value_at(self.scale, t) * jnp.where(alpha > 0, rule(alpha, sigma), 0)
-      return (out + expand(gain, out) * slope).astype(out.dtype)
-
-    x0 = over_time(partial(push, lambda alpha, sigma: sigma**2 / alpha), t, pred.x0, slope)
-    eps = over_time(partial(push, lambda alpha, sigma: -sigma), t, pred.eps, slope)
-    return pred._replace(x0=x0, eps=eps)
-
-  def cost(self, t: float) -> int:
-    return cost(self.denoise, t) + 1
+    return super().__call__(x, t, cond, memory)

@@ -10,7 +10,14 @@ from collections.abc import Callable
 from diffjax.errors import InputError
 from diffjax.methods.generator import Generator, Solved, solved, under_solver
 from diffjax.methods.parts import Parts, Sampling, Source, same_process
-from diffjax.methods.recipes import denoising, fokker_planck, modalities, variational
+from diffjax.methods.recipes import (
+  denoising,
+  equivariant,
+  equivariant_energy,
+  fokker_planck,
+  modalities,
+  variational,
+)
 
 __all__ = [
   'Generator',
@@ -19,6 +26,8 @@ __all__ = [
   'Solved',
   'Source',
   'denoising',
+  'equivariant',
+  'equivariant_energy',
   'fokker_planck',
   'modalities',
   'recipes',

@@ -95,14 +95,15 @@ class Parts:
 
   @property
   def given(self) -> tuple[str, ...]:
-    """What the network is told of an example beside its label: `config.loss.given`, ('source',) or nothing.
+    """What the network is told of an example beside its label: `config.loss.given`, some of 'source' and 'mask'.
 
     Raises:
-      InputError: something else, or a network that reads no source.
+      InputError: something else, or a network that does not read it.
     """
-    names = tuple(self.loss_options.get('given', ()))
-    if names and (names != ('source',) or not getattr(getattr(self.net, 'module', None), 'reads_source', False)):
-      raise InputError(f'given: got {names}; allowed: none, or source with a network that reads one, mlp or unet')
+    names, module = tuple(self.loss_options.get('given', ())), getattr(self.net, 'module', None)
+    if [name for name in names if name not in ('source', 'mask') or not getattr(module, f'reads_{name}', False)]:
+      raise InputError(f'given: got {names}; allowed: none, or source with a network that reads one, mlp or unet or '
+                       'egnn or s4, and mask with egnn')  # fmt: skip
     return names
 
   def inputs(self, rows: int) -> tuple[Any, Array, Any]:

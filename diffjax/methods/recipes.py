@@ -9,13 +9,14 @@ from jax import Array
 from diffjax.contracts import Params
 from diffjax.errors import InputError
 from diffjax.losses import uncertainty
+from diffjax.methods.clouds import equivariant, equivariant_energy
 from diffjax.methods.densities import fokker_planck, variational
 from diffjax.methods.generator import Solved, under_solver
 from diffjax.methods.parts import Parts, Sampling
 from diffjax.prediction import Denoiser
 from diffjax.train.roles import Method, Phase
 
-__all__ = ['denoising', 'fokker_planck', 'modalities', 'variational']
+__all__ = ['denoising', 'equivariant', 'equivariant_energy', 'fokker_planck', 'modalities', 'variational']
 
 
 def denoising(parts: Parts) -> Method:

@@ -14,11 +14,12 @@ class Told(NamedTuple):
   label: Any
   augment: Any = None
   source: Any = None
+  mask: Any = None
 
 
 def told(cond: Any) -> Told:
-  """A condition as its parts: labels alone, or a dict of some of 'label', 'augment' and 'source'."""
-  return Told(cond.get('label'), cond.get('augment'), cond.get('source')) if isinstance(cond, dict) else Told(cond)
+  """A condition as its parts: labels alone, or a dict of some of 'label', 'augment', 'source' and 'mask'."""
+  return Told(*map(cond.get, Told._fields)) if isinstance(cond, dict) else Told(cond)
 
 
 def folded(x: Array) -> Array:

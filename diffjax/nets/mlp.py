@@ -59,7 +59,7 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, x, t, cond=None, key=None):
-    cond, _, source = told(cond)
+    cond, _, source = told(cond)[:3]
     check('cond', 'labels', self.classes or cond is None, 'None, as the network has classes=0')
     batch, size = x.shape[0], math.prod(x.shape[1:])
     lecun = nn.initializers.lecun_normal()

@@ -139,7 +139,7 @@ class UNet(nn.Module):
 
   @nn.compact
   def __call__(self, x, t, cond=None, key=None):
-    label, augment, source = told(cond)
+    label, augment, source = told(cond)[:3]
     frames, channels = x.shape[1] if x.ndim == 5 else 0, self.out_channels or x.shape[-1]
     if frames:
       x, channels = folded(x), self.out_channels or frames * channels

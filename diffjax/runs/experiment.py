@@ -27,6 +27,7 @@ from diffjax.train.roles import Method
 
 __all__ = ['Experiment', 'build', 'count']
 
+NETS = ('dit', 'edm2', 'egnn', 'mlp', 's4', 'unet', 'unidiffuser', 'uvit')
 TARGETS = ('ring8',)
 LOSSES = ('denoising', 'high_order', 'implicit', 'modalities', 'sliced')
 
@@ -157,7 +158,7 @@ def build(config: ConfigDict) -> Experiment:
   shape = {name: tuple(part) for name, part in shape.items()} if isinstance(shape, dict) else tuple(shape)
   process = named('process', registry(schedules), config.process)
   kind = named('loss.kind', registry(kinds), config.loss.get('kind', 'v'))
-  net = named('net', registry(nets, ('dit', 'edm2', 'mlp', 'unet', 'unidiffuser', 'uvit')), config.net, classes=classes)
+  net = named('net', registry(nets, NETS), config.net, classes=classes)
   _check_loading(config, net, shape)
   if getattr(net.module, 'several_modalities', False) != isinstance(shape, dict):
     raise ConfigError(f'config.data.shape: got {shape} with net {config.net.name}; allowed: a dict of shapes by name '

@@ -5,6 +5,7 @@ from diffjax.solvers.builder import TableBuilder
 from diffjax.solvers.data_form import *
 from diffjax.solvers.one_step import *
 from diffjax.solvers.own import *
+from diffjax.solvers.recurrence import recurrent
 from diffjax.solvers.restart import restart
 from diffjax.solvers.sample import Solver, sample, trajectory
 from diffjax.solvers.start import start, start_time
@@ -17,9 +18,15 @@ from diffjax.solvers.tables.trig import recommended
 from diffjax.solvers.transforms import *
 
 with_statistics = tables.with_statistics
-own_step = ('predictor_corrector', 'sn_dpm', 'npr_dpm', 'gms')  # builders of solvers with a step of their own
-# churn and restart take the builder
-table_transforms = (*tables.momentum.transforms, *transforms.__all__, *data_form.__all__, 'restart')
+own_step = (
+  'predictor_corrector',
+  'sn_dpm',
+  'npr_dpm',
+  'full_dpm',
+  'gms',
+)  # builders of solvers with a step of their own
+# churn, recurrent and restart take the builder
+table_transforms = (*tables.momentum.transforms, *transforms.__all__, *data_form.__all__, 'recurrent', 'restart')
 
 __all__ = [
   'Solver',
@@ -34,6 +41,7 @@ __all__ = [
   'own_step',
   'trajectory',
   'recommended',
+  'recurrent',
   'restart',
   'sample',
   'start',

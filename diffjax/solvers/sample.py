@@ -141,7 +141,10 @@ def _run(
     if solver.skips:  # a row that is not evaluated keeps what was remembered
       after = jax.tree.map(lambda new, old: jnp.where(row.evaluated, new, old), after, memory)
     shown = (precision.rounded(point, given), precision.rounded(pred.x0, given)) if keep else None
-    return (solver.update(state, pred, row, key_batch, noise), after), shown
+    state = solver.update(state, pred, row, key_batch, noise)
+    if hasattr(solver, 'remembered'):  # what it moved from row to row of the batch, memory follows
+      after = solver.remembered(state, after)
+    return (state, after), shown
 
   (state, _), kept = jax.lax.scan(step, (state, _memory(blank, None)), jax.tree.map(jnp.asarray, solver.rows))
   return precision.rounded(solver.output(state), given), kept

@@ -90,7 +90,7 @@ def churn(
     if churned[first]:
       raised = at(process, nodes[:1])[0][0]
       std = raised * s_noise * np.sqrt((up[first] - rho[first]) * (up[first] + rho[first]))
-      part = after_noise(part, ts[first], raised / alpha[first], std)
+      part = behind(part, ts[first], raised / alpha[first], std)
     parts.append(part)
   return joined(parts)
 
@@ -113,7 +113,7 @@ def churned_levels(
   return rho, np.where((up > rho) & (s_min <= rho) & (rho <= s_max), up, rho)
 
 
-def after_noise(table: Table, t: float, keep: float, std: float) -> Table:
+def behind(table: Table, t: float, keep: float, std: float) -> Table:
   """The table behind a row that is not evaluated: x' = keep x + std z, the other registers 0."""
   old = table.rows
   first = np.zeros((1, *old.weights.shape[1:]))

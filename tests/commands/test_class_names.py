@@ -64,6 +64,7 @@ def test_a_run_keeps_them_in_natural_order(base, capsys):
   assert "('1', '2', '10') there and ('1', '10', '2') here" in line
 
 
+@pytest.mark.slow
 def test_they_stand_under_pictures_and_in_the_report(base, monkeypatch):
   seen = captions(monkeypatch)
   assert main(['sample', f'--workdir={base}/run', '--labels=2,0,2']) == 0

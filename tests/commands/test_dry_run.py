@@ -38,6 +38,7 @@ def dry_run(config, where, *arguments):
   return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=where, env=environment)
 
 
+@pytest.mark.slow
 def test_256_devices_on_this_one(config, tmp_path):
   """The tables, FLOPs by hand within 3%, and not a file: neither the directory it would train in nor a cache."""
   done = dry_run(config, tmp_path, '--dry_run', '--devices=256', '--workdir=run', '--memory=1')

@@ -36,6 +36,7 @@ def seconds(out, row):
   return float(re.search(rf'  {row}[^\n]* +([\d.]+) +[\d.]+\n', out)[1])
 
 
+@pytest.mark.slow
 def test_a_profile_leaves_the_run_as_it_is(trained, monkeypatch, capsys):
   """20 ms of sleep a batch are waits for data, most of the wall time; products are named, equal layers as one."""
   plain = examples.stream

@@ -61,6 +61,7 @@ def files(home):
   return {str(file.relative_to(home)) for file in home.rglob('*') if file.is_file() and '.cache' not in file.parts}
 
 
+@pytest.mark.slow
 def test_all_lies_in_the_home(home):
   assert {'run/config.json', 'run/metrics.csv', 'run/loss.png'} <= files(home)
   assert main(['sample', '--workdir=~/run', '--n=2', '--out=~/here/two']) == 0
@@ -131,6 +132,7 @@ def broken(monkeypatch, home):
   monkeypatch.setattr(directory, 'weights', spoilt)
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_no_picture(broken, ends, home):
   """By right value: how many, the first, status 1, and not a file of them."""
   status, line = ends('sample', '--n=10')

@@ -74,6 +74,7 @@ def finish(*processes):
   return output
 
 
+@pytest.mark.slow
 def test_seeds_are_the_samples_of_n(trained, whole, tmp_path):
   for seeds, places in (('0-19', slice(20)), ('3-6,9,15-16', [3, 4, 5, 6, 9, 15, 16])):
     assert main(['sample', f'--workdir={trained}', f'--seeds={seeds}', f'--out={tmp_path}/{seeds}']) == 0
@@ -89,6 +90,7 @@ def test_batch_seven_is_batch_sixty_four(trained, whole, tmp_path):
     np.testing.assert_allclose(arrays(tmp_path / f'{batch}.npz')['samples'], whole['samples'], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_random_labels_are_functions_of_k(trained, tmp_path):
   labels = {}
   for name, options in dict(many=['--seeds=0-399'], few=['--seeds=30-39'], other=['--seeds=0-399', '--seed=1']).items():

@@ -51,6 +51,7 @@ def drawn(workdir):
     return file['samples']
 
 
+@pytest.mark.slow
 def test_sample_begins_at_the_grids_first_time(workdir, drawn):
   """The samples are those of the library from there; their size is the data's, which from 80 z it was not."""
   denoise, process, _ = diffjax.load(workdir)

@@ -145,7 +145,8 @@ def test_files_that_do_not_fit_are_refused(known, tmp_path, capsys):
   assert 'which is damaged' in refused(capsys, *command)
 
 
-@pytest.mark.parametrize('level, first', [pytest.param(3, 1, marks=pytest.mark.slow), (1.5, 2)])
+@pytest.mark.slow
+@pytest.mark.parametrize('level, first', [(3, 1), (1.5, 2)])
 def test_teleported_samples_are_the_solver_begun_where_the_gaussian_arrives(level, first, known, tmp_path, capsys):
   """On times .75, .5 and .25 of t_max, sigma / alpha 2.3, 1 and .43: below 3 one evaluation is saved, below 1.5 two."""
   import diffjax

@@ -84,6 +84,23 @@ def test_valid(whole):
     assert not law.valid(change).any()
 
 
+def test_stretched_molecules_and_their_radius():
+  """A molecule is the unstretched one of the same draw, larger; the radius by hand, of its atoms alone."""
+  options = dict(formulas=('water', 'methane'), n=200)
+  plain, data = load('molecules', **options), load('molecules', stretch=0.5, source='gyration', **options)
+  assert data.others == {'mask': (5,), 'source': (1,)} and data.law is None
+  one, other = plain.arrays(), data.arrays()
+  ratio = np.linalg.norm(other['x'][..., :3], axis=(1, 2)) / np.linalg.norm(one['x'][..., :3], axis=(1, 2))
+  np.testing.assert_allclose(other['x'][..., :3], one['x'][..., :3] * ratio[:, None, None], atol=1e-5)
+  close(np.log(ratio), 0, 0.5 / np.sqrt(3))
+  for x, mask, radius in zip(other['x'][:5], other['mask'], other['source'], strict=False):
+    there = x[mask > 0, :3].astype(float)
+    assert abs(np.sqrt(np.square(there - there.mean(0)).sum(1).mean()) - radius[0]) < 1e-6
+  for bad, field in ((dict(stretch=-1.0), 'stretch'), (dict(source='mass'), 'source')):
+    with pytest.raises(ValueError, match=f'data.{field}: got .*allowed'):
+      load('molecules', n=1, **bad)
+
+
 def test_some_formulas():
   data = load('molecules', formulas=('ammonia',), n=50)
   assert (data.shape, data.classes, data.names, data.kind) == ((4, 7), 1, ('ammonia',), 'molecules')

@@ -40,6 +40,7 @@ def test_clips_show_their_motion(home, digits):
       assert (frame == -1).sum() == (known['x'][digit] == -1).sum() + 144 - 64
 
 
+@pytest.mark.slow
 def test_wrapped_clips_are_rolled(home, digits):
   """In a frame of the digit's size each frame is the first one rolled by the velocity: two frames tell them all."""
   data = load('moving_digits', 'train', home, n=20, size=8, edge='wrap', speed=1)

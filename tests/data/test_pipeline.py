@@ -76,6 +76,7 @@ def test_permutations_are_uniform():
   assert np.abs(counts - 400).max() < 6 * np.sqrt(2000 * 0.2 * 0.8)
 
 
+@pytest.mark.quick('0-0', '2-2')
 @pytest.mark.parametrize('workers, prefetch', [(0, 0), (0, 3), (2, 2)])
 def test_large_sets_give_the_same_batches(digits, monkeypatch, workers, prefetch):
   """Read record by record, by threads or by processes, hosts and start included."""
@@ -98,6 +99,7 @@ def test_half_are_flipped(digits):
   assert abs(np.sum(heads) - 256) < 5 * np.sqrt(128)
 
 
+@pytest.mark.quick('0-0', '0-3')
 @pytest.mark.parametrize('workers, prefetch', [(0, 0), (0, 3), (2, 2)])
 def test_augmented_batches(digits, workers, prefetch):
   """Row r of batch i is the plain row moved by the draws of (seed, i, r): by threads, processes, hosts, any start."""

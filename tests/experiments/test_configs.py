@@ -42,6 +42,11 @@ def params(state):
   return state.roles['student']
 
 
+QUICK = ('cifar10:shallow', 'digits', 'dit_digits', 'edm2_imagenet64:shallow', 'toy2d', 'unidiffuser_digits',
+         'uvit_cifar10:shallow')  # fmt: skip
+
+
+@pytest.mark.quick(*QUICK)
 def test_forward_has_the_shape_of_the_data(experiment, params):
   rows = 2
   x, t, cond = jax.eval_shape(lambda: experiment.parts.inputs(rows))

@@ -35,6 +35,7 @@ def test_every_public_sampler_is_a_row():
   assert all(rows.ROWS[name].group == 'informed' for name in ('DPM-Solver-v3', 'Analytic-DDIM', 'NPR-DDPM', 'GMS'))
 
 
+@pytest.mark.slow
 def test_cells_are_measured_once_and_resumed(small, tmp_path, monkeypatch):
   lines = cells.exact(tmp_path, (3,), NAMES)
   assert {(line['solver'], line['error'] is None) for line in lines} == {

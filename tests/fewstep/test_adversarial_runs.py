@@ -24,6 +24,7 @@ def changes(name, home, steps=2000):
   return config, [f'--config.{change}' for change in small]
 
 
+@pytest.mark.quick('diffusion_gan')
 @pytest.mark.parametrize('name', CONFIGS)
 def test_the_configs_are_built(name, tmp_path):
   """With a discriminator of one output for the student's network, told labels as it is."""

@@ -29,6 +29,7 @@ def begun(method, step):
   return {**made, PROGRESS: jnp.asarray(step)}
 
 
+@pytest.mark.slow
 def test_before_its_start_it_is_improved_consistency_training():
   """Bit for bit up to step 23 of 40; then the weight is the ratio of the gradients in the last layer."""
   method, plain = own(), own(fewstep.improved_consistency_training)
@@ -52,6 +53,7 @@ def test_each_phase_moves_its_own_role():
     assert {role for role, size in grads.items() if size > 0} == {phase.role}
 
 
+@pytest.mark.slow
 def test_a_head_on_a_feature_of_a_frozen_teacher():
   """The teacher is read for it, and not moved."""
   process, kind = edm(), kinds.edm(STD)

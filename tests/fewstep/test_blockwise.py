@@ -38,6 +38,7 @@ def moved(tree, by=0.3):
   return treedef.unflatten([leaf + by * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, ks, strict=True)])
 
 
+@pytest.mark.slow
 def test_each_row_is_one_segments():
   """Rows are split evenly, each in its half-open segment; its error moves the network of that segment alone."""
   method, made = points()
@@ -103,6 +104,7 @@ def test_features_are_moved_by_their_losses():
   assert (np.abs(aux['alignment']) <= 1).all()
 
 
+@pytest.mark.slow
 def test_features_are_found_once_a_segment():
   """At its first time they are f's; later those and a share of r, 0 there and 1 at its end; without r always f's."""
   method, made = images(align=0.0, residual_depth=1)

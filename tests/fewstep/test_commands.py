@@ -45,6 +45,7 @@ def test_trains_samples_and_evaluates(name, home):
   assert report['nfe'] == from_file(f'experiments/configs/fewstep/{name}_digits.py').sampling.steps
 
 
+@pytest.mark.quick('progressive')
 @pytest.mark.parametrize('name', CONFIGS)
 def test_the_configs_are_built_and_begin_as_their_teacher(name, tmp_path):
   """All but the straight flow, which is another process, and the one that predicts the data, begin as the teacher."""

@@ -78,6 +78,7 @@ def test_only_the_student_is_moved(name):
     assert np.isfinite(total) and (total > 0) == (role == 'student'), role
 
 
+@pytest.mark.slow
 def test_without_its_improvements_it_is_the_first_training():
   """Each switched back: the same values on the same batch, bit for bit; and each of them matters."""
   options = dict(first=2, last=20, distance='l2')

@@ -46,7 +46,8 @@ def corrected(jump, params, at, point, slope, rule, roles=None):
   return rule(roles or {}, jump, at, point, slope, f, df)
 
 
-@pytest.mark.parametrize('make', [lambda: schedules.edm(0.01, 10.0), schedules.cosine])
+@pytest.mark.quick('cosine')
+@pytest.mark.parametrize('make', [lambda: schedules.edm(0.01, 10.0), schedules.cosine], ids=['edm', 'cosine'])
 def test_the_exact_map_has_no_tangent(make, x64):
   """Along the flow itself the jump to the data does not move: 1e-5 of the data's deviation, whatever the process."""
   process = make()
@@ -98,6 +99,7 @@ def test_the_published_terms(x64):
     assert float(jnp.linalg.norm(unit, axis=-1).max()) <= 1
 
 
+@pytest.mark.slow
 def test_it_is_the_limit_of_neighbours(x64):
   """Discrete distillation's step of the output at t - u -> 0 is -g, cosine above .99, examples and levels together."""
   process, target = schedules.edm(0.01, 10.0), ring()

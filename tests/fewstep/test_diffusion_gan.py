@@ -37,6 +37,7 @@ EVERY = {
 }
 
 
+@pytest.mark.quick('ddgan')
 @pytest.mark.parametrize('name', EVERY)
 def test_each_phase_moves_its_own_role(name):
   method = EVERY[name]()

@@ -72,6 +72,7 @@ def test_ranks_are_even_on_the_ladder():
   np.testing.assert_allclose(sigma, [0.01, ((0.01 ** (1 / 7) + 10 ** (1 / 7)) / 2) ** 7, 10.0], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_rollout_is_trained_on_what_it_meets():
   """The samples of one level are D(sigma z); of two, half leave at each; those of the generator have the same law."""
   own = parts(ring(), EDM, kinds.edm(0.7), net=nets.mlp(width=8, depth=1))
@@ -92,6 +93,7 @@ def test_a_rollout_is_trained_on_what_it_meets():
     over_levels(own, (2.0, 0.5))({'student': params}, steps(1))
 
 
+@pytest.mark.slow
 def test_gradients_pass_the_last_evaluation_alone():
   """With a first level whose evaluation is stopped, the gradient equals that of one evaluation at what is met."""
   own = parts(ring(), EDM, kinds.edm(0.7), net=nets.mlp(width=4, depth=1))

@@ -19,6 +19,7 @@ def test_who_teaches():
   assert [int(teacher_index(step, 1, 3)) for step in range(5)] == [0] * 5
 
 
+@pytest.mark.slow
 def test_none_recorded_is_distribution_matching():
   """The same values; and with some recorded too once the way back has ended."""
   made = own()

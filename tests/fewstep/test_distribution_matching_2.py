@@ -90,6 +90,7 @@ def test_other_divergences_weigh_the_direction_by_the_judge():
   assert np.isfinite(b).all() and np.abs(a - b).max() > 1e-5
 
 
+@pytest.mark.slow
 def test_a_student_of_another_network_learns_the_denoiser_first():
   """Before `first` steps (snr + 1) |D - D_teacher|^2 on noised data, the teacher left alone; then what it was."""
   made, key = own(teacher='closed'), jax.random.key(3)

@@ -62,6 +62,7 @@ def slope(method, roles, role, rows=512):
   return jax.jit(jax.grad(mean))(roles[role])
 
 
+@pytest.mark.quick('0.25')
 @pytest.mark.parametrize('real', [0.0, 0.25])
 def test_a_perfect_pair_learns_by_the_share_of_what_is_real(real):
   """Teacher and student at rest in turn: m_{k+1} = real m + (1 - real) m_k, whose error is (1 - real)^k.
@@ -84,6 +85,7 @@ def test_a_perfect_pair_learns_by_the_share_of_what_is_real(real):
       np.testing.assert_allclose(step, 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_other_labels_stay_and_the_echo_waits():
   """Where the teacher is what it was, labels but the concept have no gradient; before the echo all rows are real."""
   made = parts(Table())
@@ -110,6 +112,7 @@ def test_only_the_first_images_of_the_concept_are_looked_at():
   np.testing.assert_array_equal(held.x[:, 0], [0, 3, 100])
 
 
+@pytest.mark.slow
 def test_only_the_role_of_a_phase_moves():
   """The token by both losses; the prior by none; and the token stands in the student's table when it draws."""
   made = parts()

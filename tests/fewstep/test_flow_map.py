@@ -39,6 +39,7 @@ def roles():
   return {'target': closed.right()}
 
 
+@pytest.mark.quick('cosine')
 @pytest.mark.parametrize('name', PROCESS)
 def test_start_and_end_rest_where_the_segment_is_the_flow(name, x64):
   """No loss and no slope, on neighbours and on triples."""
@@ -98,6 +99,7 @@ def test_mean_flow_rests_at_the_exact_velocity(x64):
   assert value < 1e-16 and slope < 1e-7
 
 
+@pytest.mark.slow
 def test_a_split_batch_and_a_sum_of_losses(x64):
   process = PROCESS['edm']()
   jump, key, rows = closed.jump(process), jax.random.key(2), batch(8)

@@ -54,6 +54,7 @@ def lesson_of(monkeypatch, made, roles, stage_step, **options):
   return method, jax.jit(caught[0])(roles, batch(), keys.per_sample(jax.random.key(2), 32))
 
 
+@pytest.mark.quick('2')
 @pytest.mark.parametrize('reach', [1, 2])
 def test_stages_teach_guidance_first_and_then_two_steps_of_the_tutor(monkeypatch, reach):
   """The first target is cfg at each example's scale, that of scale 1 plain; then the scale goes along."""
@@ -107,6 +108,7 @@ def test_a_student_with_room_for_the_scale_begins_as_its_teacher():
     method.generator(roles, sampling(4, 5.0))
 
 
+@pytest.mark.slow
 def test_only_the_student_moves():
   network = net()
   params = filled(parts().init(jax.random.key(0)))

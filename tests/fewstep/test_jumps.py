@@ -37,6 +37,7 @@ def test_identity_where_it_ends_where_it_began(name):
       assert np.all(np.asarray(a) == 1) and np.all(np.asarray(b) == 0), kind
 
 
+@pytest.mark.slow
 def test_the_data_stay(x64):
   """At t = s = 0 too, where sigma is 0 and lam infinite: a segment may end there."""
   x = jnp.asarray(rng.standard_normal((4, 2)))
@@ -79,6 +80,7 @@ def test_published_forms(x64):
   np.testing.assert_allclose(jnp.stack([a, b]), jnp.stack([1 / 3 + 0 * t, 2 / 3 + 0 * t]), rtol=1e-9)
 
 
+@pytest.mark.quick('net0-x0')
 @pytest.mark.parametrize(
   'net, x',
   [(nets.mlp(width=8, depth=1, times=2), np.ones((3, 2), np.float32)),

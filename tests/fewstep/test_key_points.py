@@ -69,6 +69,7 @@ def test_the_record_is_made_once_and_lies_on_the_flow():
   assert np.std(last.x[:, 0]) > 0.3
 
 
+@pytest.mark.slow
 def test_chords_of_an_exact_record_are_the_students_rest():
   """No error at the chords of the flow, and a gain or a shift of the velocity shows by its square."""
   _, method = own()
@@ -81,6 +82,7 @@ def test_chords_of_an_exact_record_are_the_students_rest():
   assert set(np.unique(aux['t'])) <= set(np.float32(TIMES[:-1]))
 
 
+@pytest.mark.slow
 def test_the_students_way_has_a_gradient_in_its_last_step_alone():
   """The exact student lands on the record; a shift of all velocities moves it by the last step's length, a fourth."""
   made, _ = own()

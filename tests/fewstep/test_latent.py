@@ -79,6 +79,7 @@ def test_the_huber_distance_is_of_each_dimension():
   np.testing.assert_allclose(named('huber')(a, b), want, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_target_is_one_step_of_the_teacher_at_the_scale_of_each_example(monkeypatch):
   """Caught where the distance is taken: the target's jump from a DDIM step of cfg, at scales even on theirs."""
   caught, plain = [], fewstep.latent_consistency.__globals__['ends']
@@ -94,6 +95,7 @@ def test_the_target_is_one_step_of_the_teacher_at_the_scale_of_each_example(monk
   np.testing.assert_allclose(end.other, want, atol=2e-4)
 
 
+@pytest.mark.quick('reward')
 @pytest.mark.parametrize('proxy', [None, PROXY], ids=['reward', 'proxy'])
 def test_roles_that_move_and_no_reward_is_lcd(proxy):
   """beta 0: the values of `latent_consistency`, to the bit. Each phase moves its role alone."""
@@ -110,6 +112,7 @@ def test_roles_that_move_and_no_reward_is_lcd(proxy):
       assert np.isfinite(size) and (size > 0) == (role == phase.role), (phase.role, role)
 
 
+@pytest.mark.slow
 def test_a_proxy_that_prefers_as_the_reward_does_is_right():
   a = jnp.array([-30.0, -1.0, 0.0, 2.0, 100.0])
   np.testing.assert_allclose(divergence(a, a), 0, atol=1e-6)

@@ -32,6 +32,7 @@ def made_of(name):
   return own(LABELLED if classes else TINY, classes=classes)
 
 
+@pytest.mark.quick('dmd', 'sid', 'sfd')
 @pytest.mark.parametrize('name', EVERY)
 def test_each_phase_moves_its_role_and_reads_no_data(name):
   """Gradients in the phase's role alone, finite on data that are not numbers; a few steps are not skipped."""
@@ -62,6 +63,7 @@ def changes(name, home):
   return [f'--config.{change}' for change in every]
 
 
+@pytest.mark.quick('distribution_matching')
 @pytest.mark.parametrize('name', NAMES)
 def test_the_configs_are_built_and_begin_as_their_teacher(name, tmp_path):
   """Every student and critic is a copy of it; they train in some 400000 examples at most."""

@@ -23,6 +23,7 @@ def placed(**options):
   return method.phases[0].loss, params, {'x': ring().means}, key
 
 
+@pytest.mark.quick('1.0')
 @pytest.mark.parametrize('equal', [0.0, 1.0])
 def test_the_target_written_out(equal):
   """|u - sg(v - (t - s) du/dt)|^2 with du/dt along (v, 1, 0) by differences; at s = t that is |u - v|^2."""
@@ -59,6 +60,7 @@ def test_one_two_and_four_steps_on_the_ring():
   assert got[1.0][1] >= 2 * got[0.0][1]
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_their_batch():
   loss, params, batch, key = placed()
   own = keys.per_sample(key, 8)

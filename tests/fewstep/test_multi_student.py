@@ -16,6 +16,7 @@ SAMPLING = Sampling(1, lambda: None, lambda: None, lambda denoise: denoise)
 DATA = {'x': labelled().means, 'cond': jnp.arange(8)}
 
 
+@pytest.mark.slow
 def test_one_student_is_distribution_matching_2():
   """The same values, turns, beginnings and samples, by names with a number."""
   made = own(LABELLED, classes=8)

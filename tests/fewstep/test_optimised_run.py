@@ -38,6 +38,7 @@ def written(tmp_path_factory):
   return home
 
 
+@pytest.mark.quick('score_distillation')
 @pytest.mark.parametrize('name', TAUGHT)
 def test_configs_are_built_and_draw(name, written):
   config = from_file(config_of(name))

@@ -36,6 +36,7 @@ def mean(method, roles, batch, key=3):
   return of
 
 
+@pytest.mark.slow
 def test_online_the_slope_is_half_beta_of_the_two_log_ratios():
   """At the base, where both ratios are 1: -beta / 2 (grad r_w - grad r_l), of ways recomputed here."""
   method, batch = PSO(bases.on_exact(), reward=NEAR, grid=TIMES, steps=2, beta=5.0), bases.batch()

@@ -26,6 +26,7 @@ def drawn(denoise, n, x, solver=solvers.ddim):
   return solvers.sample(denoise, solver(COSINE, grids.uniform(COSINE, n)), x, key)
 
 
+@pytest.mark.slow
 def test_the_three_readings_on_the_ring():
   """Ideal students of an exact eight-step teacher: what the paper's two targets promise, and why samples do not do."""
   target, x = ring(), noise(4000)
@@ -50,6 +51,7 @@ def test_the_three_readings_on_the_ring():
   assert again.sw >= 8 * whole.sw
 
 
+@pytest.mark.quick('implied')
 @pytest.mark.parametrize('target', ['implied', 'endpoint'])
 def test_a_student_that_can_hold_it_draws_what_its_teacher_draws(target):
   """Two steps for four on a Gaussian, and one step of the student of end points; the last is what they differ in."""

@@ -154,6 +154,7 @@ def state_after(method, steps, rows, seed=0, init=None):
   return state
 
 
+@pytest.mark.slow
 def test_splats_are_sums_of_gaussians_seen_from_a_moved_camera():
   made = dataclasses.replace(parts(), shape=(6, 8, 2), classes=3)
   scene = objects(made, dict(name='splats', count=4, splats=2), (2, 0)).scene

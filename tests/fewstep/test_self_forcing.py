@@ -92,6 +92,7 @@ def test_a_block_is_told_the_frames_before_it_and_how_many_there_are():
   np.testing.assert_array_equal(kept.past[1, 1], np.stack([0 * kept.x[0, 1, 0], 0 * kept.x[0, 1, 0], kept.x[0, 1, 0]]))
 
 
+@pytest.mark.slow
 def test_with_the_teachers_frames_it_is_plain_and_only_the_role_of_a_phase_moves():
   method = fewstep.self_forcing(parts(), levels=(0.99, 0.5))
   roles = {name: filled(tree, i) for i, (name, tree) in enumerate(method.init(jax.random.key(0)).items())}

@@ -115,6 +115,7 @@ def test_a_latent_is_further_channels():
   np.testing.assert_allclose(maker_of(made, 0)(params, x, t, jnp.zeros((8, 0))), want, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_reconstruction_is_half_the_error_of_eps_where_strides_end_at_the_data():
   """And by its formula elsewhere: alpha_t^2 / (2 (sigma_t^2 - (alpha_t sigma_s / alpha_s)^2))."""
   key, few = jax.random.key(5), {'x': batch(6)['x']}

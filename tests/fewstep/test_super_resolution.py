@@ -118,6 +118,7 @@ def stirred(tree):
   return jax.tree.map(lambda leaf: np.asarray(leaf + 0.3 * r.standard_normal(leaf.shape), np.float32), tree)
 
 
+@pytest.mark.slow
 def test_only_the_role_of_a_phase_moves():
   """With a discriminator of its own, and with a head on a feature of the teacher, which stays as it is."""
   net = nets.mlp(width=8, depth=1)

@@ -25,6 +25,7 @@ def begun():
   return made, {'student': params, 'target': jax.tree.map(lambda p: 0.9 * p, params)}, {'x': ring().means}, key
 
 
+@pytest.mark.slow
 def test_one_step_to_the_end_is_consistency_distillation():
   """With s = t_min, neighbours and nothing after: the same values; and the outer jump there changes nothing."""
   made, roles, batch, key = begun()

@@ -41,6 +41,7 @@ def written(tmp_path_factory):
   return home
 
 
+@pytest.mark.quick('latent_consistency')
 @pytest.mark.parametrize('name', [*TAUGHT, *TUNED])
 def test_configs_are_built_and_draw_by_jumps(name, written):
   """Students begin as their teacher or base; of as many evaluations as the config has steps."""

@@ -189,6 +189,7 @@ def test_memory_is_kept_for_both_branches():
   np.testing.assert_array_equal(pred.x0[:, 0], [100 + 2 * (2 - 100), 100 + 2 * (4 - 100)])
 
 
+@pytest.mark.slow
 def test_jit_vmap_gradient_and_dtype(pair):
   x, cond = jnp.linspace(-2, 2, 6).reshape(2, 3, 1), jnp.zeros((2, 3), jnp.int32)
   guided = cfg(pair, 2.0, interval=(0.2, 2.0))

@@ -76,6 +76,7 @@ def derived(levels, variance):
   return (np.log(model / exact) + exact / model - 1 + off / model) / 2
 
 
+@pytest.mark.quick('large')
 @pytest.mark.parametrize('variance', ['small', 'large'])
 def test_discrete_terms_of_a_gaussian(variance):
   ts = np.linspace(1, 0, 11)
@@ -134,6 +135,7 @@ def model_nll(alpha, sigma, x0, decoder_std):
   return (x0**2 / var + np.log(2 * np.pi * var)) / 2
 
 
+@pytest.mark.slow
 def test_importance_weights_tighten_the_bound_to_the_models_own_density():
   """One path is the bound; the mean grows with the paths, and ends within .005 of the sampler's own density."""
   process, ts, alpha, sigma = linear_betas(10)

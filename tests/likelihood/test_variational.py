@@ -53,6 +53,7 @@ def test_the_bound_is_the_entropy_and_does_not_see_the_interior():
     np.testing.assert_allclose(aux['prior'] + aux['diffusion'] + aux['reconstruction'], each, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_ends_and_interior_have_gradients_of_their_own():
   """The ends have the bound's, the interior that of the square alone, by differences of each."""
   x = LAW.sample(keys.per_sample(jax.random.key(0), 32))

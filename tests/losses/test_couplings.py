@@ -28,6 +28,7 @@ def costs(x, eps):
   return jnp.mean(jnp.sum((x - eps) ** 2, -1)), jnp.mean(jnp.sum((x - assigned) ** 2, -1))
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_ring_falls_as_derived():
   """Independent 2 + 25 + 2 .15^2; 16.36 and 15.07 for batches of 16 and 64, within 5%: three standard errors."""
   x, eps = pairs(512)
@@ -45,6 +46,7 @@ def test_the_permutation_is_the_best_of_all():
   assert cost(order) <= min(map(cost, itertools.permutations(range(5)))) + 1e-4
 
 
+@pytest.mark.slow
 def test_within_a_class_noise_knows_no_label():
   """Only places of one label are exchanged, and the mean noise of a class is 0, where the plain one is far off."""
   x, eps = pairs(128)

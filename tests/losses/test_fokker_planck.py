@@ -13,6 +13,7 @@ from diffjax.losses.fokker_planck import Potential, residual
 LAW = mixture([0.5, 0.3, 0.2], [[1, 0.5], [-0.8, -1], [-0.5, 1.2]], [0.16, 0.09, 0.25])
 
 
+@pytest.mark.quick('ve')
 @pytest.mark.parametrize('name', ['vp_linear', 'sub_vp', 've'])
 def test_it_vanishes_at_every_exact_law(name, x64):
   process = getattr(schedules, name)()
@@ -39,6 +40,7 @@ def test_a_wrong_gaussian_has_the_derived_residual(x64):
   np.testing.assert_allclose(residual(process, u, x, t), (x[:, 0] ** 2 / wrong(t) - 1) * rho / 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_probes_are_unbiased():
   process, n = schedules.vp_linear(), 4000
   u = lambda x, t: -jnp.sum(x**2, -1) + jnp.sin(x[:, 0] * x[:, 1] + t)  # noqa: E731
@@ -54,6 +56,7 @@ def net():
   return Potential(made), jax.tree.map(lambda p: p + 0.2 * jax.random.normal(jax.random.key(1), p.shape), params)
 
 
+@pytest.mark.slow
 def test_the_network_is_the_gradient_of_its_log_density():
   potential, params = net()
   x, t, h = jnp.asarray([[0.3, -0.2], [1.0, 0.5]]), jnp.full(2, 100.0), 1e-2
@@ -61,6 +64,7 @@ def test_the_network_is_the_gradient_of_its_log_density():
   np.testing.assert_allclose(potential(params, x, t)[:, 0], (up - down) / (2 * h), rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_loss_adds_both_and_weight_zero_is_denoising():
   potential, params = net()
   process, data = schedules.vp_linear(), {'x': LAW.sample(keys.per_sample(jax.random.key(0), 6))}

@@ -47,6 +47,7 @@ def around(theta, x, t, cond, key):
   return jnp.concatenate([e * (1 + theta[0]) + theta[1] + theta[2] * x for e in exact], -1)
 
 
+@pytest.mark.slow
 def test_the_minimiser_is_the_conditional_moment():
   """Every derivative is 0 there within 5 standard errors, and plainly is not where scale, level or slope are .2 off."""
   n = 20_000

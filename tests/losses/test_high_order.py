@@ -46,6 +46,7 @@ def test_every_order_is_least_at_the_exact_score(probe):
     assert beside.mean() > 4 * beside.std() / np.sqrt(len(beside)), name
 
 
+@pytest.mark.slow
 def test_exact_orders_written_out():
   """With a linear network, eps_hat = A x: H = -sigma A, and no third derivative."""
   a = jnp.asarray([[0.7, 0.2], [-0.1, 0.4]])
@@ -65,6 +66,7 @@ def test_exact_orders_written_out():
                                [left @ left / 2, second / 2, third / 2], rtol=1e-3)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_order_one_is_the_denoising_loss():
   data, own = batch(5)
   first = losses.high_order(PROCESS, wrong_by, order=1)({'student': 0.2}, data, own)[0]

@@ -66,6 +66,7 @@ def test_away_from_it_the_gradient_is_that_of_denoising(name):
   assert np.abs(slopes('denoising', params, **options).mean(0)).max() > 0.05
 
 
+@pytest.mark.slow
 def test_the_divergence_written_out():
   """Of x @ A^T it is tr A: the value of one example, by hand; sliced with any probe of a diagonal A is the same."""
   matrix = jnp.asarray([[0.5, 0.0], [0.0, 0.8]])

@@ -75,6 +75,7 @@ def test_sample_k_does_not_see_its_batch(name):
   assert not law.batch_coupled
 
 
+@pytest.mark.slow
 def test_strata_hold_one_sample_each():
   law, process = times.stratified(), schedules.flow(t_min=0.0)
   assert law.batch_coupled

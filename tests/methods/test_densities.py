@@ -20,6 +20,7 @@ def made(name, *changes):
   return build(override(config, [f'--config.{change}' for change in (*small, *changes)]))
 
 
+@pytest.mark.quick('interpolant_toy2d')
 @pytest.mark.parametrize('name', FILES)
 def test_a_step_moves_every_role_and_draws(name):
   changes = ('method.width=8',) if name == 'vdm_digits' else ()

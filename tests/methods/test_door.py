@@ -131,6 +131,7 @@ def refused(capsys, *arguments):
   return lines[0]
 
 
+@pytest.mark.slow
 def test_all_roles_and_the_buffer_are_one_state(home, student):
   """The teacher is the run's average and does not move, the critic moves every other step, the buffer is kept."""
   end = state(home, 'student')
@@ -192,6 +193,7 @@ def test_samples_evaluates_and_loads(home, student):
   assert report['nfe'] == 4 and report['n'] == 64
 
 
+@pytest.mark.slow
 def test_another_teacher_is_noticed(home, student, capsys):
   """By its weights, not by the name of its directory."""
   assert main(['train', f'--config={home}/tiny.py', f'--workdir={home}/other', '--config.seed=8']) == 0
@@ -222,6 +224,7 @@ def test_a_student_begins_as_its_teacher(home):
   jax.tree.map(np.testing.assert_array_equal, end.roles['student'], end.roles['teacher'])
 
 
+@pytest.mark.slow
 def test_a_course_over_the_whole_run_is_not_made_longer(home, capsys):
   """`fixed_length`: a curriculum would have been another from its first step; without it the run goes on."""
   line = [f'--config={home}/tiny.py', f'--workdir={home}/course', '--config.train.save_every=2']

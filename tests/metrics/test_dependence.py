@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from diffjax.metrics.dependence import distance_correlation, distance_covariance
 
@@ -22,6 +23,7 @@ def test_is_its_definition_and_has_a_slope_where_points_meet():
   assert bool(jnp.isfinite(slope).all())
 
 
+@pytest.mark.slow
 def test_a_copy_is_one_and_the_unbiased_form_does_not_drift():
   """Of independent coins and normals, 200 draws of 64: the mean within 3 errors of 0, where the plain one is not."""
   s = RNG.choice([-1.0, 1.0], (64, 1))

@@ -73,6 +73,7 @@ def test_seen_and_unseen_splits_are_alike(data):
   assert 0.6 < np.mean(across) / np.mean(within) < 1.6
 
 
+@pytest.mark.slow
 def test_training_images_stand_at_the_floor_and_are_caught(reports):
   report = reports['train']
   assert 0.5 < report['frechet'] / report['frechet_floor'] < 1.5

@@ -40,6 +40,7 @@ def test_half_samples_of_a_mean_are_its_standard_error():
   np.testing.assert_allclose(whole, np.sqrt(1 + 25) * factor, rtol=0.15)
 
 
+@pytest.mark.quick('0.5-0.86-1.0')
 @pytest.mark.parametrize(('shift', 'low', 'high'), [(0.5, 0.86, 1.0), (0.0, 0.98, 1.0)])
 def test_interval_of_the_kernel_distance_covers(shift, low, high):
   """Off the null 95% of intervals hold the true value (150 runs: 5 standard errors of 1.8%), under it nearly all."""

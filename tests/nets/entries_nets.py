@@ -44,10 +44,12 @@ NETS = {
     nets.edm2, IMAGE, width=4, channel_mult=(1,), blocks_per_level=1, attention=(4,), head_dim=4, dropout=0.2
   ),
   'dit': net(nets.dit, IMAGE, width=8, depth=1, heads=2),
+  'egnn': net(nets.egnn, (3, 4), width=8, depth=1),
   'mlp': net(nets.mlp, width=8, depth=2),
+  's4': net(nets.s4, (4, 2), width=4, depth=1, states=4),
   'unet': net(nets.unet, IMAGE, width=4, channel_mult=(1,), blocks_per_level=1, attention=(4,), dropout=0.2),
   'unidiffuser': net(Twice, width=8, depth=2, heads=2),
   'uvit': net(nets.uvit, IMAGE, width=8, depth=2, heads=2),
 }
-HELPERS = {'Apply', 'DiT', 'EDM2', 'MLP', 'UNet', 'UniDiffuser', 'UViT'}
+HELPERS = {'Apply', 'DiT', 'EDM2', 'EGNN', 'MLP', 'S4', 'UNet', 'UniDiffuser', 'UViT'}
 GROUPS = {'nets': (NETS, set(nets.__all__) - HELPERS)}

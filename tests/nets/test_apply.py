@@ -85,6 +85,7 @@ def test_taps(filled):
   np.testing.assert_allclose(by_hand + bias, out, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_taps_under_remat(filled):
   params, features = filled(unet(**SMALL), X, T), []
   for remat in (False, True):

@@ -110,6 +110,7 @@ def test_cudnn_says_what_it_needs():
     jax.eval_shape(net.init, jax.random.key(0), X, T)
 
 
+@pytest.mark.slow
 def test_attention_of_ones_own(filled):
   """Any function (q, k, v, mask) serves; one that computes the same gives the same."""
   params = filled(dit(depth=1, width=16, heads=2), X, T)

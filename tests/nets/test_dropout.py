@@ -39,6 +39,7 @@ NETS = dict(
 )
 
 
+@pytest.mark.quick('unet')
 @pytest.mark.parametrize('name', NETS)
 def test_masks_of_one_size_are_independent(name, filled):
   """Two masks agree in half of their places, within 5 deviations: of two layers, and of two samples."""

@@ -90,6 +90,7 @@ def test_direction_alone_counts():
   assert jnp.abs(inner).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_magnitudes_at_init():
   """Every feature between .8 and 1.2, the output 0, at normal weights and gains of 0.
 
@@ -120,14 +121,15 @@ def test_initial_weights(initial):
     assert leaf.any() == (path[-1].key != 'gain')
 
 
+@pytest.mark.quick('XS-124.7')
 @pytest.mark.parametrize(
   'name, published',
   [
     ('XS', 124.7),
     ('S', 280.2),
-    pytest.param('M', 497.8, marks=pytest.mark.slow),
-    pytest.param('L', 777.5, marks=pytest.mark.slow),
-    pytest.param('XL', 1119.3, marks=pytest.mark.slow),
+    ('M', 497.8),
+    ('L', 777.5),
+    ('XL', 1119.3),
     ('XXL', 1523.2),
   ],
 )
@@ -202,6 +204,7 @@ def test_remat_changes_nothing(filled):
   assert 'remat' in jaxpr or 'checkpoint' in jaxpr
 
 
+@pytest.mark.slow
 def test_dropout_needs_a_key_and_is_each_samples_own(filled):
   net, (x, t, y) = edm2(**SMALL), inputs()
   params, key = filled(net, x, t), jax.random.split(jax.random.key(4), 4)
@@ -219,6 +222,7 @@ def blind(attend, q, k, v, given):
   return v * 0
 
 
+@pytest.mark.slow
 def test_attention_by_another_function_and_hooked(filled):
   net, (x, t, y) = edm2(**TINY), inputs()
   params = filled(net, x, t)

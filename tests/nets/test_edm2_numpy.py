@@ -106,6 +106,7 @@ def forward(p, x, t, labels, channel_mult, blocks_per_level, head_dim, classes):
   return conv(p['out'], h) * p['gain']
 
 
+@pytest.mark.quick('0')
 @pytest.mark.parametrize('classes', [3, 0])
 def test_forward_is_the_papers(classes):
   """float32 against float64: eps 6e-8 times the depth (about 40 maps) times their condition: 1e-4 of the largest."""

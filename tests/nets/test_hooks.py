@@ -49,6 +49,7 @@ EVERY = {
 }
 
 
+@pytest.mark.quick('dit', 'unet')
 @pytest.mark.parametrize(
   'name', [pytest.param(name, marks=pytest.mark.slow) if name.endswith('levels') else name for name in EVERY]
 )

@@ -89,6 +89,7 @@ def check(name, values, law, size):
   assert (reach <= math.sqrt(3) * (1 + 1e-6)) == (law == 'uniform'), (name, reach)
 
 
+@pytest.mark.quick('dit')
 @pytest.mark.parametrize('name', NETS)
 def test_every_leaf_has_the_published_law(name):
   net, x, rules = NETS[name]

@@ -21,6 +21,7 @@ def filled(net, x, cond=None):
   return jax.tree.map(lambda leaf: jnp.asarray(0.3 * r.standard_normal(leaf.shape), jnp.float32), shapes)
 
 
+@pytest.mark.slow
 def test_clips_are_images_with_a_channel_a_frame():
   x, net = jax.random.normal(jax.random.key(0), (2, 3, 4, 4, 2)), nets.unet(**SMALL)
   params = filled(net, x)

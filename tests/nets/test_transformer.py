@@ -46,6 +46,7 @@ def gradient(net, params, x, t):
   return jax.grad(lambda p: sum(jnp.square(leaf).mean() for leaf in jax.tree.leaves(net(p, x, t, Y))))(params)
 
 
+@pytest.mark.quick('dit')
 @some
 def test_vmap_and_null_label(name, filled):
   net, x, t = case(name)
@@ -63,6 +64,7 @@ def test_vmap_and_null_label(name, filled):
   assert all(jnp.abs(a - b).max() > 1e-3 for a, b in zip(*map(jax.tree.leaves, (plain, null)), strict=True))
 
 
+@pytest.mark.quick('uvit')
 @some
 def test_forward_and_reverse_mode(name, filled):
   """<c, J v> = <J^T c, v> over input and weights; J v is the slope; no weight is without a gradient."""
@@ -101,7 +103,8 @@ def test_bfloat16_keeps_float32_weights(name, filled):
     assert a.dtype == jnp.float32 and 1e-4 < jnp.linalg.norm(a - b) / jnp.linalg.norm(b) < 0.05
 
 
-@pytest.mark.parametrize('name, policy', [('dit', 'dots'), pytest.param('uvit', True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('name, policy', [('dit', 'dots'), ('uvit', True)])
 def test_remat_changes_nothing(name, policy, filled):
   (net, x, t), (other, _, _) = case(name), case(name, remat=policy)
   params = filled(net, x, t)
@@ -109,6 +112,7 @@ def test_remat_changes_nothing(name, policy, filled):
   assert 'remat' in str(jax.make_jaxpr(partial(other, x=x, t=t))(params))
 
 
+@pytest.mark.slow
 def test_policies_store_what_they_say():
   """Matrix products of forward and backward pass: plain is 3 for each of the forward's (one forward, two backward); all
   recomputed 4, but for what lies outside the blocks; with 'dots' none again."""
@@ -121,6 +125,7 @@ def test_policies_store_what_they_say():
   assert products[None] == products['dots'] < products['dots_no_batch'] < products[True]
 
 
+@pytest.mark.quick('uvit')
 @some
 def test_scan_is_unrolled(name, filled):
   """Outputs and features of both halves; the weights are the same ones, stacked."""
@@ -138,6 +143,7 @@ def test_scan_is_unrolled(name, filled):
   close(features[f'{blocks}/attention/out'][-1], kept[f'{block}/attention/out'])
 
 
+@pytest.mark.slow
 def test_scan_of_remat_has_the_gradients(filled):
   (net, x, t), (scan, _, _) = case('dit'), case('dit', scan=True, remat='dots')
   params = filled(net, x, t)

@@ -83,6 +83,7 @@ def test_count_of_the_paper():
   assert round(count(unet(128), 32, 3) / 1e5) == 618
 
 
+@pytest.mark.slow
 def test_count_of_ncsnpp():
   """NCSN++ is DDPM++ of the same sizes and what it adds: 61.80 + .95 = 62.76 million on CIFAR-10.
 
@@ -95,6 +96,7 @@ def test_count_of_ncsnpp():
   assert added == 954_368 and round(count(ncsnpp, 32, 3) / 1e4) == 6276
 
 
+@pytest.mark.slow
 def test_kind_eps_is_the_published_scaling_by_sigma(filled):
   """NCSN++'s score is its output over sigma: kind eps says that of the output with its sign turned.
 
@@ -121,6 +123,7 @@ def test_count_of_edm():
   assert count(unet(128, channel_mult=(2, 2, 2), augment=9), 32, 3) == 55_733_891
 
 
+@pytest.mark.slow
 def test_no_augmentation_is_zeros(filled):
   """Labels alone, zeros told, and the same network without the weights for it: one function; not so another label."""
   net, (x, t, y) = unet(**ONE, augment=2), inputs()
@@ -220,6 +223,7 @@ def test_remat_changes_nothing(filled):
   assert 'remat' in jaxpr or 'checkpoint' in jaxpr
 
 
+@pytest.mark.slow
 def test_dropout_needs_a_key_and_is_each_samples_own(filled):
   net, (x, t, y) = unet(**ONE), inputs()
   params, key = filled(net, x, t), jax.random.split(jax.random.key(4), 4)

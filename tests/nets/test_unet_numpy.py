@@ -138,9 +138,10 @@ def forward(
 NCSNPP = dict(resample='fir', embedding='fourier', progressive=True, channel_mult=(1, 2, 2))
 
 
+@pytest.mark.quick('DDPM++')
 @pytest.mark.parametrize(
   'options',
-  [{}, pytest.param(dict(resample='fir'), marks=pytest.mark.slow), NCSNPP],  # which has the second's steps too
+  [{}, dict(resample='fir'), NCSNPP],  # which has the second's steps too
   ids=['DDPM++', 'fir', 'NCSN++'],
 )
 def test_forward_is_the_papers(options):

@@ -69,9 +69,8 @@ def judge(workdir):
   return np.asarray(x), error
 
 
-@pytest.mark.parametrize(
-  'method, budget', [('evolution', 40), ('boss', 1), pytest.param('gradient', 20, marks=pytest.mark.slow)]
-)
+@pytest.mark.quick('boss-1')
+@pytest.mark.parametrize('method, budget', [('evolution', 40), ('boss', 1), ('gradient', 20)])
 def test_a_searched_solver_samples(method, budget, workdir, judge, tmp_path, capsys, monkeypatch):
   """What is printed is the error on starts that the search was not given; it falls, or the times are others.
 

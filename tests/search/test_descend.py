@@ -43,6 +43,7 @@ def published(process, n):
   return out
 
 
+@pytest.mark.slow
 def test_one_target_new_starts(compiles):
   """Four evaluations, 2M's error on starts that were not fitted falls to half (.19 to .05 where it was tried out).
 

@@ -32,6 +32,7 @@ def test_errors_are_those_of_each_table_alone():
     np.testing.assert_allclose(found, alone, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_thousand_candidates_never_compile_again(compiles):
   process = schedules.vp_linear()
   denoise, rng = oracle.gm_a().denoiser(process), np.random.default_rng(0)

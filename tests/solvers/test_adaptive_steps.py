@@ -240,6 +240,7 @@ def test_the_error_asked_for_is_the_error_had(x64, name, target, kind):
     assert bool(got.success.all()) and worst <= ALLOWED[name], (options, worst)
 
 
+@pytest.mark.slow
 def test_defaults_in_float32():
   """1024 starts under vp_linear, where steps of any length had left samples 9.8 away with `reached` true."""
   process, target = schedules.vp_linear(), mixture(*ISSUED)

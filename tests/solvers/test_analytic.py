@@ -39,6 +39,7 @@ def test_other_variances_miss_it_as_published(name, ratios):
     assert (gain**2 + noise) / 0.25 == pytest.approx(ratio, rel=2e-3)
 
 
+@pytest.mark.quick('0.5')
 @pytest.mark.parametrize('eta', [0.0, 0.5, 1.0])
 def test_the_variance_is_that_of_the_step(eta):
   """Of x_s about the mean, over pairs drawn from the process: E |x_s - mean|^2 / d, to the error of 40000 pairs, 3%.
@@ -67,6 +68,7 @@ def test_the_variance_is_that_of_the_step(eta):
           assert np.log(got) + true / got <= np.log(other) + true / other + 5e-4
 
 
+@pytest.mark.slow
 def test_wasserstein_distance_on_the_bimodal_target():
   """M1, uniform in t down to .001: the published distances, and closer than either fixed variance at every K."""
   law, n = m1(), 100000

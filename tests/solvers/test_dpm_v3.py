@@ -104,6 +104,7 @@ def test_which_terms_keep_the_line():
   assert gaps[1] < 1e-3 and gaps[0] / gaps[1] == pytest.approx(4, rel=0.3) and gaps[2] > 10 * gaps[1]
 
 
+@pytest.mark.quick('options1-2')
 @pytest.mark.parametrize('options, order', [({'order': 1}, 1), ({'order': 2}, 2), ({'order': 3}, 3),
                                             ({'order': 3, 'corrector': False}, 3)])  # fmt: skip
 def test_orders_for_any_terms(options, order):
@@ -126,6 +127,7 @@ def test_orders_for_any_terms(options, order):
 RANKINGS = {5: (), 10: ('v3 unipc 2m ddim', 'v3 ipndm 2m'), 20: ('v3 unipc 3m 2m ddim', 'v3 unipc 3m ipndm 2m')}
 
 
+@pytest.mark.slow
 def test_published_errors_and_ranking():
   """GM-A, 241 knots, 4096 examples, in float32, on the grid even in lam: 5, 10 and 20 evaluations."""
   denoise = gm_a().denoiser(VP)

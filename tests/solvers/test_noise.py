@@ -203,6 +203,7 @@ def wasserstein(name, process, ts, n, seed=3, **options):
   return np.abs(np.sort(np.asarray(got)[:, 0]) - quantiles).mean()
 
 
+@pytest.mark.slow
 def test_published_distances_of_the_sde_solver_of_order_two():
   """M1, uniform in lam: at most .011 after 20 steps and .003 after 50; DDPM is within 5% of .0245 after 20."""
   process, n = schedules.vp_linear(), 100000  # the sampling error is .001
@@ -222,6 +223,7 @@ def test_churn_keeps_the_bimodal_target():
     assert wasserstein('heun', process, ts, 100000, **options) <= 0.004
 
 
+@pytest.mark.slow
 def test_euler_maruyama_on_the_bimodal_target():
   """Wasserstein-1 to M1's quantiles, VP linear down to t = .001: at most .016 at 100 steps, .008 at 200."""
   process, n = schedules.vp_linear(), 20000

@@ -42,6 +42,7 @@ def test_a_brownian_path_does_not_depend_on_the_grid():
   np.testing.assert_allclose(coarse[:2], finer[[0, 2]] + finer[[1, 3]], atol=2e-6)
 
 
+@pytest.mark.slow
 def test_one_path_gives_one_picture_at_different_numbers_of_steps():
   """Samples at 40 and 80 steps are at most a third as far apart as with independent draws, in root mean square."""
   process, target = schedules.vp_linear(), m1()

@@ -142,12 +142,8 @@ class Replay:
     return self.table.output(state)
 
 
-LESS_USED = {'sub_vp', 've', 'sigmoid', 'cosine', 'mean_reverting', 'shifted'}
-
-
-@pytest.mark.parametrize(
-  'kind', [pytest.param(kind, marks=pytest.mark.slow) if kind in LESS_USED else kind for kind in PROCESSES]
-)
+@pytest.mark.quick('edm')
+@pytest.mark.parametrize('kind', PROCESSES)
 def test_float32_is_close_to_float64(kind):
   """5 to 50 evaluations of every table: within 3e-4 of the data's spread, given the same start and the same noise."""
   runs = []

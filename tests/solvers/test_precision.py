@@ -109,6 +109,7 @@ def test_adaptive(solver):
   both(lambda x: solver(denoise, x, rtol=1e-3, atol=1e-3).x, PROCESS, 'bfloat16')
 
 
+@pytest.mark.slow
 def test_other_sources_of_noise():
   process = schedules.flow()
   table, denoise = solvers.ddpm(process, grids.uniform(process, 6)), gaussian([0.3], 0.25).denoiser(process)

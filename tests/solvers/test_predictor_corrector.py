@@ -170,6 +170,7 @@ def test_rows_of_one_time_draw_independently_from_a_brownian_path():
   np.testing.assert_allclose(z @ z.T / n, np.eye(5), atol=5 * np.sqrt(2 / n))
 
 
+@pytest.mark.slow
 def test_the_corrector_is_neutral_on_preserved_variance_and_no_sampler_by_itself():
   """On M1: PC at most 1.3 times the predictor at N = 100; a corrector alone ten times worse or more."""
   process, n = schedules.vp_linear(), 20000

@@ -126,6 +126,7 @@ def distance(process, solver, n, seed):
   return float(np.abs(np.sort(np.asarray(got)[:, 0]) - quantiles).mean())
 
 
+@pytest.mark.quick('ancestral')
 @pytest.mark.parametrize('make', [reverse_diffusion, ancestral])
 def test_on_the_bimodal_target(make):
   """VP: at most .012 at 100 steps and .008 at 200, here with 20,000 samples of floor .0025."""

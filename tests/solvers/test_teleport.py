@@ -96,6 +96,7 @@ def flow_of_the_mixture():
   return x, levels
 
 
+@pytest.mark.slow
 def test_relative_errors_on_a_mixture(flow_of_the_mixture, x64):
   """The published ones from sigma 80, with half as much again: the mixture looks Gaussian until its parts show."""
   x, levels = flow_of_the_mixture

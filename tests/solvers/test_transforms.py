@@ -218,3 +218,23 @@ def test_splicing_grids():
   ):
     with pytest.raises(ValueError, match=message):
       grids.spliced(ts, part)
+
+
+def test_recurrent_goes_back_by_noise_and_steps_again():
+  """Each step twice, written out by one-step maps; once it is the solver's steps one by one."""
+  process, ts = schedules.vp_linear(), [1.0, 0.6, 0.2, 0.0]
+  denoise = gm_a().denoiser(process)
+  table = solvers.recurrent(solvers.ddim, process, ts)
+  assert table.nfe == 6 and table.stochastic and len(table.rows.t) == 9
+  own = solvers.noise.fixed(np.random.default_rng(1).standard_normal((9, 5, 2)).astype(np.float32))
+  x = want = np.float32(X)
+  for i, (t, s) in enumerate(zip(ts[:-1], ts[1:], strict=True)):
+    for again in (True, False):
+      want = solvers.transfer(process, want, denoise(want, np.float32(t)).x0, t, s)
+      if again:
+        want = solvers.renoise(process, want, s, t, own.z[3 * i + 1])
+  np.testing.assert_allclose(sample(denoise, table, x, jax.random.key(0), noise_source=own), want, rtol=2e-4, atol=2e-4)
+  once = solvers.recurrent(solvers.ddim, process, ts, repeats=1)
+  np.testing.assert_array_equal(once.rows.weights, solvers.ddim(process, ts).rows.weights)
+  with pytest.raises(ValueError, match='repeats: got 0; allowed'):
+    solvers.recurrent(solvers.ddim, process, ts, repeats=0)

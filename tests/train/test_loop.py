@@ -82,9 +82,8 @@ def of_rate(steps, **shape):
   return Method((Phase('student', loss, optimiser.adamw(steps, learning_rate=1e-2, **shape)),))
 
 
-@pytest.mark.parametrize(
-  'schedule, stopped', [('constant', 'broken'), pytest.param('inverse_sqrt', 'finished', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('schedule, stopped', [('constant', 'broken'), ('inverse_sqrt', 'finished')])
 def test_a_longer_run_goes_on_bit_for_bit(schedule, stopped, tmp_path):
   """13 steps, off the grid of the log, and on to 18: state and log are those of 18 steps at once.
 
@@ -107,6 +106,7 @@ def test_a_longer_run_goes_on_bit_for_bit(schedule, stopped, tmp_path):
   assert [row for row in rows if row['step'] != '13'] == expected
 
 
+@pytest.mark.slow
 def test_a_longer_run_under_another_schedule(tmp_path):
   """12 steps of a cosine to 0, then a constant rate: the run whose rate is those one after the other."""
   run(tmp_path, steps=12, method=of_rate(12, schedule='cosine'))
@@ -193,6 +193,7 @@ def test_backend_compiles_do_not_grow_with_steps():
   assert times and not late
 
 
+@pytest.mark.slow
 def test_profile(tmp_path):
   run(tmp_path, steps=6, profile=(3, 5))
   assert any((tmp_path / 'profile').rglob('*.xplane.pb'))
@@ -209,6 +210,7 @@ def launch(workdir, pause='0', steps='30'):
   return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
+@pytest.mark.slow
 def test_really_killed(tmp_path):
   """SIGTERM saves and exits 0; SIGKILL at any moment loses no more than the steps since; both end as if nothing was."""
   plain = run(tmp_path / 'plain', steps=30)
@@ -275,6 +277,7 @@ def test_log_survives_a_full_disk(tmp_path, monkeypatch):
   ]
 
 
+@pytest.mark.slow
 def test_seconds_add_up_and_tell_a_slow_source(tmp_path):
   """Compile, train and save are the wall time to a tenth; 20 ms of sleep a batch show as waits."""
 

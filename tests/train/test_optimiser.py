@@ -35,6 +35,7 @@ def test_decay_spares_biases():
   np.testing.assert_array_equal(params['bias'], 1)
 
 
+@pytest.mark.quick('adamw-dit')
 @pytest.mark.parametrize('net', [nets.dit, nets.uvit], ids=['dit', 'uvit'])
 @pytest.mark.parametrize('name', ['adamw', 'lion'])
 def test_decay_knows_no_scan(net, name):

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import json, sys
 import jax
@@ -41,6 +43,7 @@ print(json.dumps([plan.bytes_per_device((state, batch)), memory.argument_size_in
 """
 
 
+@pytest.mark.slow
 def test_bytes_a_device_are_those_of_real_arrays():
   """Parameters, optimiser, averages, batch and the whole state, each on every device; and what XLA takes."""
   meshes = [dict(data=8), dict(data=2, fsdp=4), dict(data=2, fsdp=2, model=2)]

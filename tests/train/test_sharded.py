@@ -20,6 +20,7 @@ def check(net, *ways, moved=None):
     assert moved is None or int(bytes_) <= moved
 
 
+@pytest.mark.slow
 def test_transformer_on_eight_devices():
   check('dit', 'mixed')  # over data, fsdp and model at once
 

@@ -1,6 +1,7 @@
 """Solvers with a step of their own, each in a file named by its method."""
 
 from diffjax.solvers.own.adaptive import Solution, dopri5, dpm_adaptive
+from diffjax.solvers.own.full_dpm import full_dpm
 from diffjax.solvers.own.gms import gms
 from diffjax.solvers.own.picard import Parallel, picard
 from diffjax.solvers.own.predictor_corrector import predictor_corrector
@@ -12,6 +13,7 @@ __all__ = [
   'Solution',
   'dopri5',
   'dpm_adaptive',
+  'full_dpm',
   'gms',
   'leap',
   'npr_dpm',
