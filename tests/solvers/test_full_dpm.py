@@ -7,6 +7,7 @@ import pytest
 
 from diffjax import noise_levels, schedules, solvers
 from diffjax.exact import gaussian, mixture
+from diffjax.guidance import covariance as page
 from diffjax.guidance import with_covariance
 from diffjax.prediction import as_denoiser
 from diffjax.solvers import grids, sample

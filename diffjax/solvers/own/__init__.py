@@ -1,6 +1,7 @@
 """Solvers with a step of their own, each in a file named by its method."""
 
 from diffjax.solvers.own.adaptive import Solution, dopri5, dpm_adaptive
+from diffjax.solvers.own.dpm_ot import dpm_ot, transport
 from diffjax.solvers.own.full_dpm import full_dpm
 from diffjax.solvers.own.gms import gms
 from diffjax.solvers.own.picard import Parallel, picard
@@ -13,6 +14,7 @@ __all__ = [
   'Solution',
   'dopri5',
   'dpm_adaptive',
+  'dpm_ot',
   'full_dpm',
   'gms',
   'leap',
@@ -21,4 +23,5 @@ __all__ = [
   'predictor_corrector',
   'sn_dpm',
   'teleport',
+  'transport',
 ]
