@@ -76,7 +76,6 @@ def test_every_room_has_rows():
     'likelihood',
     'losses',
     'nets',
-    'parallel',
     'represent',
     'steering',
   }

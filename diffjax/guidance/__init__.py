@@ -15,6 +15,7 @@ from diffjax.guidance.experts import experts, log_prob_of
 from diffjax.guidance.feedback import feedback
 from diffjax.guidance.gradient_free import gradient_free
 from diffjax.guidance.high_frequency import detail, high_frequency
+from diffjax.guidance.covariance import with_covariance
 from diffjax.guidance.mean_reverting import mean_reverting
 from diffjax.guidance.mix import mix, mixed
 from diffjax.guidance.moment_heads import with_moments
@@ -24,6 +25,7 @@ from diffjax.guidance.plug_and_play import plug_and_play
 from diffjax.guidance.products import annealed, product
 from diffjax.guidance.property_energy import property_energy
 from diffjax.guidance.protected import protected
+from diffjax.guidance.property_energy import property_energy
 from diffjax.guidance.prox import prox
 from diffjax.guidance.rectified_gradient import rectified_gradient
 from diffjax.guidance.rescale import cfg_rescale
@@ -85,5 +87,6 @@ __all__ = [
   'tilt',
   'time_shift',
   'universal',
+  'with_covariance',
   'with_moments',
 ]

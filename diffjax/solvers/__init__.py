@@ -18,7 +18,8 @@ from diffjax.solvers.tables.trig import recommended
 from diffjax.solvers.transforms import *
 
 with_statistics = tables.with_statistics
-own_step = ('predictor_corrector', 'sn_dpm', 'npr_dpm', 'gms')  # builders of solvers with a step of their own
+# builders of solvers with a step of their own
+own_step = ('predictor_corrector', 'sn_dpm', 'npr_dpm', 'full_dpm', 'gms')
 # churn, recurrent and restart take the builder
 table_transforms = (*tables.momentum.transforms, *transforms.__all__, *data_form.__all__, 'recurrent', 'restart')
 

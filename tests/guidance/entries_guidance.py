@@ -111,6 +111,7 @@ HELPERS = {
   'refined',
   'slope_of',
   'universal',  # made of tilt and prox
+  'with_covariance',
   'with_moments',
 }
 GROUPS = {'guidance': (TRANSFORMS, set(guidance.__all__) - HELPERS)}

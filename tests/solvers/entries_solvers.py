@@ -64,6 +64,16 @@ def informed_by_heads(name):
   return Entry(numbers, run_solver)
 
 
+def informed_by_jacobian():
+  def numbers(seed, dtype):
+    denoise, table = rewritten(lambda process, ts: solvers.full_dpm(process, ts, data_var=1 + seed)).numbers(
+      seed, dtype
+    )
+    return guidance.with_covariance(denoise, 2), table
+
+  return Entry(numbers, run_solver, reverse=False)  # eigenvectors of equal eigenvalues have no derivative
+
+
 def alone(solve, close=2e-5):
   """solve(denoise, x, cond): one that chooses its own times, so the process is known outside the program."""
   process = schedules.vp_linear(0.1, 5.0)  # ends where float32 still tells two orders apart
@@ -108,6 +118,7 @@ SOLVERS = {
   'f_pndm': solver('f_pndm'),
   'flow_sde': solver('flow_sde'),
   'ghvb': solver('ghvb'),
+  'full_dpm': informed_by_jacobian(),
   'gms': informed_by_heads('gms'),
   'heun': solver('heun'),
   'heun_in_t': solver('heun_in_t'),
@@ -139,6 +150,9 @@ TABLE_TRANSFORMS = {
   'recurrent': padded(lambda process, ts: solvers.recurrent(solvers.ddim, process, ts)),
 }
 ADAPTIVE = {
+  'picard': rewritten(solvers.ddim)._replace(
+    run=lambda tree, x, cond, key: solvers.picard(*tree, x, key, cond, window=3, tol=0.0).x, reverse=False
+  ),
   'dopri5': alone(lambda denoise, x, cond: solvers.dopri5(denoise, x, cond, rtol=0.1, atol=0.1, end=0.3, max_steps=8)),
   # steps follow a difference of two orders, whose rounding differs between programs: each is within tolerance of the
   # solution, not of the other to rounding
@@ -146,13 +160,6 @@ ADAPTIVE = {
     lambda denoise, x, cond: solvers.dpm_adaptive(denoise, x, cond, rtol=0.01, atol=0.01, end=0.3, max_steps=20),
     close=3e-2,
   ),
-}
-PARALLEL = {
-  'picard': Entry(
-    lambda seed, dtype: rewritten(solvers.ddim).numbers(seed, dtype),
-    lambda tree, x, cond, key: solvers.picard(*tree, x, key, cond, window=3, tol=0.0).x,
-    reverse=False,
-  )
 }
 STARTS = {
   'from_source': begun(
@@ -164,7 +171,6 @@ STARTS = {
 GROUPS = {
   'solvers': (SOLVERS, (*solvers.tables.__all__, *solvers.with_statistics, *solvers.own_step)),
   'table transforms': (TABLE_TRANSFORMS, solvers.table_transforms),
-  'adaptive': (ADAPTIVE, set(adaptive.__all__) - {'Solution'}),
-  'parallel': (PARALLEL, ('picard',)),
   'starts': (STARTS, ('from_source', 'start', 'start_time')),
+  'adaptive': (ADAPTIVE, {*adaptive.__all__, 'picard'} - {'Solution'}),
 }

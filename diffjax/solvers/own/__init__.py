@@ -1,6 +1,8 @@
 """Solvers with a step of their own, each in a file named by its method."""
 
 from diffjax.solvers.own.adaptive import Solution, dopri5, dpm_adaptive
+from diffjax.solvers.own.dpm_ot import dpm_ot, transport
+from diffjax.solvers.own.full_dpm import full_dpm
 from diffjax.solvers.own.gms import gms
 from diffjax.solvers.own.picard import Parallel, picard
 from diffjax.solvers.own.predictor_corrector import predictor_corrector
@@ -12,6 +14,8 @@ __all__ = [
   'Solution',
   'dopri5',
   'dpm_adaptive',
+  'dpm_ot',
+  'full_dpm',
   'gms',
   'leap',
   'npr_dpm',
@@ -19,4 +23,5 @@ __all__ = [
   'predictor_corrector',
   'sn_dpm',
   'teleport',
+  'transport',
 ]

@@ -40,12 +40,11 @@ def leap(process: Process, gaussian: Gaussian, x: Array, t: Time, s: Time) -> Ar
   return flow_along(process, gaussian, x, t, s)
 
 
-class Teleport(PyTree):
-  """Made by `teleport`."""
+class Preceded(PyTree):
+  """A solver that starts late, after a way from t_max to its first time that takes no evaluation (`init`)."""
 
   solver: Any
   process: Process
-  gaussian: Gaussian
 
   @property
   def rows(self) -> Any:
@@ -66,13 +65,8 @@ class Teleport(PyTree):
 
   @property
   def nfe(self) -> int:
-    """Evaluations of the solver; the leap has none."""
+    """Evaluations of the solver; what comes before has none."""
     return self.solver.nfe
-
-  def init(self, x: Array, key_batch: KeyBatch | None = None) -> Any:
-    """The solver's start at its own first time."""
-    first = jnp.asarray(self.rows.t)[0]
-    return self.solver.init(leap(self.process, self.gaussian, x, self.process.t_max, first), key_batch)
 
   def point(self, state: Any) -> Any:
     return self.solver.point(state)
@@ -85,3 +79,14 @@ class Teleport(PyTree):
 
   def output(self, state: Any) -> Any:
     return self.solver.output(state)
+
+
+class Teleport(Preceded):
+  """Made by `teleport`."""
+
+  gaussian: Gaussian
+
+  def init(self, x: Array, key_batch: KeyBatch | None = None) -> Any:
+    """The solver's start at its own first time."""
+    first = jnp.asarray(self.rows.t)[0]
+    return self.solver.init(leap(self.process, self.gaussian, x, self.process.t_max, first), key_batch)
