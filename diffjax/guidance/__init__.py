@@ -8,6 +8,7 @@ from diffjax.guidance.cfg_zero import cfg_zero
 from diffjax.guidance.cfgpp import cfgpp
 from diffjax.guidance.classifier import classifier_guidance
 from diffjax.guidance.converted import converted
+from diffjax.guidance.covariance import with_covariance
 from diffjax.guidance.egsde import egsde, low_pass
 from diffjax.guidance.elucd import elucd, elucd_kick
 from diffjax.guidance.eraser import attentive_eraser
@@ -15,7 +16,6 @@ from diffjax.guidance.experts import experts, log_prob_of
 from diffjax.guidance.feedback import feedback
 from diffjax.guidance.gradient_free import gradient_free
 from diffjax.guidance.high_frequency import detail, high_frequency
-from diffjax.guidance.covariance import with_covariance
 from diffjax.guidance.mean_reverting import mean_reverting
 from diffjax.guidance.mix import mix, mixed
 from diffjax.guidance.moment_heads import with_moments
@@ -25,7 +25,6 @@ from diffjax.guidance.plug_and_play import plug_and_play
 from diffjax.guidance.products import annealed, product
 from diffjax.guidance.property_energy import property_energy
 from diffjax.guidance.protected import protected
-from diffjax.guidance.property_energy import property_energy
 from diffjax.guidance.prox import prox
 from diffjax.guidance.rectified_gradient import rectified_gradient
 from diffjax.guidance.rescale import cfg_rescale

@@ -13,8 +13,8 @@ from diffjax.methods.parts import Parts, Sampling, Source, same_process
 from diffjax.methods.recipes import (
   all_but_one,
   class_token,
-  controlnet,
   classifier,
+  controlnet,
   denoising,
   equivariant,
   equivariant_energy,

@@ -9,8 +9,8 @@ from jax import Array
 from diffjax.contracts import Params
 from diffjax.errors import InputError
 from diffjax.losses import uncertainty
-from diffjax.methods.classifiers import classifier
 from diffjax.methods.class_token import class_token
+from diffjax.methods.classifiers import classifier
 from diffjax.methods.clouds import equivariant, equivariant_energy
 from diffjax.methods.control import controlnet
 from diffjax.methods.densities import fokker_planck, variational

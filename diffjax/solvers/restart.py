@@ -9,7 +9,7 @@ from diffjax.errors import InputError
 from diffjax.noise_levels import at, on_grid, times_of
 from diffjax.process import Process
 from diffjax.solvers.table import Table
-from diffjax.solvers.transforms import behind, joined
+from diffjax.solvers.transforms import after_noise, joined
 
 __all__ = ['restart']
 
@@ -69,7 +69,7 @@ def restart(
     again = np.append(times_of(process, -np.log(spaced[:-1])), ts[node])
     alpha = at(process, again[[0, -1]])[0]
     std = alpha[0] * s_noise * np.sqrt((high - spaced[-1]) * (high + spaced[-1]))
-    parts += [behind(build(process, again, **options), ts[node], alpha[0] / alpha[1], std)] * repeats
+    parts += [after_noise(build(process, again, **options), ts[node], alpha[0] / alpha[1], std)] * repeats
     first = node
   if first < len(ts) - 1:
     parts.append(build(process, ts[first:], **options))

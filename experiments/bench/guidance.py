@@ -5,7 +5,7 @@
 Operations are XLA's count of one guided evaluation of the digits' network, over that of a plain forward of the same
 batch; beside it the `cost` that the library counts, forwards and pairs of a forward and its VJP. `doubled` is a forward
 of twice the batch, against which classifier-free guidance is held: bound 1.02. A classifier counts as a forward of the
-library's, but is an MLP here. Time: medians over rounds of the ratio to the forward. No run is read, weights are random.
+library's, but is an MLP here. Time: medians over rounds of the ratio to the forward. Weights are random.
 """
 
 import argparse
