@@ -52,13 +52,14 @@ class Zeroed(Free):
   moving: Array | None
 
   def __call__(self, x: Data, t: Time, cond: Cond = None, memory: Memory = None) -> Pred:
-    if self.moving is None:
+    moving: Any = self.moving
+    if moving is None:
       return self._guided(x, t, cond, memory)
     if cond is None or isinstance(t, dict) or jnp.ndim(t):
       pred, resting = self._guided(x, t, cond, memory), self._resting(x, t)
 
-      def choose(t: Array, moving: Array, resting: Array) -> Array:
-        return jnp.where(expand(jnp.asarray(t) > self.moving, moving), resting, moving)
+      def choose(t: Array, guided: Array, resting: Array) -> Array:
+        return jnp.where(expand(jnp.asarray(t) > moving, guided), resting, guided)
 
       return pred._replace(
         x0=over_time(choose, t, pred.x0, resting.x0), eps=over_time(choose, t, pred.eps, resting.eps)
@@ -71,7 +72,7 @@ class Zeroed(Free):
         aux = aux | {'memory': memory}
       return self._resting(x, t)._replace(aux=aux)
 
-    return jax.lax.cond(t > self.moving, stand, self._guided, x, t, cond, memory)
+    return jax.lax.cond(t > moving, stand, self._guided, x, t, cond, memory)
 
   def cost(self, t: float) -> int:
     """Two evaluations, none where it stands still."""

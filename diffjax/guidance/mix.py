@@ -87,8 +87,8 @@ def mixed(process: Process, t: Time, base: Pred, others: Sequence[Pred], weights
     t = jnp.asarray(t, wide(base))
     shares = [expand(value_at(weight, t), base) for weight in weights]
     gaps = [(other - base).astype(t.dtype) for other in others]
-    spread = sum(w * gap**2 for w, gap in zip(shares, gaps, strict=True))
-    spread = spread - sum(w * gap for w, gap in zip(shares, gaps, strict=True)) ** 2
+    pairs = list(zip(shares, gaps, strict=True))
+    spread: Any = sum(w * gap**2 for w, gap in pairs) - sum(w * gap for w, gap in pairs) ** 2
     return _falling(process, t) * jnp.sum(spread.reshape(len(base), -1), -1)
 
   def over(f: Any, part: str) -> Any:

@@ -21,7 +21,7 @@ def rectified_gradient(denoise: Denoise, scale: Any, null: Cond = None) -> 'Rect
       x0 = c + (scale - 1) alpha J_c (c - u),   J_c = d c / d x        one jvp                       arXiv:2501.18865
 
   Nearer to the product c^scale u^(1 - scale) than `cfg`, whose difference is that at the noisy point. The release takes
-  the diagonal of row sums in place of J_c. Scale 1 is the conditional prediction. Costs 3: both branches, and the
+  the diagonal of row sums in place of J_c. Scale 1 is the conditional prediction. Costs 4: both branches, and the
   conditional one again with its jvp.
 
   Args:
@@ -53,5 +53,5 @@ class Rectified(Free):
     return pred._replace(aux=aux | {'conditional': c})
 
   def cost(self, t: float) -> int:
-    """Both branches, and the jvp."""
-    return 3 * cost(self.denoise, t)
+    """Both branches, and a forward with its jvp."""
+    return 4 * cost(self.denoise, t)

@@ -42,22 +42,22 @@ def test_the_transforms(name):
   d = denoiser(name)
 
   @jax.jit
-  def run(d):
+  def run(d, away, towards):
     each = dict(
-      c=d, u=d, p=hooked(d, '*', identity), one=perturbed_attention(d, 1.0), two=perturbed_attention(d, 3.0),
-      over=perturbed_attention(cfg(d, 2.0), 3.0), kept=attentive_eraser(d, BOX, 0.0),
-      erased=attentive_eraser(d, BOX, 1.0), none=attentive_eraser(d, ~(BOX | True), 1.0, similarity=1.0),
-    )  # fmt: skip
+      c=d, p=hooked(d, '*', identity), away=perturbed_attention(d, away), towards=attentive_eraser(d, BOX, towards)
+    )
+    if name == 'unet':
+      each |= dict(u=d, over=perturbed_attention(cfg(d, 2.0), away))
     return {k: made(X, T, COND * 0 + 3 if k == 'u' else COND).x0 for k, made in each.items()}
 
-  got = run(d)
-  np.testing.assert_array_equal(got['one'], got['c'])
-  np.testing.assert_array_equal(got['kept'], got['c'])
-  np.testing.assert_allclose(got['none'], got['c'], rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(got['two'], got['c'] + 2 * (got['c'] - got['p']), rtol=1e-4, atol=1e-4)
-  want = got['u'] + 2 * (got['c'] - got['u']) + 2 * (got['c'] - got['p'])
-  np.testing.assert_allclose(got['over'], want, rtol=1e-3, atol=1e-4)
-  assert np.abs(got['erased'] - got['c']).max() > 1e-3 and np.abs(got['p'] - got['c']).max() > 1e-3
+  plain, got = run(d, 1.0, 0.0), run(d, 3.0, 1.0)
+  np.testing.assert_array_equal(plain['away'], got['c'])
+  np.testing.assert_array_equal(plain['towards'], got['c'])
+  np.testing.assert_allclose(got['away'], got['c'] + 2 * (got['c'] - got['p']), rtol=1e-4, atol=1e-4)
+  assert np.abs(got['towards'] - got['c']).max() > 1e-3 and np.abs(got['p'] - got['c']).max() > 1e-3
+  if 'over' in got:
+    want = got['u'] + 2 * (got['c'] - got['u']) + 2 * (got['c'] - got['p'])
+    np.testing.assert_allclose(got['over'], want, rtol=1e-3, atol=1e-4)
   made = perturbed_attention(cfg(d, 2.0), 3.0)
   assert cost(made, T) == 3 and cost(attentive_eraser(d, BOX), T) == 2
 
@@ -105,13 +105,18 @@ def test_refusals_of_networks():
   mlp = nets.mlp(width=4, depth=1)
   plain = Denoiser(mlp.init(jax.random.key(0), X, jnp.zeros(2)), PROCESS, as_kind('v'), net=mlp)
   shown = denoiser('dit')
+
+  def asked(make, d, *options):
+    cond = None if d is plain else COND
+    return lambda: jax.eval_shape(lambda x: make(d, *options)(x, T, cond), X)
+
   for make, message in (
-    (lambda: perturbed_attention(plain, 2.0)(X, T), 'is no attention of MLP; allowed: none'),
+    (asked(perturbed_attention, plain, 2.0), 'is no attention of MLP; allowed: none'),
     (lambda: perturbed_attention(as_denoiser(lambda x, t, c: x, PROCESS), 2.0), 'network: got Function, which has no'),
-    (lambda: perturbed_attention(shown, 2.0, 'middle*')(X, T, COND), "'middle.*is no attention of DiT"),
+    (asked(perturbed_attention, shown, 2.0, 'middle*'), "'middle.*is no attention of DiT"),
     (lambda: attentive_eraser(shown, np.ones(4)), r'mask: got shape \(4,\); allowed: \(H, W\)'),
-    (lambda: attentive_eraser(shown, np.ones((3, 4, 4)))(X, T, COND), 'mask: got 3 masks for 2 samples'),
-    (lambda: attentive_eraser(shown, np.ones((7, 7)))(X, T, COND), r'mask: got shape \(7, 7\) for 16 tokens'),
+    (asked(attentive_eraser, shown, np.ones((3, 4, 4))), 'mask: got 3 masks for 2 samples'),
+    (asked(attentive_eraser, shown, np.ones((7, 7))), r'mask: got shape \(7, 7\) for 16 tokens'),
   ):
     with pytest.raises(InputError, match=message):
       make()
