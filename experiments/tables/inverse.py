@@ -65,10 +65,10 @@ def main(arguments: list[str] | None = None) -> None:
   known = {'exact': (problems(), METHODS), 'digits': (DIGITS, GUIDES)}[options.scale]
   asked = [a.split(';') if a else list(k) for a, k in zip((options.problems, options.methods), known, strict=True)]
   if options.scale == 'exact':
-    lines = _exact(*asked)
+    lines = _exact(asked[0], asked[1])
     text = _table_of(lines, ('tv', 'mean', 'variance', 'cost')) + ["\nThe papers' order:\n", *order(lines)]
   else:
-    lines = _digits(options.run, out, *asked, overrides)
+    lines = _digits(options.run, out, asked[0], asked[1], overrides)
     text = _table_of(lines, ('psnr of a draw', 'psnr of the mean', 'coverage', 'misfit', 'cost'))
   (out / f'{options.scale}.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
   (out / f'{options.scale}.md').write_text('\n'.join(text) + '\n')
