@@ -107,9 +107,8 @@ def _active(denoise, solver, truth, key_batch, cond, noise, member, when, guide,
   own = many(own).reshape(-1)
   std = jnp.sqrt(jnp.mean(noise.variance(y)))
 
-  def step(carry: tuple, row: tuple) -> tuple:
-    state, seen = carry
-    row, look = row
+  def step(carry: tuple, now: tuple[Any, Array]) -> tuple:
+    (state, seen), (row, look) = carry, now
     keep = (seen @ member.T).reshape(size, *shape)
     operator = Mask(spread(keep), shape=shape, out=shape)
     guided = guide(denoise, Observation(operator, spread(keep) * y, noise))

@@ -34,7 +34,8 @@ def dps(denoise: Denoise, observation: Observation, scale: Any = 1.0, *, normali
     denoise: what is asked for predictions; costs as much again, for the vector-Jacobian product.
     observation: what was seen.
     scale: a number, one a sample (B,), or a function of t as a pytree.
-    normalised: the gradient of the residual's norm, which moves the prediction of x0 itself.
+    normalised: the gradient of the residual's norm, which moves the prediction of x0 itself; bounded, where the other
+      form needs steps as short as the noise is small.
   """
   return Guided(denoise, observation, as_scale(scale), normalised=normalised)
 

@@ -39,7 +39,8 @@ class Blur(Spectral):
   def forward(self, x: Array) -> Array:
     return self._through(x, self.factor)
 
-  backward = forward
+  def backward(self, y: Array) -> Array:
+    return self.forward(y)
 
   def gram(self, y: Array, f: Callable[[Array], Array]) -> Array:
     return self._through(y, f(self.factor**2))

@@ -81,7 +81,7 @@ class Observation(PyTree):
   """
 
   operator: Operator
-  y: Array | None
+  y: Any
   noise: Any
 
   def of(self, cond: Cond) -> tuple['Observation', Cond]:

@@ -172,7 +172,8 @@ class Mask(Spectral):
   def forward(self, x: Array) -> Array:
     return x * self.keep.astype(x.dtype)
 
-  backward = forward
+  def backward(self, y: Array) -> Array:
+    return self.forward(y)
 
   def gram(self, y: Array, f: Callable[[Array], Array]) -> Array:
     return y * f(self.keep)
@@ -238,7 +239,7 @@ def linear(fn: Callable[[Array], Array], shape: Shape, adjoint: Callable[[Array]
   """
   shape = tuple(shape)
   x, z = np.random.default_rng(0).standard_normal((2, 2, *shape)).astype(np.float32)
-  image = fn(x)
+  image = fn(jnp.asarray(x))
   if jnp.ndim(image) < 1 or len(image) != 2:
     raise InputError(f'fn: got an image of shape {jnp.shape(image)} of 2 examples; allowed: the batch first')
   close = partial(np.allclose, rtol=1e-3, atol=1e-3 * float(jnp.max(jnp.abs(image))))
@@ -246,7 +247,7 @@ def linear(fn: Callable[[Array], Array], shape: Shape, adjoint: Callable[[Array]
     raise InputError('fn: got a function that is not linear, example by example; allowed: fn(a x + b z) = a fn(x) + '
                      'b fn(z)')  # fmt: skip
   made = Linear(_tree(fn), None if adjoint is None else _tree(adjoint), shape=shape, out=tuple(image.shape[1:]))
-  y = np.random.default_rng(1).standard_normal(image.shape).astype(np.float32)
+  y = jnp.asarray(np.random.default_rng(1).standard_normal(image.shape), jnp.float32)
   back = made.backward(y)
   if np.shape(back) != x.shape or not np.allclose(np.vdot(image, y), np.vdot(x, back), rtol=1e-3, atol=1e-3 * y.size):
     raise InputError('adjoint: got another map than the adjoint of fn; allowed: <fn(x), y> = <x, adjoint(y)>')

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffjax import inverse, keys
@@ -49,7 +50,7 @@ def observation(sampling: ConfigDict, shape: Any) -> Observation | None:
 
 def looked(seen: Observation, x: Any, seed: int, ks: Any) -> np.ndarray:
   """What is seen of the examples x of the samples ks: y (n, *out), its noise from the sample's own key."""
-  own = keys.fold(keys.numbered(keys.seeded(seed), np.asarray(ks, np.int32)), STREAM)
+  own = keys.fold(keys.numbered(keys.seeded(seed), jnp.asarray(ks, jnp.int32)), STREAM)
   return np.asarray(jax.jit(lambda x, own: seen.noise.draw(own, seen.operator(x)))(np.asarray(x), own))
 
 
@@ -67,13 +68,13 @@ def figures(seen: Observation, x: Any, y: Any, draws: np.ndarray, peak: float = 
   square of y - A x over the noise's deviation, of a draw: about 1, or less where more numbers are fitted than noise.
   """
   count = draws.shape[1]
-  plain = np.asarray(seen.replace(y=y).operator.pinv(np.asarray(y)))
+  plain = np.asarray(seen.operator.pinv(jnp.asarray(y)))
   few = dict(draw=draws[:, 0], mean=draws.mean(1), pseudo_inverse=plain)
   axes = tuple(range(1, x.ndim))
   psnr = {name: 10 * np.log10(peak**2 / np.maximum(((r - x) ** 2).mean(axes), 1e-12)) for name, r in few.items()}
   inside = (draws.min(1) <= x) & (x <= draws.max(1))
-  now = seen.replace(y=np.asarray(y))
-  miss = np.asarray(now.residual(draws[:, 0])) ** 2 / np.asarray(now.variance)
+  now = seen.replace(y=jnp.asarray(y))
+  miss = np.asarray(now.residual(jnp.asarray(draws[:, 0]))) ** 2 / np.asarray(now.variance)
   return dict(
     psnr={name: dict(value=float(v.mean()), se=float(v.std() / np.sqrt(len(v)))) for name, v in psnr.items()},
     coverage=dict(value=float(inside.mean()), expected=(count - 1) / (count + 1), draws=count),

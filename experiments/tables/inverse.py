@@ -42,7 +42,11 @@ DIGITS = {
     '--config.sampling.observation.keep=random --config.sampling.observation.share=0.33',
   ),
 }
-GUIDES = ('dps', 'pigdm', 'proximal')
+GUIDES = {
+  'dps, normalised': "{'name':'dps','scale':0.3,'normalised':True}",
+  'pigdm': "'pigdm'",
+  'proximal': "'proximal'",
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -51,37 +55,41 @@ def main(arguments: list[str] | None = None) -> None:
   parser.add_argument('--out', default='runs/table_inverse')
   parser.add_argument('--run', default='runs/demo', help='the run that draws digits')
   parser.add_argument('--methods', metavar='A;B', help='the rows; all unless given')
+  parser.add_argument('--problems', metavar='A;B', help='likewise')
   options, overrides = parser.parse_known_args(arguments)
   if options.scale == 'paper':
     print('\n'.join(table(('method', 'data', 'as printed'), PRINTED)))
     return
   out = Path(options.out)
   out.mkdir(parents=True, exist_ok=True)
+  known = {'exact': (problems(), METHODS), 'digits': (DIGITS, GUIDES)}[options.scale]
+  asked = [a.split(';') if a else list(k) for a, k in zip((options.problems, options.methods), known, strict=True)]
   if options.scale == 'exact':
-    lines = _exact(options.methods.split(';') if options.methods else list(METHODS))
+    lines = _exact(asked[0], asked[1])
     text = _table_of(lines, ('tv', 'mean', 'variance', 'cost')) + ["\nThe papers' order:\n", *order(lines)]
   else:
-    lines = _digits(options.run, out, overrides)
+    lines = _digits(options.run, out, asked[0], asked[1], overrides)
     text = _table_of(lines, ('psnr of a draw', 'psnr of the mean', 'coverage', 'misfit', 'cost'))
   (out / f'{options.scale}.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
   (out / f'{options.scale}.md').write_text('\n'.join(text) + '\n')
   print('\n'.join(text))
 
 
-def _exact(methods: Sequence[str]) -> list[dict[str, Any]]:
+def _exact(asked: Sequence[str], methods: Sequence[str]) -> list[dict[str, Any]]:
   known = problems()
-  return [dict(problem=p, method=m, **measured(m, known[p])) for p in known for m in methods]
+  return [dict(problem=p, method=m, **measured(m, known[p])) for p in asked for m in methods]
 
 
-def _digits(run: str, out: Path, overrides: Sequence[str]) -> list[dict[str, Any]]:
+def _digits(run: str, out: Path, asked: Sequence[str], guides: Sequence[str], overrides: Sequence[str]) -> list:
   lines = []
-  for problem, (name, more) in DIGITS.items():
-    for guide in GUIDES:
-      told = [f'--config.sampling.observation={name}', *more.split(), f'--config.sampling.guidance=("{guide}",)']
+  for problem in asked:
+    name, more = DIGITS[problem]
+    for guide in guides:
+      told = [f'--config.sampling.observation={name}', *more.split(), f'--config.sampling.guidance=({GUIDES[guide]},)']
       if diffjax(['evaluate', f'--workdir={run}', *told, *overrides]):
         raise SystemExit(2)
       report = json.loads((Path(run) / 'report.json').read_text())
-      (Path(run) / 'reconstructions.png').rename(out / f'{name}_{guide}_{len(lines)}.png')
+      (Path(run) / 'reconstructions.png').rename(out / f'{name}_{len(lines)}.png')
       psnr = {f'psnr of {"the " if k == "mean" else "a "}{k}': report['psnr'][k]['value'] for k in ('draw', 'mean')}
       lines.append(dict(problem=problem, method=guide, **psnr, coverage=report['coverage']['value'],
                         misfit=report['misfit'], cost=report['cost']))  # fmt: skip

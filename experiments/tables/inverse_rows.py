@@ -123,7 +123,7 @@ def ensemble(problem: Problem, seed: int) -> Drawn:
   return Drawn(out.x.reshape(COUNT, d), out.weights.reshape(-1) / runs, float(STEPS))
 
 
-METHODS: dict[str, Callable[[Problem, int], Drawn]] = {
+METHODS: dict[str, Callable[..., Drawn]] = {
   'replacement': replaced,
   'dps': partial(guided, make=inverse.dps),
   'dps, ODE': partial(guided, make=inverse.dps, stochastic=False),
@@ -145,8 +145,7 @@ def measured(method: str, problem: Problem, seed: int = 0) -> dict[str, float]:
   tv: total variation of the shares of the nearest component; mean: the distance of the means over the posterior's
   deviation; variance: the total variance over the posterior's.
   """
-  calls = {'problem': problem, 'seed': seed}
-  out = METHODS[method](**calls)
+  out = METHODS[method](problem=problem, seed=seed)
   x, w, posterior = np.asarray(out.x, float), np.asarray(out.weights, float), problem.posterior
   truth = posterior.sample(keys.per_sample(jax.random.key(7), 40000))
   means = np.asarray(posterior.means)
