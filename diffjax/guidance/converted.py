@@ -20,7 +20,7 @@ def converted(denoise: Denoise, process: Process) -> 'Converted':
       lam_old(t) = lam_new(r),   c = sigma_new(r) / sigma_old(t),   (x0, eps)_new(x, r) = (x0, eps)_old(x / c, t)
 
   Both paths see the same noise, so nothing is approximated; velocity and score follow from the pair, d/dr of c and t
-  included. No evaluation more.   arXiv:2503.19385 sec. 4, arXiv:2411.10932
+  included. No evaluation more.   arXiv:2503.19385 sec. 4
 
   Where the new process is noisier than the old one ever is, or cleaner, the nearest end is asked.
   """

@@ -34,7 +34,7 @@ def find(
   differs: no minimum, the ratio taken to the first policy of all, and mean(mu^2 + (std - 1)^2) in place of the KL; its
   deviations end near 0. `kl` is what keeps the draws apart.
 
-  arXiv:2407.06823 (as far as it is known; the objective is as written here)
+  arXiv:2407.19453
 
   Args:
     generator: one that shows its noise, `start` and `finish`.

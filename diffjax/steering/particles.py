@@ -39,7 +39,7 @@ def particles(solver: Solver, count: int, *, threshold: float = 0.5, whole: bool
 
   Its x, keys and condition have B K rows: `spread` and `particle_keys` make them. The result is one particle a sample
   drawn by weight, (B, ...), or all of them with their weights, an `Ensemble`. Without rates it is the solver, bit for
-  bit.   arXiv:2412.06537, arXiv:2501.06848
+  bit.   arXiv:2503.02819
 
   Args:
     solver: the method on its grid; a stochastic one, since copies have to part.

@@ -31,7 +31,7 @@ def flow_sde(process: Process, ts: Any, noise: str = 'square', size: float = 3.0
 
       x_s = alpha_s x0 + sqrt(sigma_s^2 - v^2) eps + v z,   v = min(g sqrt(t - s), sigma_s),
 
-  which to first order is Euler's; g = 0 is DDIM, the flow's ODE.   arXiv:2503.19385 sec. 4, arXiv:2303.08797
+  which to first order is Euler's; g = 0 is DDIM, the flow's ODE.   arXiv:2503.19385 sec. 4
 
   Args:
     process: the forward process.
