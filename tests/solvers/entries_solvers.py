@@ -150,6 +150,9 @@ TABLE_TRANSFORMS = {
   'recurrent': padded(lambda process, ts: solvers.recurrent(solvers.ddim, process, ts)),
 }
 ADAPTIVE = {
+  'sada': rewritten(lambda process, ts: solvers.dpmpp_2m(process, np.linspace(ts[0], ts[-1], 11)))._replace(
+    run=lambda tree, x, cond, key: solvers.sada(*tree, x, cond, between=(0.3, 0.8), late=0.8).x
+  ),
   'picard': rewritten(solvers.ddim)._replace(
     run=lambda tree, x, cond, key: solvers.picard(*tree, x, key, cond, window=3, tol=0.0).x, reverse=False
   ),
@@ -173,4 +176,6 @@ GROUPS = {
   'table transforms': (TABLE_TRANSFORMS, solvers.table_transforms),
   'starts': (STARTS, ('from_source', 'start', 'start_time')),
   'adaptive': (ADAPTIVE, {*adaptive.__all__, 'picard'} - {'Solution'}),
+  'adaptive': (ADAPTIVE, {*adaptive.__all__, 'picard', 'sada'} - {'Solution'}),
+  'starts': (STARTS, ('start', 'start_time')),
 }

@@ -6,6 +6,7 @@ from diffjax.solvers.own.full_dpm import full_dpm
 from diffjax.solvers.own.gms import gms
 from diffjax.solvers.own.picard import Parallel, picard
 from diffjax.solvers.own.predictor_corrector import predictor_corrector
+from diffjax.solvers.own.sada import sada
 from diffjax.solvers.own.sn_dpm import npr_dpm, sn_dpm
 from diffjax.solvers.own.teleport import leap, teleport
 
@@ -21,6 +22,7 @@ __all__ = [
   'npr_dpm',
   'picard',
   'predictor_corrector',
+  'sada',
   'sn_dpm',
   'teleport',
   'transport',
