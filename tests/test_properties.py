@@ -41,13 +41,9 @@ def of(*groups):
 
 # Rows whose programs take seconds to compile each; the suite's own time has a bound, and `make test-slow` runs all.
 DEAR = {'analytic_dpm', 'attentive_eraser', 'continuous_bound', 'dit', 'dopri5', 'dpm_adaptive', 'edm2', 'egnn',
-        'elbo', 'fokker_planck', 'gms', 'high_order', 'locally_regularised', 'log_density', 'modalities', 'npr_dpm',
-        'paths', 'perturbed_attention', 'rollover', 's4', 'schedule_variance', 'sine', 'svdd', 'tree_sampling',
-        'tree_search', 'unet', 'unidiffuser', 'uvit'}  # fmt: skip
-DEAR = {'analytic_dpm', 'attentive_eraser', 'continuous_bound', 'dit', 'dopri5', 'dpm_adaptive', 'edm2',
-        'elbo', 'find', 'fokker_planck', 'gms', 'high_order', 'log_density', 'modalities', 'npr_dpm', 'paths',
-        'perturbed_attention', 'rollover', 'schedule_variance', 'svdd', 'tree_sampling', 'tree_search',
-        'twisted', 'unet', 'unidiffuser', 'uvit', 'zero_order'}  # fmt: skip
+        'elbo', 'find', 'fokker_planck', 'gms', 'high_order', 'locally_regularised', 'log_density', 'modalities',
+        'npr_dpm', 'paths', 'perturbed_attention', 'rollover', 's4', 'schedule_variance', 'sine', 'svdd',
+        'tree_sampling', 'tree_search', 'twisted', 'unet', 'unidiffuser', 'uvit', 'zero_order'}  # fmt: skip
 
 
 def cheap(names, apart=lambda name: False):

@@ -175,7 +175,5 @@ GROUPS = {
   'solvers': (SOLVERS, (*solvers.tables.__all__, *solvers.with_statistics, *solvers.own_step)),
   'table transforms': (TABLE_TRANSFORMS, solvers.table_transforms),
   'starts': (STARTS, ('from_source', 'start', 'start_time')),
-  'adaptive': (ADAPTIVE, {*adaptive.__all__, 'picard'} - {'Solution'}),
   'adaptive': (ADAPTIVE, {*adaptive.__all__, 'picard', 'sada'} - {'Solution'}),
-  'starts': (STARTS, ('start', 'start_time')),
 }
