@@ -84,18 +84,17 @@ def sada(
     raise InputError(f'between, most, every: got {between}, {most}, {every}; allowed: shares, and whole numbers')
   if extrapolation not in ('adams', 'published'):
     raise InputError(f'extrapolation: got {extrapolation!r}; allowed: adams, published')
-  t = np.asarray(table.rows.t, np.float64)
-  n = len(t)
+  n = table.rows.t.shape[0]
   first, last = max(3, round(between[0] * n)), round(between[1] * n)
   start = max(first, round(late * n))
   if first < last and start < 2 * STORED:
     raise InputError(f'late: got {late} of {n} rows; allowed: at least {2 * STORED} rows before')
   place = np.arange(n)
-  dt = np.append(np.diff(t), 0.0)
+  dt = jnp.append(jnp.diff(jnp.asarray(table.rows.t, float)), 0.0)  # the table may be traced
   plan = Plan(
     place.astype(np.float32),
     dt,
-    np.stack([_weights(t, i) if extrapolation == 'adams' else np.array(PUBLISHED) for i in place]),
+    _weights(dt) if extrapolation == 'adams' else np.tile(PUBLISHED, (n, 1)),
     (place + 1 >= first) & (place + 1 < min(last, start)),
     (place >= start) & (place < last),
     (place - start) % every == 0,
@@ -104,12 +103,16 @@ def sada(
   return _sada(denoise, table, x, cond, jax.tree.map(jnp.asarray, plan), jnp.asarray(most), bool(batch_coupled))
 
 
-def _weights(t: np.ndarray, i: int) -> np.ndarray:
-  """Adams-Bashforth's weights of third order for a step from t_i, exact for slopes quadratic in t; 0 at the ends."""
-  if i < 2 or i + 1 >= len(t):
-    return np.zeros(3)
-  back = (t[[i, i - 1, i - 2]] - t[i]) / (t[i + 1] - t[i])
-  return np.linalg.solve(np.vander(back, increasing=True).T, 1 / np.arange(1, 4))
+def _weights(dt: Array) -> Array:
+  """Adams-Bashforth's weights of third order (n, 3) for the steps dt (n,), exact for slopes quadratic in t.
+
+  Of unit length for the first two rows, which have no such past, and for the last, which has no next.
+  """
+  one, step = jnp.ones(2), jnp.where(dt == 0, 1.0, dt)
+  before = jnp.concatenate([one, dt[:-1]])  # the steps that ended at row i and at the row before it
+  back = jnp.stack([jnp.zeros_like(dt), -before[1:], -before[1:] - before[:-1]], 1) / step[:, None]
+  powers = back[:, None, :] ** jnp.arange(3)[:, None]
+  return jnp.linalg.solve(powers, jnp.tile(1 / jnp.arange(1.0, 4), (len(dt), 1))[..., None])[..., 0]
 
 
 class State(NamedTuple):
