@@ -68,6 +68,7 @@ ROWS = {
   'predictor-corrector': _row('predictor_corrector', batch_coupled=True),
   'Euler': _row('euler'),
   'Euler-Maruyama': _row('euler_maruyama'),
+  'SDE of any noise': _row('flow_sde'),
   'Heun (EDM)': _row('heun'),
   'Heun in t': _row('heun_in_t'),
   'midpoint': _row('midpoint'),

@@ -162,7 +162,7 @@ def test_one_that_diverges_ends_the_run():
 def test_refusals():
   made = parts(ring(), edm(), 'x0', net=nets.mlp(width=8, depth=1))
   for spec, message in {
-    'resnet': "discriminator: got 'resnet'; allowed: dit",
+    'resnet': "discriminator: got 'resnet'; allowed: controlled, dit",
     'dit': 'discriminator: got dit with wide; allowed: the options of dit',
   }.items():
     with pytest.raises(InputError, match=message):

@@ -79,6 +79,7 @@ OWN = {
   'predictor_corrector': lambda: solvers.predictor_corrector(PROCESS, TS),
   'sn_dpm': lambda: solvers.sn_dpm(PROCESS, TS, clip=(-3, 3)),
   'npr_dpm': lambda: solvers.npr_dpm(PROCESS, TS, data_var=1.0),
+  'full_dpm': lambda: solvers.full_dpm(PROCESS, TS, data_var=1.0),
   'gms': lambda: solvers.gms(PROCESS, TS, clip=(-3, 3)),
   'analytic_dpm': lambda: solvers.analytic_dpm(PROCESS, TS, statistics.isotropic(PROCESS)),
   'dpm_v3': lambda: solvers.dpm_v3(
@@ -100,6 +101,7 @@ def test_every_step_of_its_own(name):
   assert {*solvers.own_step, *solvers.with_statistics} <= set(OWN)
   denoise = mixture([0.5, 0.5], [[1.0, 0.5], [-0.8, -1.0]], [0.3, 0.2]).moments_denoiser(PROCESS)
   solver = OWN[name]()
+  denoise = guidance.with_covariance(denoise, 2) if name == 'full_dpm' else denoise
   both(lambda x: sample(denoise, solver, x, KEY), PROCESS, 'bfloat16', (16, 2))
 
 
