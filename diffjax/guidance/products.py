@@ -74,4 +74,5 @@ def half_g2_over_sigma2(process: Process, t: Time) -> Array:
 
 def square(eps: Data) -> Array:
   """The square norm of each row, over all modalities, (B,) float32."""
-  return sum(jnp.sum(leaf.astype(jnp.float32).reshape(len(leaf), -1) ** 2, -1) for leaf in jax.tree.leaves(eps))
+  parts = [jnp.sum(leaf.astype(jnp.float32).reshape(len(leaf), -1) ** 2, -1) for leaf in jax.tree.leaves(eps)]
+  return jnp.sum(jnp.stack(parts), 0)

@@ -243,7 +243,7 @@ def linear(fn: Callable[[Array], Array], shape: Shape, adjoint: Callable[[Array]
   if jnp.ndim(image) < 1 or len(image) != 2:
     raise InputError(f'fn: got an image of shape {jnp.shape(image)} of 2 examples; allowed: the batch first')
   close = partial(np.allclose, rtol=1e-3, atol=1e-3 * float(jnp.max(jnp.abs(image))))
-  if not (close(fn(2 * x - 3 * z), 2 * image - 3 * fn(z)) and close(fn(np.stack([x[0], z[0]]))[0], image[0])):
+  if not (close(fn(2 * x - 3 * z), 2 * image - 3 * fn(z)) and close(fn(jnp.stack([x[0], z[0]]))[0], image[0])):
     raise InputError('fn: got a function that is not linear, example by example; allowed: fn(a x + b z) = a fn(x) + '
                      'b fn(z)')  # fmt: skip
   made = Linear(_tree(fn), None if adjoint is None else _tree(adjoint), shape=shape, out=tuple(image.shape[1:]))

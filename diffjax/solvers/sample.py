@@ -142,8 +142,9 @@ def _run(
       after = jax.tree.map(lambda new, old: jnp.where(row.evaluated, new, old), after, memory)
     shown = (precision.rounded(point, given), precision.rounded(pred.x0, given)) if keep else None
     state = solver.update(state, pred, row, key_batch, noise)
-    if hasattr(solver, 'remembered'):  # what it moved from row to row of the batch, memory follows
-      after = solver.remembered(state, after)
+    follow = getattr(solver, 'remembered', None)
+    if follow is not None:  # what it moved from row to row of the batch, memory follows
+      after = follow(state, after)
     return (state, after), shown
 
   (state, _), kept = jax.lax.scan(step, (state, _memory(blank, None)), jax.tree.map(jnp.asarray, solver.rows))

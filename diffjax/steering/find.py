@@ -103,8 +103,8 @@ class Find(Search):
       for _ in range(self.epochs):
         slope = jax.grad(self._loss)(policy, action, ahead, old)
         step, moments = adam.update(slope, moments, policy)
-        mu, std = optax.apply_updates(policy, step)
-        policy = mu, jnp.maximum(std, LEAST)
+        moved: Any = optax.apply_updates(policy, step)
+        policy = moved[0], jnp.maximum(moved[1], LEAST)
       return (policy, moments), fine.mean(1)
 
     ((mu, std), _), rewards = jax.lax.scan(update, (policy, adam.init(policy)), jnp.arange(self.updates))

@@ -183,18 +183,19 @@ class Particles(PyTree):
     self, state: State, pred: Pred, row: Rows, key_batch: KeyBatch | None, noise: Noise = independent
   ) -> State:
     """Weighs the particles by what was predicted of them, resamples, and moves them on."""
+    own: Any = key_batch
     rate = pred.aux.get('weight_rate', 0.0) if isinstance(pred.aux, dict) else 0.0
     rate = jnp.broadcast_to(jnp.asarray(rate, jnp.float32), state.rate.shape)
     rate = jnp.where(row.evaluated, rate, state.rate)  # a row without evaluation says nothing
     added = jnp.where(row.evaluated, (state.rate + rate) / 2 * row.before, 0.0)
     factor, told = jax.lax.cond(
-      row.weighed, lambda: self.factor(state.told, pred, row, key_batch), lambda: (jnp.zeros_like(added), state.told)
+      row.weighed, lambda: self.factor(state.told, pred, row, own), lambda: (jnp.zeros_like(added), state.told)
     )
     added = added + factor
     log_weights, lost = self._added(state, added)
     state = state._replace(log_weights=log_weights, rate=rate, told=told, lost=lost)
     state, pred = self._resampled(state, pred, self._uniform(key_batch, row.stream))
-    inner, extra = self.move(state.inner, state.told, pred, row, key_batch, noise)
+    inner, extra = self.move(state.inner, state.told, pred, row, own, noise)
     log_weights, lost = self._added(state, extra)
     return state._replace(inner=inner, log_weights=log_weights, lost=lost)
 

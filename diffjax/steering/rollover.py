@@ -56,11 +56,12 @@ class Value(Stepping):
     pred, _ = self.asked_at(state, t[0], cond)
 
     def drawn(state: Any, pred: Any, i: Array) -> Any:
-      at = jnp.full(rows.shape, i)
-      return self.stepped(*spread((state, pred), self.count), at, rows)
+      states, preds = spread((state, pred), self.count)
+      return self.stepped(states, preds, jnp.full(rows.shape, i), rows)
 
     def step(carry: tuple, i: Array) -> tuple[tuple, None]:
-      after = drawn(*carry, i)
+      state, pred = carry
+      after = drawn(state, pred, i)
       pred, r = self.asked_at(after, t[i + 1], many)
       return best(r, (after, pred), self.count)[1], None
 
@@ -116,7 +117,7 @@ class Rollover(Stepping):
 
     def draw(carry: tuple, j: Array) -> tuple[tuple, None]:
       here, top, value, record, i, left = carry
-      after = self.stepped(*here, i, keys.fold(own, j))
+      after = self.stepped(here[0], here[1], i, keys.fold(own, j))
       pred, r = self.judged(after, i + 1, cond)
       higher = r > value
       top, value = choose(higher, (after, pred), top), jnp.maximum(r, value)

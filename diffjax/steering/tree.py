@@ -183,7 +183,7 @@ class Trees(Stepping):
     """The nodes of one walk, root first (depth + 1,), and the row at which new ones begin; `depth` for none."""
     root = self.rollouts * self.depth
 
-    def down(carry: tuple, level: Array) -> tuple[tuple, Array]:
+    def down(carry: tuple, level: Array) -> tuple[tuple, tuple]:
       node, stopped = carry
       child, n = tree.children[node], tree.visits[node]
       stopped = stopped | (jnp.sum(child >= 0) < self.width * (n + 1.0) ** self.power)
@@ -203,7 +203,7 @@ class Trees(Stepping):
     first, _ = self.begun(keys.fold(key_batch, self.depth))
     rows = jnp.arange(len(level))
 
-    def row(carry: tuple, i: Array) -> tuple[tuple, Array]:
+    def row(carry: tuple, i: Array) -> tuple[tuple, None]:
       tree, path = carry
       new, slot = i >= level, r * self.depth + i
       before = path[:, i]

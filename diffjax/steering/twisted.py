@@ -61,7 +61,8 @@ class Twisted(FeynmanKac):
 
     after = self.solver.update(state, pred, row.inner, key_batch, moved)
     # of z' = z + shift: log N(z') - log N(z)
-    return after, -sum(jax.tree.leaves(jax.tree.map(lambda z, d: _sum(d * (z + d / 2)), drawn[0], shift)))
+    ratio = jax.tree.leaves(jax.tree.map(lambda z, d: _sum(d * (z + d / 2)), drawn[0], shift))
+    return after, -jnp.sum(jnp.stack(ratio), 0)
 
 
 class Twist(NamedTuple):
@@ -123,7 +124,7 @@ class Twisting(Transform):
     return cost(self.denoise, t) * (2 + (len(self.reward.matrix) if hasattr(self.reward, 'blurred') else 0))
 
 
-def linear_likelihood(matrix: Any, y: Any, noise_std: float, covariance: bool = True) -> 'Linear':
+def linear_likelihood(matrix: Any, y: Any, noise_std: float, covariance: bool = True) -> 'Linear | Sharp':
   """The log-likelihood of y = H x0 + n, n ~ N(0, noise_std^2 I), as a reward; H (m, d), y (m,) or one a sample (B, m).
 
   With `covariance` the twist counts what the prediction does not know of x0; without, it is the likelihood of DPS.

@@ -105,7 +105,8 @@ def network(workdir: str, budgets: tuple[int, ...] = BUDGETS, n: int = 128) -> l
   from diffjax.train.sharding import make_mesh
 
   what = build(record.read_config(workdir))
-  denoise = what.guided(what.denoiser(directory.weights(what, directory.restored(what, workdir, make_mesh(1, 1, 1)))))
+  roles = directory.weights(what, directory.restored(what, workdir, make_mesh(1, 1, 1)))
+  denoise = what.guided(what.denoiser(roles), roles)
   labels = examples.arrays(what, 'test')[1]
   cond = None if labels is None else jnp.asarray(labels[:n])
   told = overall(what.spread(workdir)) or 0.5

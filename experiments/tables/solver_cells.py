@@ -136,7 +136,8 @@ def digits(out: Path, workdir: str, budgets: tuple[int, ...], names: list[str], 
 
   experiment = build(record.read_config(workdir))
   state = directory.restored(experiment, workdir, make_mesh(1, 1, 1))
-  denoise = experiment.guided(experiment.denoiser(directory.weights(experiment, state)))
+  roles = directory.weights(experiment, state)
+  denoise = experiment.guided(experiment.denoiser(roles), roles)
   process = experiment.process
   images, labels = examples.arrays(experiment, 'test')
   n = min(n, len(images))

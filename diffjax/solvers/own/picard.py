@@ -168,7 +168,7 @@ def _picard(denoise, solver, x, key_batch, cond, source, numbers, window) -> Par
 
 def _draws(solver: Solver, source: Noise, key_batch: KeyBatch | None, rows: Any, x: Data) -> Any:
   """The noise of every row, (B, n, ...) like x, or None."""
-  if not solver.stochastic:
+  if not solver.stochastic or key_batch is None:
     return None
   drawn = jax.lax.map(lambda row: source(key_batch, row, x), rows)
   return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), drawn)

@@ -3,11 +3,13 @@
 The base, runs/photographs, some ten minutes on two CPU cores: --config=sine_photograph.py:base. The tuning takes two.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 
 def get_config(part: str = 'tuned') -> ConfigDict:
-  c = ConfigDict()
+  c: Any = ConfigDict()
   c.seed = 0
   c.data = dict(name='photographs', shape=(16, 16, 3), classes=2, size=16)
   c.process = dict(name='cosine')
