@@ -5,9 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.tree_util import Partial
 
-from diffjax import keys, labels
+from diffjax import keys
 from diffjax.contracts import Cond, Time
 from diffjax.errors import InputError
 from diffjax.guidance.tilt import Tilted, slope_of, tilt
@@ -158,10 +159,10 @@ def energy_of(observed: Array, mask: Array, quantiles: Array | None) -> Partial:
   observed = jnp.where(mask, observed, 0)  # gaps are often NaN
   if quantiles is None:
     return Partial(mean_energy, observed, mask)
-  known = labels.known(quantiles)  # None where it is traced
-  if known is not None and not ((known > 0) & (known < 1)).all():
-    raise InputError(f'quantiles: got {known.min():g} to {known.max():g}; allowed: numbers between 0 and 1')
-  return Partial(quantile_energy, observed, mask, jnp.asarray(quantiles, float))
+  quantiles = jnp.asarray(quantiles, float)
+  if not isinstance(quantiles, Tracer) and not ((quantiles > 0) & (quantiles < 1)).all():
+    raise InputError(f'quantiles: got {quantiles.min():g} to {quantiles.max():g}; allowed: numbers between 0 and 1')
+  return Partial(quantile_energy, observed, mask, quantiles)
 
 
 def mean_energy(observed: Array, mask: Array, x0: Array, t: Time = None, cond: Cond = None) -> Array:

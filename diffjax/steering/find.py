@@ -1,6 +1,7 @@
 """FIND: a Gaussian policy of the initial noise, moved by policy gradients of a reward that nobody differentiates."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
