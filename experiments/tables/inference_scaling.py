@@ -61,7 +61,8 @@ def methods(generator: Any, reward: Callable, cost: int, scale: float) -> dict[s
 
 def mixture(weights: list[float]) -> tuple[exact.Mixture, Solved]:
   target = exact.mixture(weights, MEANS, [0.25] * 3)
-  law = tuple(jnp.asarray(v, jnp.float32) for v in (TIMES[0], 0.0, 0.0))
+  first, zero = jnp.asarray(TIMES[0], jnp.float32), jnp.zeros(())
+  law = first, zero, zero
   return target, Solved(target.denoiser(PROCESS), steering.exact_steps(target, PROCESS, TIMES), law, (2,))
 
 
@@ -126,7 +127,7 @@ def trained(options: argparse.Namespace, overrides: list[str]) -> Iterator[tuple
   what = build(config)
   labels = jnp.arange(options.n, dtype=jnp.int32) % what.classes if what.classes else None
   reward = rewards.named(options.reward)
-  generator = solved(what.guided(denoise), what.solver(options.workdir), what.shape)
+  generator = solved(what.guided(denoise, {}), what.solver(options.workdir), what.shape)
   for times in dict(digits=(8, 16, 32), paper=(50, 100))[options.scale]:
     for name, made in methods(generator, reward, times * generator.nfe, options.scale_of_reward).items():
       x, seconds = drawn(made, options.n, labels)

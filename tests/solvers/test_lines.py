@@ -67,7 +67,7 @@ OPTIONS = {
   'sde_dpmpp_2m': ({}, {'exact': True}),
   'unipc': ({'order': 1}, {'order': 2, 'b1': True}, {'order': 2}, {'order': 3}, {'order': 4}),
 }
-STOCHASTIC = {'ddpm', 'sde_adams', 'sde_dpmpp_2m'}  # of those that keep it
+STOCHASTIC = {'ddpm', 'flow_sde', 'sde_adams', 'sde_dpmpp_2m'}  # of those that keep it
 TYPED = {'uniform', 'uniform_lam', 'karras'}
 # Extrapolations whose weights, of both signs, come to 1e3 and more over a few steps, and what they leave of 1e-16.
 ROUNDED = {'deis_tab': 1e-8, 'dpm_fast': 1e-10, 'dpm_solver': 1e-10, 'f_pndm': 1e-10, 'deis_rhork': 1e-11}
