@@ -111,7 +111,8 @@ def test_an_observation_composes_with_guidance():
     net=dict(name='mlp', width=8, depth=1), loss=dict(name='denoising', kind='v', drop_cond=0.1),
     sampling=dict(observation='grey', guidance=(dict(name='cfg', scale=2.0), 'pigdm'))))  # fmt: skip
   experiment = build(config)
-  guided = experiment.guided(experiment.denoiser({'student': experiment.init(jax.random.key(0))['student']}))
+  roles = {'student': experiment.init(jax.random.key(0))['student']}
+  guided = experiment.guided(experiment.denoiser(roles), roles)
   assert guidance.cost(guided, 0.5) == 4
   y = np.zeros((2, 8, 8, 1), np.float32)
   pred = guided(y + 0.5, 0.5, posterior.told(np.array([1, 2], np.int32), y))

@@ -48,6 +48,7 @@ def whole(trained):
   return arrays(f'{trained}/whole.npz')
 
 
+@pytest.mark.slow
 def test_examples_are_translated(trained, capsys):
   """By the run itself under their own labels they come back, under another they do not; solvers must draw noise."""
   from diffjax.metrics import digits

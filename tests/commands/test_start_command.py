@@ -88,6 +88,7 @@ def test_search_begins_there_too(workdir, tmp_path, capsys):
   assert main(['sample', f'--workdir={workdir}', f'--solver={out}', '--n=8', f'--out={tmp_path}/it']) == 0
 
 
+@pytest.mark.slow
 def test_a_start_that_no_law_describes_is_told(workdir, tmp_path):
   with pytest.warns(UserWarning, match=r'the grid begins at t = 0.3, where alpha std / sigma = '):
     main(['sample', f'--workdir={workdir}', '--n=4', f'--out={tmp_path}/it', *late((0.3, 0.1, 0.0))])

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from diffjax import nets
 from diffjax.metrics import digits
@@ -16,6 +17,7 @@ def test_heads_learn_with_examples():
   assert min(few.values()) > 0.75 and all_of_them['logistic'] > max(0.93, all_of_them['naive Bayes'])
 
 
+@pytest.mark.slow
 def test_a_denoiser_is_trained_and_judged():
   """Two classes that an MLP of 200 steps tells apart: all black or white images of one digit's size."""
   rng = np.random.default_rng(0)

@@ -64,6 +64,7 @@ def test_each_row_is_one_segments():
     other.phases[0].loss(other.init(jax.random.key(0)), batch, jax.random.key(1))
 
 
+@pytest.mark.slow
 def test_segments_are_half_open_at_their_ends():
   """(tau_m, tau_{m+1}], also where a grid's times are rounded; a number t and a batch of it agree."""
   method, _ = points(segments=6)

@@ -43,6 +43,7 @@ def test_none_recorded_is_distribution_matching():
   )
 
 
+@pytest.mark.slow
 def test_what_is_kept_on_the_way():
   """The student rests for recorded * apart steps; copy i is the critic after i * apart moves; then the student goes."""
   made = own(TINY, rate=1e-2)

@@ -48,6 +48,7 @@ def test_the_best_student_draws_the_process():
   assert own.net.shape == (1, 2)
 
 
+@pytest.mark.slow
 def test_windows_are_parts_of_what_was_made_and_their_gradient_is_one_call_deep():
   """Values of the clip itself, at a place of each clip's own; what a frame was made from passes no gradient."""
   block, levels, rows = 2, (0.99, 0.6, 0.3), 12

@@ -88,6 +88,7 @@ class Whole(NamedTuple):
     return {'gain': jnp.ones(())}
 
 
+@pytest.mark.slow
 def test_the_direction_of_details_in_closed_form():
   """sigma^2 (alpha^2 S + sigma^2)^-1 (x - y'), 0 at y', where score distillation alone is not."""
   given = batch()

@@ -41,6 +41,7 @@ def test_one_step_to_the_end_is_consistency_distillation():
     np.testing.assert_allclose(own(roles, batch, key)[0], want, rtol=2e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_diagonal_is_trained_to_denoise():
   """lam is the ratio of gradients in the last layer, and the method's denoiser is g(x, t, t)."""
   made, roles, batch, key = begun()

@@ -109,6 +109,7 @@ def test_no_signal_no_guidance():
   np.testing.assert_array_equal(pred.eps, x)
 
 
+@pytest.mark.slow
 def test_scale_by_time_sample_and_cost():
   process = schedules.cosine()
   x, t, cond = points(process, 8)

@@ -32,6 +32,7 @@ def made(**changes):
   return Parts(**(options | changes)), base
 
 
+@pytest.mark.slow
 def test_it_begins_as_its_base_and_guidance_shows_both_branches_the_image():
   parts, base = made()
   method = methods.controlnet(parts)

@@ -85,6 +85,7 @@ def test_training_images_stand_at_the_floor_and_are_caught(reports):
   assert report['label_consistency'] >= 0.98
 
 
+@pytest.mark.slow
 def test_bad_samples_are_told(reports):
   for name in ('noisy', 'means'):
     report = reports[name]

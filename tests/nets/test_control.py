@@ -47,6 +47,7 @@ def test_it_begins_without_effect_as_users_compile_it(optimised):
   np.testing.assert_array_equal(jax.jit(net)(whole, X, T, COND), jax.jit(unet)(base, X, T, LABEL))
 
 
+@pytest.mark.slow
 def test_what_moves_first(params):
   """Step 1 moves the last zero convolutions alone; step 2 all of the branch, which then sees the image."""
 

@@ -64,6 +64,7 @@ def test_two_sets_are_told_apart(ring):
   assert mmd2(kernel, eps[:300], eps[400:700]) < 0.005 < 0.02 < mmd2(kernel, eps[:300], eps[1000:])
 
 
+@pytest.mark.slow
 def test_a_trained_kernel_is_no_worse(ring):
   """Trained on the bank and 300 other attacked points, it tells held-out ones at least as well within .02."""
   _, eps = ring

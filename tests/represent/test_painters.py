@@ -50,6 +50,7 @@ def test_early_kicks_move_more_samples_to_another_mode():
   assert shares[0] == 0 and np.all(np.diff(shares) > -0.04) and shares[-1] > 0.15
 
 
+@pytest.mark.slow
 def test_the_law_itself_explains_a_network():
   """The true mixture explains its denoiser wholly and best, of laws fitted to 600 of its draws."""
   data = THREE.sample(keys.per_sample(jax.random.key(0), 600))

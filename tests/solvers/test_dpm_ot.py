@@ -33,6 +33,7 @@ def judged(n, fresh, steps):
   return np.abs(mass - 1 / n).max() * n, 1 - dual / assigned
 
 
+@pytest.mark.slow
 def test_masses_are_even_and_the_cost_is_least():
   """n = 16: cells within .1 / n; by duality the cost is at least the dual's, which is within 5% of an assignment's of
   1024 draws, whose own masses differ from those of the law by chance."""

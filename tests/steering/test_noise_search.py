@@ -51,6 +51,7 @@ def test_best_of_is_the_maximum():
     assert draw(made, 100000)[:, 0].mean() == pytest.approx(want, rel=0.01) and made.nfe == count
 
 
+@pytest.mark.slow
 def test_searches_improve_and_spend_what_they_say():
   """Every round at least as good; over rounds strictly; evaluations counted as they run."""
   gen = generator()

@@ -27,6 +27,7 @@ def rewards(made, n):
   return near(made(keys.per_sample(jax.random.key(0), n)), None)
 
 
+@pytest.mark.slow
 def test_equal_budgets():
   """Specified medians: best of 20 -.88, RBF -.001, SVDD -.0003. Required: RBF above best-of-n by .8, SVDD by as much.
 

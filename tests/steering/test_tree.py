@@ -37,6 +37,7 @@ def distance(x):
   return np.mean([np.abs([(near[:, i] == k).mean() - WANT[k] for k in range(3)]).sum() / 2 for i in range(x.shape[1])])
 
 
+@pytest.mark.slow
 def test_a_tree_is_consistent():
   """Soft values are the log-mean-exp of the children's, budgets count new nodes, records rise; walks end at leaves."""
   made = tree_sampling(GENERATOR, slope, 30)

@@ -26,6 +26,7 @@ def errors(solver, reward, count, runs):
   return distance(got, want).mean(), distance(got.mean(0), want)
 
 
+@pytest.mark.slow
 def test_the_move_pays():
   """Specified .061 against .105 at 64 particles; required: at most .75 of it, and 1.5 of its own figure."""
   moved = twisted(STEPS, SEEN, 64, whole=True)
