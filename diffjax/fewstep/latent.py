@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.lax import stop_gradient
 
@@ -113,6 +114,7 @@ def _latent(
 ) -> Method:  # fmt: skip
   source, _ = taught(parts)
   told, law = _told(parts, scales), skipping(fine, skip)
+  known = float(parts.process.t_max) * np.arange(skip, fine + 1, skip) / fine
   jump = jump_from(told, form=latent_form(parts.process, fine), end=float(parts.process.t_max) / fine)
   far = distances.named(distance or 'huber')
 
@@ -146,7 +148,7 @@ def _latent(
     copies={**begins, 'target': Copy('student', constant(decay))},
     init=init,
     loads=loads(source),
-    generator=lambda roles, sampling: _drawing(told, jump, scales, roles, sampling),
+    generator=lambda roles, sampling: _drawing(told, jump, scales, known, roles, sampling),
   )
 
 
@@ -194,14 +196,16 @@ def _at_scales(both: Callable[..., Ends], scales: Any) -> Callable[..., Ends]:
   return told
 
 
-def _drawing(parts: Parts, jump: Jump, scales: Any, roles: Mapping[str, Any], sampling: Sampling) -> Iterated:
+def _drawing(
+  parts: Parts, jump: Jump, scales: Any, known: np.ndarray, roles: Mapping[str, Any], sampling: Sampling
+) -> Iterated:
   if not scales[0] <= sampling.scale <= scales[1]:
     raise InputError(f'guidance_scale: got {sampling.scale:g}; allowed: {scales[0]:g} to {scales[1]:g}, which the '
                      'student was taught')  # fmt: skip
   at = ToldJump(
     jump.process, jump.kind, jump.form, jump.end, jnp.asarray(sampling.scale, float), net=jump.net, paired=jump.paired
   )
-  return iterated(parts, at, roles['student'], dataclasses.replace(sampling, guided=lambda jump: jump))
+  return iterated(parts, at, roles['student'], dataclasses.replace(sampling, guided=lambda jump: jump), known=known)
 
 
 def _three(both: Callable[..., Ends]) -> Callable[..., tuple[Array, ...]]:
