@@ -14,8 +14,8 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -m 'not slow' -q -n 2 --dist worksteal
 
-test-slow: setup
-	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+test-slow: test
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m slow -q -n 2 --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache --no-logo && $(BIN)/pyright --pythonpath $(BIN)/python

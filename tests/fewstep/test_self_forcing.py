@@ -148,7 +148,7 @@ def trained(method, steps, rows, seed=0):
 
 
 class Either(NamedTuple):
-  """The student's linear frames, each told 1.03 times what was before it, and the critic's network, by what they see."""
+  """The student's linear frames, told 1.03 times what was before, and the critic's network, by what they see."""
 
   critic: Any
 
