@@ -21,6 +21,12 @@ def weighted(denoise, x, cond, key):
   return likelihood.importance_bound(denoise.replace(process=PROCESS), x, TS, key, cond, samples=2).log_p
 
 
+def spread(denoise, x, cond, key):
+  q = likelihood.dequantiser(jax.random.key(0), x.shape[1:], 4, hidden=4)
+  density = lambda y, key: -likelihood.continuous_bound(denoise, y, key, cond, samples=1).total  # noqa: E731
+  return likelihood.dequantised_bound(q, density, x, key)
+
+
 def learned(make):
   """A loss of the denoiser under a learned schedule."""
 
@@ -40,9 +46,12 @@ LIKELIHOOD = {
     close=1e-4,
   ),
   'importance_bound': Entry(denoiser, weighted, close=1e-4),
+  'dequantised_bound': Entry(denoiser, spread, close=1e-4),
   'elbo': Entry(denoiser, learned(likelihood.elbo), close=1e-4),
   'schedule_variance': Entry(denoiser, learned(likelihood.schedule_variance), close=1e-4),
 }  # fmt: skip
-RECORDS = {'Bits', 'Bound', 'Density', 'Weighted'}
-PARTS = {'bits_per_dim', 'dequantised', 'in_bits', 'schedule_of', 'schedule_params'}  # on the host, or no function of x
+RECORDS = {'Bits', 'Bound', 'Density', 'Dequantiser', 'Weighted'}
+PARTS = {  # on the host, or no function of x
+  'bits_per_dim', 'dequantised', 'dequantiser', 'fit_dequantiser', 'in_bits', 'schedule_of', 'schedule_params',
+}  # fmt: skip
 GROUPS = {'likelihood': (LIKELIHOOD, set(likelihood.__all__) - RECORDS - PARTS)}
