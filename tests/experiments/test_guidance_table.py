@@ -43,6 +43,7 @@ def test_exact_draws_have_the_figures_of_the_truth():
   np.testing.assert_allclose(rows.product(3000)[::3].mean(0), p @ np.asarray(grid) / p.sum(), atol=0.12)
 
 
+@pytest.mark.slow
 def test_a_perfect_classifier_is_free_guidance(tmp_path, capsys):
   """Both rows from the same noise, at the same cost: one sample, to rounding. Guidance is more accurate than none."""
   guidance.main(['--guidances=none;cfg;classifier', '--count=300', '--budget=12', f'--out={tmp_path}'])
