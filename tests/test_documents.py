@@ -168,5 +168,38 @@ def test_notebook_of_few_steps_runs():
   assert float(re.search(r'sent to the same mode: (\S+)', text).group(1)) >= 0.8
 
 
+@pytest.mark.slow  # its laws are those of test_mix, test_cfg, test_tilt
+def test_notebook_of_guidance_runs():
+  """Sampled means within .04 and variances within 10% of three closed forms, which are apart by more."""
+  text = printed('03_guidance')
+  for name in ('ODE', 'SDE', 'particles'):
+    found = re.search(rf'^{name}: mean (\S+) of (\S+), variance (\S+) of (\S+)', text, re.M)
+    mean, its, var, own = map(float, found.groups())
+    assert abs(mean - its) < 0.04 and abs(var / own - 1) < 0.1, text
+  narrowed = re.findall(r'variance (\S+) of (\S+), (\d+) evaluations instead of 240', text)
+  assert len(narrowed) == 4
+  for var, own, price in narrowed:
+    assert abs(float(var) / float(own) - 1) < 0.1 and int(price) < 240
+  assert abs(float(re.search(r'^autoguidance: .* mode (\S+)', text, re.M).group(1)) - 0.15) < 0.015
+  law = {k: [float(v) for v in row.split()] for k, row in re.findall(r'^([\w, ]+): \[([\d. ]+)\]', text, re.M)}
+  off = {k: sum(abs(a - b) for a, b in zip(law[k], law['exact'], strict=True)) / 2 for k in law}
+  assert off['tilt, known'] < 0.04 < off['tilt, guessed'], off
+  assert '\ncfg: 2 at level 1, 2 at 5' in text and 'interval, tilt: 2 at level 1, 1 at 5' in text
+
+
+@pytest.mark.slow  # its methods are those of test_mixtures, test_feynman_kac and test_tree
+def test_notebook_of_posteriors_runs():
+  """AFDPS is nearer to the posterior than what approximates it; particles gain as the root of their number."""
+  text = printed('04_posteriors_and_steering')
+  off = {k: float(v) for k, v in re.findall(r'^([\w, ]+): shares off by (\S+)', text, re.M)}
+  assert off['exact'] < 0.03 and off['AFDPS'] < min(off['DPS'], off['PiGDM'], off['PiGDM, exact']), text
+  assert -0.75 <= float(re.search(r'K to the power (\S+)', text).group(1)) <= -0.3
+  for reward, own in re.findall(r'^best of \d+: reward (\S+) of ([\d.-]+),', text, re.M):
+    assert abs(float(reward) - float(own)) < 0.06
+  cover, expected = map(float, re.search(r'coverage: (\S+) of (\S+)', text).groups())
+  assert abs(cover - expected) < 0.07
+
+
 def test_every_notebook_is_run():
-  assert {path.stem for path in Path('notebooks').glob('*.ipynb')} == {'01_compose', '02_few_step'}
+  names = {'01_compose', '02_few_step', '03_guidance', '04_posteriors_and_steering'}
+  assert {path.stem for path in Path('notebooks').glob('*.ipynb')} == names
