@@ -3,9 +3,9 @@
     python -m experiments.bench.guidance [--batch=64] [--rounds=9] [--net=dit] [cfg autoguidance ...]
 
 Operations are XLA's count of one guided evaluation of the digits' network, over that of a plain forward of the same
-batch; beside it the `cost` that the library counts, forwards and pairs of a forward and its VJP. `doubled` is a forward
-of twice the batch, against which classifier-free guidance is held: bound 1.02. A classifier counts as a forward of the
-library's, but is an MLP here. Time: medians over rounds of the ratio to the forward. Weights are random.
+batch; beside it the `cost` that the library counts. `doubled` is a forward of twice the batch, against which
+classifier-free guidance is held: bound 1.02. A classifier counts as one forward, but is a small MLP here. Time: medians
+over rounds of the ratio to the forward. No run is read, weights are random.
 """
 
 import argparse
@@ -34,9 +34,9 @@ NETS: dict[str, Callable[[], Any]] = dict(
 )
 
 
-def denoiser(name: str = 'dit') -> Denoiser:
-  """A network of digits with random weights."""
-  net = NETS[name]()
+def denoiser(name: str = 'dit', net: Any = None) -> Denoiser:
+  """A network of digits with random weights, that of this name or another."""
+  net = net or NETS[name]()
   return Denoiser(_filled(net, CLASSES), PROCESS, as_kind('v'), CLASSES, net=net)
 
 

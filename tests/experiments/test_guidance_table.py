@@ -12,6 +12,7 @@ from experiments.tables import guidance
 from experiments.tables import guidance_rows as rows
 
 
+@pytest.mark.slow
 def test_the_model_that_errs_has_learned_a_mixture():
   """Of class c (1 - pi) p_c + pi p_u, and the target's own law without a label."""
   x, pi, law = jnp.asarray(np.random.default_rng(0).normal(size=(30, 2)), jnp.float32), 0.1, rows.target()
@@ -32,6 +33,7 @@ def test_every_guidance_costs_what_the_budget_allows(name):
   assert paid <= 24 < paid + max(each)
 
 
+@pytest.mark.slow
 def test_exact_draws_have_the_figures_of_the_truth():
   """Floors of 1500 draws; the product's mean of class 0 by a sum over a grid."""
   found = rows.figures(rows.conditional(1500, seed=9))

@@ -12,6 +12,7 @@ def test_likelihood_is_that_of_the_mixture(process):
   assert error < 0.02 and nfe > 10
 
 
+@pytest.mark.slow
 def test_samples_of_the_flow():
   """The spread within a component to 5 deviations of 2000 draws, and no share off by more."""
   found = score_sde.measured('VP', 'probability flow', count=2000)
