@@ -19,7 +19,18 @@ from diffjax.runs.config import ConfigDict, ConfigError, named, refused, registr
 from diffjax.solvers import grids
 from diffjax.statistics import Spread
 
-__all__ = ['OPENED', 'guidance_scale', 'guidance_specs', 'guided', 'solver', 'solver_of_no_run', 'source', 'times']
+__all__ = [
+  'OPENED',
+  'check_attention',
+  'check_opened',
+  'guidance_scale',
+  'guidance_specs',
+  'guided',
+  'solver',
+  'solver_of_no_run',
+  'source',
+  'times',
+]
 
 # transforms that ask the network under its null condition
 NULLED = ('cfg', 'cfgpp', 'apg', 'cfg_rescale', 'cfg_zero', 'feedback', 'rectified_gradient')
